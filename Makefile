@@ -1,0 +1,19 @@
+# Each target makes its own virtual environment; PYTHON names the interpreter (3.11 or later).
+PYTHON ?= python3
+VENV ?= .venv
+
+.PHONY: demo test
+
+demo: $(VENV)/installed
+	$(VENV)/bin/hyperofa demo --output data/demo
+
+test: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pytest
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[cpu,demo,colexnet,dev]'
+	touch $@

@@ -1,0 +1,1 @@
+"""New vocabularies for pretrained language models: a hypernetwork predicts the token embeddings."""

@@ -1,0 +1,156 @@
+"""Initialisations to compare with: OFA, mean, random, sub-token mean. One signature for all: a task in, rows out.
+
+A method only ever sees a `Task`: the source tokens it may learn from and the tokens whose rows are wanted. So the same
+functions initialise a target vocabulary and are scored on held-out source tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.special import softmax
+from tokenizers import Tokenizer as BackendTokenizer
+
+from hyperofa.tokens import Token
+from hyperofa.vectors import nearest
+
+
+@dataclass(frozen=True)
+class Task:
+    """Tokens whose coordinates are wanted (N of them), and the source tokens (S) to make them from.
+
+    Attributes:
+        coordinates: `(S, K)` rows of the source tokens.
+        keys: `(S, d)` pooled word vectors of the source tokens.
+        usable: `(S,)` bool, source tokens that have words and may be used.
+        queries: `(N, d)` pooled word vectors of the wanted tokens.
+        covered: `(N,)` bool, wanted tokens that have words.
+        spelled: `(N, S)` sparse, the source tokens that spell each wanted token, rows summing to 1 or empty.
+    """
+
+    coordinates: np.ndarray
+    keys: np.ndarray
+    usable: np.ndarray
+    queries: np.ndarray
+    covered: np.ndarray
+    spelled: sp.csr_matrix
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a method says of a task's wanted tokens.
+
+    Attributes:
+        coordinates: `(N, K)` float32; meaningless where `known` is false.
+        known: `(N,)` bool, tokens that the method has an answer for.
+        mixture: `(N, S)` sparse weights of source tokens, if the rows are mixtures of theirs.
+    """
+
+    coordinates: np.ndarray
+    known: np.ndarray
+    mixture: sp.csr_matrix | None = None
+
+
+def ofa(task: Task, neighbours: int = 10, temperature: float = 0.1, rescale: bool = False) -> Rows:
+    """OFA: each token is a softmax-weighted mean of the source tokens nearest in the word-vector space.
+
+    Args:
+        task: what is wanted.
+        neighbours: k, source tokens mixed.
+        temperature: > 0, divides the cosine similarities.
+        rescale: give every row the mean length of the source rows; a mean of many rows is shorter than they are.
+
+    Returns:
+        Rows known where the token has words. Source: arXiv 2311.08849 §3.2 and its code (k = 10, T = 0.1).
+    """
+    queried = np.flatnonzero(task.covered)
+    scores, ids = nearest(task.queries[queried], task.keys, neighbours, valid=task.usable)
+    weights = softmax(scores.astype(np.float64) / temperature, axis=1)
+    indptr = np.zeros(len(task.covered) + 1, np.int64)
+    indptr[1:] = np.cumsum(np.where(task.covered, ids.shape[1], 0))
+    mixture = sp.csr_matrix((weights.ravel(), ids.ravel(), indptr), shape=(len(task.covered), len(task.keys)))
+    rows = (mixture @ task.coordinates).astype(np.float32)
+    if rescale:
+        rows = with_norm(rows, mean_norm(task.coordinates[task.usable]))
+    return Rows(rows, task.covered, mixture)
+
+
+def subtokens(task: Task) -> Rows:
+    """The mean of the source tokens that spell each token; known where that needs no unknown token."""
+    return Rows((task.spelled @ task.coordinates).astype(np.float32), np.diff(task.spelled.indptr) > 0, task.spelled)
+
+
+def mean(task: Task, rng: np.random.Generator, noise: float = 0.0) -> Rows:
+    """The mean of all source rows, with optional noise of the rows' own covariance.
+
+    Args:
+        task: what is wanted.
+        rng: draws the noise.
+        noise: scale of the covariance; Hewitt uses 1e-5. 0 gives every token the same row.
+
+    Returns:
+        Rows known everywhere. Source: Hewitt 2021, "Initializing new word embeddings for pretrained language models".
+    """
+    centre = task.coordinates.mean(0, dtype=np.float64)
+    rows = np.broadcast_to(centre, (len(task.covered), len(centre)))
+    if noise > 0:
+        covariance = np.cov(task.coordinates, rowvar=False)
+        rows = rng.multivariate_normal(centre, noise * np.atleast_2d(covariance), len(task.covered), method="eigh")
+    return Rows(rows.astype(np.float32), np.ones(len(task.covered), bool))
+
+
+def random(task: Task, rng: np.random.Generator) -> Rows:
+    """Normal noise with the mean and standard deviation of each coordinate over the source rows; known everywhere."""
+    centre, spread = task.coordinates.mean(0, dtype=np.float64), task.coordinates.std(0, dtype=np.float64)
+    rows = rng.normal(centre, spread, (len(task.covered), len(centre)))
+    return Rows(rows.astype(np.float32), np.ones(len(task.covered), bool))
+
+
+def mean_norm(rows: np.ndarray) -> float:
+    """Mean Euclidean length of rows `(N, K)`."""
+    return float(np.linalg.norm(rows, axis=1).mean())
+
+
+def with_norm(rows: np.ndarray, norm: float) -> np.ndarray:
+    """Rows `(N, K)` scaled to one length; zero rows stay."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows * norm, lengths, out=np.zeros_like(rows), where=lengths > 0)
+
+
+def spell(
+    tokens: Sequence[Token | None], tokenizer: BackendTokenizer, unknown: int | None, num_source: int
+) -> sp.csr_matrix:
+    """Spell tokens with the source tokenizer.
+
+    Args:
+        tokens: N canonical tokens.
+        tokenizer: the source tokenizer's backend (`tokens.bare_backend`).
+        unknown: its unknown token; what needs it is not spelled.
+        num_source: S.
+
+    Returns:
+        `(N, S)` sparse, each row the mean over the pieces; empty for special tokens, half characters and unknowns.
+    """
+    texts = [_as_text(token) for token in tokens]
+    spelled = [n for n, text in enumerate(texts) if text is not None]
+    encodings = tokenizer.encode_batch_fast([texts[n] or "" for n in spelled], add_special_tokens=False)
+    rows, columns, values = [], [], []
+    for n, encoding in zip(spelled, encodings, strict=True):
+        pieces = encoding.ids
+        if pieces and unknown not in pieces:
+            rows += [n] * len(pieces)
+            columns += pieces
+            values += [1 / len(pieces)] * len(pieces)
+    matrix = sp.csr_matrix((values, (rows, columns)), shape=(len(tokens), num_source))
+    matrix.sum_duplicates()
+    return matrix
+
+
+def _as_text(token: Token | None) -> str | None:
+    if token is None or token.special or not token.text.strip():
+        return None
+    try:
+        return (" " if token.starts_word else "") + token.text.decode()
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,203 @@
+"""The prepared artefact: everything a hypernetwork and the baselines need, in one folder without pickles.
+
+meta.json             widths, counts, languages, seeds, versions, content hashes
+words/                word-vector store (`vectors.WordVectors`)
+language_means.npy    (L, d)  mean unit vector of each language
+source/  target/      word matches of each side (`matching.Matches`), its tokenizer, its pooled vectors
+coordinates.npy       (S, K)  source rows: input coordinates, then the output ones where the head is untied
+primitives_input.npy, primitives_output.npy   (K_in, E), (K_out, E)
+bias.npy              (S,)    output bias of the source model, if it has one
+overlap.npz           target ids, source ids, kinds (`tokens.Overlap`)
+split.npz             ids of the covered source tokens: train, val, test
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from hyperofa.artifacts import read_json
+from hyperofa.errors import InputError
+from hyperofa.matching import Matches
+from hyperofa.pooling import pool
+from hyperofa.store import WordVectors
+from hyperofa.tokens import Overlap, load_tokenizer
+
+FORMAT = 1
+Side = Literal["source", "target"]
+SplitName = Literal["train", "val", "test"]
+Pooling = Literal["weighted", "duplicates"]
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What `meta.json` holds.
+
+    Attributes:
+        format: version of the folder layout.
+        source_model: folder or hub id of the PLM.
+        source_hash: hash of the PLM's embedding rows.
+        target_hash: hash of the target vocabulary.
+        space: hash of all that a hypernetwork is trained on; nets fit every bundle of the same space.
+        word_dim: d.
+        embedding_dim: E.
+        input_dim: K_in, width of the input coordinates.
+        output_dim: K_out, width of the output coordinates; 0 without an untied head.
+        source_tokens: S, rows of the source embeddings.
+        target_tokens: T, highest target id + 1.
+        source_languages: languages whose words count on the source side; `None` for all.
+        target_languages: likewise on the target side.
+        explained: part of the source rows' squared norm that F P keeps.
+        counts: the numbers of `Bundle.summary`.
+        seed: of the split.
+        versions: of the packages.
+    """
+
+    format: int
+    source_model: str
+    source_hash: str
+    target_hash: str
+    space: str
+    word_dim: int
+    embedding_dim: int
+    input_dim: int
+    output_dim: int
+    source_tokens: int
+    target_tokens: int
+    source_languages: list[str] | None
+    target_languages: list[str] | None
+    explained: float
+    counts: dict[str, int]
+    seed: int
+    versions: dict[str, str]
+
+    @property
+    def coordinate_dim(self) -> int:
+        """K, the width a hypernetwork predicts."""
+        return self.input_dim + self.output_dim
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A prepared folder, memory-mapped. Made by `prepare.prepare`; open one with `Bundle.load`."""
+
+    path: Path
+    meta: Meta
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Bundle":
+        """Open a bundle.
+
+        Raises:
+            InputError: no bundle there, or one of another layout.
+        """
+        path = Path(path)
+        if not (path / "meta.json").is_file():
+            raise InputError(
+                f"--bundle {path}: expected a folder written by `hyperofa prepare`, found no meta.json in it"
+            )
+        values = read_json(path / "meta.json")
+        if values.get("format") != FORMAT or set(values) != set(Meta.__dataclass_fields__):
+            raise InputError(
+                f"--bundle {path}: expected layout {FORMAT}, found {values.get('format')}; run `hyperofa prepare` again"
+            )
+        return cls(path, Meta(**values))
+
+    def _array(self, name: str) -> np.ndarray:
+        try:
+            return np.load(self.path / name, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"--bundle {self.path}: expected {name} in it; {error}; run `hyperofa prepare` again"
+            ) from None
+
+    @cached_property
+    def words(self) -> WordVectors:
+        """The word vectors."""
+        return WordVectors.load(self.path / "words")
+
+    @cached_property
+    def language_means(self) -> np.ndarray:
+        """`(L, d)` float32, mean unit vector of each language."""
+        return self._array("language_means.npy")
+
+    @cached_property
+    def source(self) -> Matches:
+        """Words of each source token."""
+        return Matches.load(self.path / "source")
+
+    @cached_property
+    def target(self) -> Matches:
+        """Words of each target token."""
+        return Matches.load(self.path / "target")
+
+    @cached_property
+    def coordinates(self) -> np.ndarray:
+        """`(S, K)` float32, the source rows."""
+        return self._array("coordinates.npy")
+
+    @cached_property
+    def input_primitives(self) -> np.ndarray:
+        """`(K_in, E)` float32."""
+        return self._array("primitives_input.npy")
+
+    @cached_property
+    def bias(self) -> np.ndarray | None:
+        """`(S,)` float32 output bias, or `None`."""
+        return self._array("bias.npy") if (self.path / "bias.npy").exists() else None
+
+    @cached_property
+    def overlap(self) -> Overlap:
+        """Target tokens that the source has too."""
+        with np.load(self.path / "overlap.npz") as arrays:
+            return Overlap(arrays["target_ids"], arrays["source_ids"], arrays["kinds"])
+
+    @cached_property
+    def split(self) -> dict[SplitName, np.ndarray]:
+        """Ids of the covered source tokens of each part, ascending."""
+        with np.load(self.path / "split.npz") as arrays:
+            return {name: arrays[name] for name in ("train", "val", "test")}
+
+    def matches(self, side: Side) -> Matches:
+        """`source` or `target`."""
+        return self.source if side == "source" else self.target
+
+    def pooled(self, side: Side, pooling: Pooling = "weighted") -> np.ndarray:
+        """Each token's words as one vector, `(tokens, d)` float32; zero where it has none.
+
+        Args:
+            side: whose tokens.
+            pooling: `weighted` (ours: by share and rank, unit vectors centred per language) or `duplicates` (OFA: raw
+                vectors, a word counted once for each surface variant in which the token is found).
+        """
+        if pooling == "weighted":
+            return self._array(f"{side}/pooled.npy")
+        matches = self.matches(side)
+        return pool(matches, matches.variants.astype(np.float32), self.words, None)
+
+    def tokenizer(self, side: Side) -> PreTrainedTokenizerBase:
+        """The tokenizer of one side."""
+        return load_tokenizer(self.path / side / "tokenizer", f"--bundle {self.path}")
+
+    def rows(self, coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Embedding rows of coordinates.
+
+        Args:
+            coordinates: `(N, K)`.
+
+        Returns:
+            Input rows `(N, E)` and output rows `(N, E)`, the latter `None` without an untied head.
+        """
+        split = self.meta.input_dim
+        inputs = coordinates[:, :split] @ self.input_primitives
+        return inputs, coordinates[:, split:] @ self._array("primitives_output.npy") if self.meta.output_dim else None
+
+    def summary(self) -> str:
+        """The table of counts that `hyperofa prepare` prints."""
+        rows = [(name.replace("_", " "), f"{count:,}") for name, count in self.meta.counts.items()]
+        rows.append(("coordinate dim (explained)", f"{self.meta.coordinate_dim} ({self.meta.explained:.1%})"))
+        width = max(len(name) for name, _ in rows)
+        return "\n".join([f"bundle {self.path}", *(f"  {name:<{width}}  {value:>12}" for name, value in rows)])

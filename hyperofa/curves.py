@@ -1,0 +1,45 @@
+"""Training curves: what `metrics.csv` of a run says, as a picture."""
+
+import csv
+from pathlib import Path
+
+from lightning import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure
+
+
+class CurvePlot(Callback):
+    """Draws `curves.png` beside the run's `metrics.csv` when training ends."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, on the first process of a run that logs to files."""
+        metrics = Path(trainer.log_dir or "") / "metrics.csv"
+        if trainer.is_global_zero and metrics.is_file():
+            plot_curves(metrics, metrics.with_name("curves.png"))
+
+
+def plot_curves(metrics: Path, picture: Path) -> None:
+    """Plot every metric over the steps, training and validation together.
+
+    Args:
+        metrics: CSV file of Lightning's `CSVLogger`.
+        picture: PNG file to write.
+    """
+    curves: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
+    with metrics.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                stage, _, metric = name.partition("/")
+                if metric and value:
+                    steps, values = curves.setdefault(metric, {}).setdefault(stage, ([], []))
+                    steps.append(int(row["step"]))
+                    values.append(float(value))
+    if not curves:
+        return
+    figure = Figure(figsize=(4 * min(3, len(curves)), 3 * -(-len(curves) // 3)), layout="constrained")
+    for place, (metric, stages) in enumerate(sorted(curves.items()), 1):
+        axes = figure.add_subplot(-(-len(curves) // 3), min(3, len(curves)), place)
+        for stage, (steps, values) in stages.items():
+            axes.plot(steps, values, label=stage, marker="." if len(steps) < 50 else None)
+        axes.set(title=metric.replace("_", " "), xlabel="step")
+        axes.legend()
+    figure.savefig(picture, dpi=120)

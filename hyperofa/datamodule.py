@@ -1,0 +1,233 @@
+"""Batches for Lightning: source tokens with their word sets, and source sentences in several views.
+
+Two streams feed a hypernetwork; either can be left out. *Tokens*: source tokens and the coordinates they have.
+*Text*: source sentences and what the frozen PLM must still understand when rows are predicted: the sentence under the
+source tokenizer (each token predicted from the others), under the target tokenizer, and translated word by word into
+the languages of the vector file (`translation.Translator`).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import lightning
+import numpy as np
+import torch
+from tokenizers import Tokenizer as BackendTokenizer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from hyperofa.baselines import Rows
+from hyperofa.bundle import Bundle, Side, SplitName
+from hyperofa.errors import InputError
+from hyperofa.initialisation import ORIGINS, initialise, target_task
+from hyperofa.nets import WordSets
+from hyperofa.samplers import Draw, GroupedBatches, RandomBatches
+from hyperofa.texts import MAX_TOKENS, TextViews, ViewSide, read_lines
+from hyperofa.tokens import OverlapKind, bare_backend
+from hyperofa.translation import Translator
+from hyperofa.wordsets import WordSetTable, make_memory
+
+
+class TokenBatch(NamedTuple):
+    """Source tokens with their word sets and coordinates.
+
+    Attributes:
+        sets: B word sets.
+        own: `(B,)` int64, each token's own place in the memory, the memory's length where it has none.
+        expected: `(B, K)` float32 coordinates.
+    """
+
+    sets: WordSets
+    own: Tensor
+    expected: Tensor
+
+
+class _Tokens(Dataset[TokenBatch]):
+    """Source tokens as a dataset whose items are whole batches."""
+
+    def __init__(
+        self, ids: np.ndarray, table: WordSetTable, own: np.ndarray, coordinates: np.ndarray, word_dropout: float | None
+    ) -> None:
+        self._ids, self._table, self._own, self._coordinates = ids, table, own, coordinates
+        self._word_dropout = word_dropout
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, draw: Draw) -> TokenBatch:
+        ids = self._ids[draw.items]
+        augment = self._word_dropout is not None
+        sets = self._table.sets(ids, np.random.default_rng(draw.seed) if augment else None, self._word_dropout or 0.0)
+        expected = torch.from_numpy(np.array(self._coordinates[ids], np.float32))
+        return TokenBatch(sets, torch.from_numpy(self._own[ids]), expected)
+
+
+class HyperDataModule(lightning.LightningDataModule):
+    """Streams of source tokens and source text from a bundle.
+
+    Args:
+        bundle: folder written by `hyperofa prepare`.
+        text: files of source-language sentences, one a line (.txt, .gz, .tsv: last column).
+        streams: what is trained on: `text`, source `tokens`, or `both`; without text, `tokens` is all there is.
+        batch_size: tokens a batch.
+        max_words: words a token is described by, at most; the heaviest are taken.
+        word_dropout: chance of leaving out a word of a training token's set.
+        sentences: source sentences a text batch.
+        views: how many of them are seen translated, under the target tokenizer, and under the source tokenizer.
+        crop: fewest and most words of a training sentence.
+        steps: text batches an epoch.
+        validation_sentences: sentences held out to choose the checkpoint.
+        copied: kinds of overlap whose target rows are copied, not predicted.
+        seed: of order and augmentation.
+        num_workers: processes that make batches.
+    """
+
+    def __init__(
+        self,
+        bundle: str,
+        text: list[str] | None = None,
+        streams: Literal["text", "tokens", "both"] = "text",
+        batch_size: int = 256,
+        max_words: int = 32,
+        word_dropout: float = 0.1,
+        sentences: int = 96,
+        views: tuple[int, int, int] = (96, 0, 0),
+        crop: tuple[int, int] = (4, 24),
+        steps: int = 50,
+        validation_sentences: int = 400,
+        copied: Sequence[OverlapKind] = ("role", "symbol"),
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.bundle = Bundle.load(bundle)
+        self._text_files, self._streams = list(text or []), streams
+        if streams != "tokens" and not text:
+            raise InputError(
+                "--data.text: expected a file of source-language sentences, one a line, found none; give one, or train "
+                "on the source tokens alone with --config configs/tokens.yaml"
+            )
+        self._batch_size, self.max_words, self._word_dropout = batch_size, max_words, word_dropout
+        self._sentences, self._views, self._crop, self._steps = sentences, views, crop, steps
+        self._validation_sentences, self.copied = validation_sentences, tuple(copied)
+        self._seed, self._num_workers = seed, num_workers
+        self.word_dim, self.coordinate_dim = self.bundle.meta.word_dim, self.bundle.meta.coordinate_dim
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether there is text, and so a PLM is needed."""
+        return bool(self._text_files)
+
+    def setup(self, stage: str) -> None:
+        """Build what the streams of this stage read; called by Lightning on every process."""
+        bundle = self.bundle
+        self._tables = {side: WordSetTable(bundle, side, self.max_words) for side in ("source", "target")}
+        remembered = bundle.split["train"] if stage != "predict" else np.flatnonzero(bundle.source.covered)
+        self.memory = make_memory(bundle, remembered)
+        self._own = np.full(bundle.meta.source_tokens, len(remembered))
+        self._own[remembered] = np.arange(len(remembered))
+        if stage in ("fit", "validate") and self._text_files:
+            self._set_up_text()
+
+    def _set_up_text(self) -> None:
+        bundle = self.bundle
+        if bundle.meta.source_languages is None:
+            raise InputError(
+                f"{bundle.path}: expected a bundle that names the languages of the source model, to translate "
+                "--data.text from; run `hyperofa prepare` with --source_languages"
+            )
+        lines = read_lines(self._text_files)
+        held_out = min(self._validation_sentences, len(lines) // 10)
+        if held_out < 2:
+            raise InputError(
+                f"--data.text: expected 20 sentences at least, to train and validate on, found {len(lines)}"
+            )
+        order = np.random.default_rng(self._seed).permutation(len(lines))
+        translator = Translator(bundle.words, bundle.meta.source_languages, lines)
+        target_rows, predictable = fixed_rows(bundle, self.copied)
+        outside = len(self.memory.keys)
+        sides = {
+            "source": ViewSide(
+                self._backend("source"), self._tables["source"], bundle.source.covered, bundle.coordinates, self._own
+            ),
+            "target": ViewSide(
+                self._backend("target"),
+                self._tables["target"],
+                predictable,
+                target_rows,
+                np.full(len(predictable), outside),
+            ),
+        }
+        self._texts = {
+            part: TextViews(
+                [lines[i] for i in chosen],
+                **sides,
+                translator=translator,
+                sentences=self._sentences,
+                views=self._views if part == "train" else (1, 1, 0),
+                crop=self._crop,
+                augment=part == "train",
+                word_dropout=self._word_dropout,
+            )
+            for part, chosen in (("val", order[:held_out]), ("train", order[held_out:]))
+        }
+
+    def _backend(self, side: Side) -> BackendTokenizer:
+        backend = bare_backend(self.bundle.tokenizer(side))
+        backend.enable_truncation(MAX_TOKENS)
+        return backend
+
+    def _tokens(self, part: SplitName) -> DataLoader[TokenBatch]:
+        ids = self.bundle.split[part]
+        train = part == "train"
+        table = self._tables["source"]
+        dropout = self._word_dropout if train else None
+        dataset = _Tokens(ids, table, self._own, self.bundle.coordinates, dropout)
+        return self._loader(
+            dataset, GroupedBatches(table.counts[ids], self._batch_size, train, self._seed, *self._place())
+        )
+
+    def _place(self) -> tuple[int, int]:
+        """This process's rank and the number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _loader(self, dataset: Dataset[Any], sampler: Sampler[Draw]) -> DataLoader[Any]:
+        workers = self._num_workers
+        return DataLoader(
+            dataset, batch_size=None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
+        )
+
+    def train_dataloader(self) -> Any:
+        """The training streams by name; an epoch is as long as the longer of them."""
+        loaders: dict[str, DataLoader[Any]] = {}
+        if self._streams != "text":
+            loaders["tokens"] = self._tokens("train")
+        if self._streams != "tokens":
+            sampler = RandomBatches(self._steps, self._seed, self._place()[0])
+            loaders["text"] = self._loader(self._texts["train"], sampler)
+        return loaders
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Held-out tokens, then held-out sentences if there is text."""
+        loaders = [self._tokens("val")]
+        if self._text_files:
+            texts = self._texts["val"]
+            sizes = np.zeros(len(texts))
+            sampler = GroupedBatches(sizes, self._sentences, False, self._seed, *self._place())
+            loaders.append(self._loader(texts, sampler))
+        return loaders
+
+    def test_dataloader(self) -> DataLoader[TokenBatch]:
+        """The test tokens: the same for every method on the bundle."""
+        return self._tokens("test")
+
+
+def fixed_rows(bundle: Bundle, copied: Sequence[OverlapKind]) -> tuple[np.ndarray, np.ndarray]:
+    """What a hypernetwork need not predict of a target vocabulary.
+
+    Returns:
+        `(T, K)` coordinates of copied tokens and of fall-backs, and `(T,)` bool, true for the tokens it is to predict.
+    """
+    known = Rows(np.zeros((bundle.meta.target_tokens, bundle.meta.coordinate_dim), np.float32), bundle.target.covered)
+    filled = initialise(bundle, known, target_task(bundle), copied)
+    return filled.coordinates, filled.origins == ORIGINS.index("predicted")

@@ -1,0 +1,129 @@
+"""E ≈ F P: embeddings as token coordinates times shared primitives.
+
+A hypernetwork predicts K coordinates instead of E columns (as in OFA and HYPEROFA). The truncated SVD goes through
+the Gram matrix EᵀE: many times faster than a full SVD of a tall matrix, and blocked, so that a memory-mapped matrix
+is never held twice.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperofa.errors import InputError
+
+Scaling = Literal["coordinates", "primitives"]
+
+_BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Coordinates and primitives whose product approximates the embeddings.
+
+    Attributes:
+        coordinates: F `(V, K)` float32, one row per token.
+        primitives: P `(K, E)` float32, shared by all tokens.
+        explained: share of the squared norm of the embeddings that F P keeps, in [0, 1].
+    """
+
+    coordinates: NDArray[np.float32]
+    primitives: NDArray[np.float32]
+    explained: float
+
+
+def factorize(
+    embeddings: NDArray[np.floating], coordinate_dim: int | None, *, scaling: Scaling = "coordinates"
+) -> Factors:
+    """Split embeddings into coordinates and primitives: the best F P of rank K in the least-squares sense.
+
+    Signs are fixed (each primitive's largest entry is positive), so that equal input gives equal factors. Directions
+    whose singular value is below about 1e-8 of the largest are lost in the Gram matrix: they add nothing to F P.
+
+    Args:
+        embeddings: E `(V, E)` float of any precision, may be memory-mapped.
+        coordinate_dim: K. `None`, or the full width E, means no factorisation: F = E, P = I, nothing is lost.
+        scaling: which factor carries the singular values. `coordinates` (default): F = U_K Σ_K, P = V_Kᵀ
+            orthonormal, so that distances between coordinates are those between the rows of F P and a squared error on
+            coordinates is one on embeddings. `primitives` (the reference: hyper-ofa `hyperofa/utils.py` 388-405):
+            F = U_K orthonormal, P = Σ_K V_Kᵀ; columns without a singular value are zero here, arbitrary there.
+
+    Returns:
+        The factors, float32.
+
+    Raises:
+        InputError: K outside 1 … min(V, E), an unknown scaling, NaN or infinity in the embeddings.
+        ValueError: the embeddings are not a non-empty matrix.
+    """
+    if embeddings.ndim != 2 or embeddings.size == 0:
+        raise ValueError(f"expected a non-empty embedding matrix (V, E), found shape {embeddings.shape}")
+    if scaling not in ("coordinates", "primitives"):
+        raise InputError(f"scaling: expected 'coordinates' or 'primitives', found {scaling!r}")
+    height, width = embeddings.shape
+    if coordinate_dim is None or coordinate_dim == width:
+        return _unfactorized(embeddings)
+    if not 1 <= coordinate_dim <= min(height, width):
+        raise InputError(
+            f"--coordinate_dim: expected a width from 1 to {min(height, width)} for {height} tokens of width {width}, "
+            f"found {coordinate_dim}; leave it out for the full width"
+        )
+
+    gram = np.zeros((width, width))
+    for _, rows in _blocks(embeddings):
+        gram += rows.T @ rows
+    primitives = _top_directions(gram, coordinate_dim)
+
+    coordinates = np.empty((height, coordinate_dim), dtype=np.float32)
+    energy = np.zeros(coordinate_dim)
+    for at, rows in _blocks(embeddings):
+        projected = rows @ primitives.T
+        energy += np.square(projected).sum(axis=0)
+        coordinates[at] = projected
+    total = float(np.trace(gram))
+    if scaling == "primitives":
+        _move_scale(coordinates, primitives, np.sqrt(energy))
+    explained = min(1.0, float(energy.sum()) / total) if total > 0 else 1.0
+    return Factors(coordinates, primitives.astype(np.float32), explained)
+
+
+def _unfactorized(embeddings: NDArray[np.floating]) -> Factors:
+    """F = E and P = I."""
+    height, width = embeddings.shape
+    coordinates = np.empty((height, width), dtype=np.float32)
+    for at, rows in _blocks(embeddings):
+        coordinates[at] = rows
+    return Factors(coordinates, np.eye(width, dtype=np.float32), 1.0)
+
+
+def _top_directions(gram: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Eigenvectors `(count, E)` of a Gram matrix, largest eigenvalue first, signs fixed."""
+    _, vectors = np.linalg.eigh(gram)
+    directions = vectors.T[::-1][:count].copy()
+    largest = np.abs(directions).argmax(axis=1)
+    directions *= np.where(directions[np.arange(count), largest] < 0, -1.0, 1.0)[:, None]
+    return directions
+
+
+def _move_scale(
+    coordinates: NDArray[np.float32], primitives: NDArray[np.float64], singular: NDArray[np.float64]
+) -> None:
+    """Move the singular values from F to P, in place; vanishing ones leave zero columns instead of amplified noise."""
+    threshold = singular.max() * len(coordinates) * np.finfo(np.float64).eps
+    vanishing = singular <= threshold
+    np.divide(coordinates, np.where(vanishing, 1.0, singular), out=coordinates, casting="same_kind")
+    coordinates[:, vanishing] = 0.0
+    primitives *= np.where(vanishing, 0.0, singular)[:, None]
+
+
+def _blocks(embeddings: NDArray[np.floating]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Slices of the rows, in float64, checked to be finite."""
+    for start in range(0, len(embeddings), _BLOCK_ROWS):
+        at = slice(start, min(start + _BLOCK_ROWS, len(embeddings)))
+        rows = np.asarray(embeddings[at], dtype=np.float64)
+        finite = np.isfinite(rows).all(axis=1)
+        if not finite.all():
+            row = start + int(np.argmin(finite))
+            raise InputError(f"embeddings: expected finite numbers, found NaN or infinity in row {row}")
+        yield at, rows

@@ -1,0 +1,130 @@
+"""The frozen PLM as a loss: a text with predicted rows must keep the meaning that it has with the source rows.
+
+Token-level losses pull predictions to the mean row, which the PLM's layers cannot use. Here the PLM itself judges: it
+reads a sentence through its own embeddings (expected) and through predicted rows (predicted), and the two must agree.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from hyperofa.errors import InputError
+from hyperofa.plm import mean_pool
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class Sentences(NamedTuple):
+    """A padded batch of token sequences over a small table of rows.
+
+    Attributes:
+        slots: `(B, L)` int64, each position's row in the table; 0 where padded.
+        mask: `(B, L)` int64, 1 for a token.
+    """
+
+    slots: Tensor
+    mask: Tensor
+
+
+class FrozenPLM:
+    """A PLM that only ever runs: no parameter of it is trained, and it belongs to no module's state.
+
+    Args:
+        model: the source model; moved to `bfloat16` in place when the precision says so.
+        layers: hidden states that sentence vectors are read from, 0 the embeddings, -1 the last.
+        precision: of the PLM's arithmetic; `auto` takes bfloat16 on a GPU and on CPUs with instructions for it.
+    """
+
+    def __init__(self, model: PreTrainedModel, layers: Sequence[int] = (-1,), precision: Precision = "auto") -> None:
+        if not layers:
+            raise InputError("expected at least one layer in --model.layers, found none; -1 is the last one")
+        depth = _depth(model)
+        if wrong := [layer for layer in layers if not -depth - 1 <= layer <= depth]:
+            raise InputError(f"--model.layers: expected numbers from {-depth - 1} to {depth}, found {wrong}")
+        half = precision == "bfloat16" or (precision == "auto" and _has_fast_bfloat16())
+        self.model = model.eval().requires_grad_(False).to(torch.bfloat16 if half else torch.float32)
+        self.layers = tuple(layers)
+        self._scale = _input_scale(model)
+
+    def to(self, device: torch.device) -> "FrozenPLM":
+        """Move to a device."""
+        self.model.to(device)
+        return self
+
+    def encode(self, rows: Tensor, sentences: Sentences) -> Tensor:
+        """Sentence vectors of every chosen layer.
+
+        Args:
+            rows: `(U, E)` embedding rows of the tokens that occur; gradients flow through them.
+            sentences: positions in that table.
+
+        Returns:
+            `(B, layers, E)` float32, each vector of length 1.
+        """
+        return self._read(sentences.mask, inputs_embeds=rows.to(self.model.dtype)[sentences.slots] * self._scale)
+
+    @torch.no_grad()
+    def encode_ids(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Sentence vectors under the PLM's own vocabulary.
+
+        Args:
+            ids: `(B, L)` int64 source token ids.
+            mask: `(B, L)` int64, 1 for a token.
+
+        Returns:
+            `(B, layers, E)` float32, each vector of length 1.
+        """
+        return self._read(mask, input_ids=ids)
+
+    def _read(self, mask: Tensor, **inputs: Tensor) -> Tensor:
+        body = self.model.get_encoder() if self.model.config.is_encoder_decoder else self.model.base_model
+        hidden = body(**inputs, attention_mask=mask, output_hidden_states=True).hidden_states
+        return torch.stack([mean_pool(hidden[layer], mask) for layer in self.layers], 1)
+
+
+def sentence_loss(
+    predicted: Tensor, expected: Tensor, owners: Tensor, temperature: float, cosine_weight: float
+) -> Tensor:
+    """Each view of a sentence must find that sentence in the batch, and lie close to it.
+
+    Args:
+        predicted: `(n, layers, E)` unit vectors, read through predicted rows.
+        expected: `(B, layers, E)` unit vectors, the sentences read by the untouched PLM.
+        owners: `(n,)` int64, the sentence that each view is of.
+        temperature: of the InfoNCE part, > 0.
+        cosine_weight: weight of 1 - cosine.
+
+    Returns:
+        Mean over views and layers.
+    """
+    scores = torch.einsum("nle,ble->nlb", predicted, expected)
+    labels = owners[:, None].expand(scores.shape[:2])
+    contrast = cross_entropy((scores / temperature).flatten(0, 1), labels.flatten())
+    return contrast + cosine_weight * (1 - scores.gather(2, labels[..., None]).mean())
+
+
+def _depth(model: PreTrainedModel) -> int:
+    config = model.config.get_text_config()
+    return int(config.num_hidden_layers)
+
+
+def _input_scale(model: PreTrainedModel) -> float:
+    """What the embedding module multiplies its rows with (√E in Gemma 3 and some BARTs): lost with `inputs_embeds`."""
+    embedding = cast(nn.Embedding, model.get_input_embeddings())
+    weight = embedding.weight.detach()
+    row = int(weight.abs().sum(1).argmax())
+    column = int(weight[row].abs().argmax())
+    with torch.no_grad():
+        embedded = embedding(torch.tensor([[row]], device=weight.device))
+    return float(embedded[0, 0, column] / weight[row, column])
+
+
+def _has_fast_bfloat16() -> bool:
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))

@@ -1,0 +1,221 @@
+"""Which words contain which token, and how much of the word it covers: sparse, weighted, in arrays.
+
+A token learns its meaning from the words it is part of. Every word of the vector file is tokenised in a few surface
+variants; a word then belongs to each token found in it, with the share of the word's tokens that the token is.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from tokenizers import Encoding
+from tokenizers import Tokenizer as BackendTokenizer
+from tqdm import tqdm
+
+from hyperofa.errors import InputError
+
+WORD_START = 1  # bit of a word's boundaries: a space may come before it
+_CHUNK = 20_000  # words tokenised at a time
+
+Variants = Callable[[str, int], Sequence[str]]
+
+
+def surface_variants(word: str, boundaries: int) -> Sequence[str]:
+    """The spellings of a word in running text: plain, word-initial, capitalised.
+
+    Args:
+        word: without marks.
+        boundaries: bit `WORD_START` is clear for a piece that only continues a word, which has the plain form alone.
+    """
+    if not boundaries & WORD_START:
+        return (word,)
+    capitalised = word[:1].upper() + word[1:]
+    return (word, " " + word) if capitalised == word else (word, " " + word, " " + capitalised)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The words of each token, as compressed sparse rows (a token a row).
+
+    Attributes:
+        indptr: `(tokens + 1,)` int64, the words of token `t` are entries `indptr[t]:indptr[t + 1]`.
+        words: `(matches,)` int32, word ids, ascending within a token.
+        share: `(matches,)` float32 in (0, 1], the part of the word's tokens that this token is, at most over variants.
+        position: `(matches,)` float32 in [0, 1), how far into the word the token first starts, in tokens.
+        variants: `(matches,)` uint8, in how many surface variants of the word the token was found (OFA's duplicates).
+    """
+
+    indptr: np.ndarray
+    words: np.ndarray
+    share: np.ndarray
+    position: np.ndarray
+    variants: np.ndarray
+
+    @property
+    def counts(self) -> np.ndarray:
+        """`(tokens,)` int64, words per token."""
+        return np.diff(self.indptr)
+
+    @property
+    def covered(self) -> np.ndarray:
+        """`(tokens,)` bool, tokens with at least one word."""
+        return self.counts > 0
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """`(matches,)` int64, the token of each match."""
+        return np.repeat(np.arange(len(self.indptr) - 1), self.counts)
+
+    def restrict(self, keep: np.ndarray) -> "Matches":
+        """Only the matches of the words for which `keep` `(V,)` bool is true."""
+        return self.pick(keep[self.words])
+
+    def pick(self, chosen: np.ndarray) -> "Matches":
+        """Only the matches for which `chosen` `(matches,)` bool is true."""
+        kept = np.concatenate([[0], np.cumsum(chosen)])[self.indptr]
+        return Matches(kept, self.words[chosen], self.share[chosen], self.position[chosen], self.variants[chosen])
+
+    def weights(self, ranks: np.ndarray) -> np.ndarray:
+        """Pooling weight of each match: share² · (1 + rank)^-½.
+
+        A word says more about a token that is most of it, and frequent words say it more reliably. Measured on 16
+        languages: this lifts OFA's retrieval from 31 to 46 % against equal weights.
+
+        Args:
+            ranks: `(V,)` frequency rank of each word within its language, 0 the most frequent.
+
+        Returns:
+            `(matches,)` float32, > 0.
+        """
+        return (self.share**2 / np.sqrt(1.0 + ranks[self.words])).astype(np.float32)
+
+    def matrix(self, weights: np.ndarray, num_words: int) -> sp.csr_matrix:
+        """`(tokens, num_words)` sparse matrix of `weights` `(matches,)`."""
+        return sp.csr_matrix((weights, self.words, self.indptr), shape=(len(self.indptr) - 1, num_words))
+
+    def save(self, folder: Path) -> None:
+        """Write one `.npy` a field into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in self.__dataclass_fields__:
+            np.save(folder / f"{name}.npy", getattr(self, name))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Matches":
+        """Memory-map what `save` wrote.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        fields = {}
+        for name in cls.__dataclass_fields__:
+            try:
+                fields[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
+            except (OSError, ValueError) as error:
+                raise InputError(f"{folder / name}.npy: expected an array of word matches; {error}") from None
+        return cls(**fields)
+
+
+def match_words(
+    tokenizer: BackendTokenizer,
+    words: Iterable[str],
+    boundaries: Sequence[int] | np.ndarray,
+    *,
+    num_tokens: int,
+    ignored: Iterable[int] = (),
+    variants: Variants = surface_variants,
+    progress: str | None = None,
+) -> Matches:
+    """Tokenise words in their surface variants and collect, for each token, the words that contain it.
+
+    Args:
+        tokenizer: Rust tokenizer that neither truncates nor pads (`tokens.bare_backend`).
+        words: word `w` is the one at position `w`.
+        boundaries: `(V,)` flags of each word, given to `variants`.
+        num_tokens: size of the vocabulary, holes counted.
+        ignored: token ids that no word belongs to (unknown and other special tokens).
+        variants: the surface forms of a word.
+        progress: name of the progress bar; `None` shows none.
+
+    Returns:
+        Matches with `num_tokens` rows.
+    """
+    parts = []
+    with tqdm(total=len(boundaries), desc=progress, unit=" words", disable=progress is None) as bar:
+        for chunk in _tokenised(tokenizer, words, boundaries, variants):
+            parts.append(_matches_of(chunk, num_tokens))
+            bar.update(chunk.num_words)
+    tokens, owners, share, position, found = (np.concatenate(column) for column in zip(_NO_MATCH, *parts, strict=True))
+    kept = np.flatnonzero(~np.isin(tokens, np.fromiter(ignored, np.int64)))
+    order = kept[np.argsort(tokens[kept], kind="stable")]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(tokens[order], minlength=num_tokens))]).astype(np.int64)
+    return Matches(indptr, owners[order], share[order], position[order], found[order])
+
+
+# Token, word, share, position and number of variants of no match at all: fixes the dtypes.
+_NO_MATCH = tuple(np.empty(0, dtype) for dtype in (np.int64, np.int32, np.float32, np.float32, np.uint8))
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Tokenised surfaces of consecutive words: `owners` `(surfaces,)` int32 word ids, ascending."""
+
+    num_words: int
+    owners: np.ndarray
+    encodings: list[Encoding]
+
+
+def _tokenised(
+    tokenizer: BackendTokenizer, words: Iterable[str], boundaries: Sequence[int] | np.ndarray, variants: Variants
+) -> Iterator[_Chunk]:
+    """Tokenise chunk by chunk; one chunk ahead, since the Rust tokenizer runs beside Python."""
+
+    def encode(start: int, chunk: list[tuple[str, int]]) -> _Chunk:
+        surfaces: list[str] = []
+        owners: list[int] = []
+        for word_id, (word, flags) in enumerate(chunk, start):
+            forms = variants(word, int(flags))
+            surfaces.extend(forms)
+            owners.extend([word_id] * len(forms))
+        encodings = tokenizer.encode_batch_fast(surfaces, add_special_tokens=False)
+        return _Chunk(len(chunk), np.array(owners, np.int32), encodings)
+
+    pairs = zip(words, boundaries, strict=True)
+    with ThreadPoolExecutor(1) as pool:
+        start, ahead = 0, None
+        while chunk := list(islice(pairs, _CHUNK)):
+            following = pool.submit(encode, start, chunk)
+            if ahead is not None:
+                yield ahead.result()
+            ahead, start = following, start + len(chunk)
+        if ahead is not None:
+            yield ahead.result()
+
+
+def _matches_of(chunk: _Chunk, num_tokens: int) -> tuple[np.ndarray, ...]:
+    """The distinct (word, token) pairs of a chunk: token, word, share, position, number of variants."""
+    lengths = np.fromiter(map(len, chunk.encodings), np.int64, len(chunk.encodings))
+    ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in chunk.encodings), np.int64, lengths.sum())
+    surfaces = np.repeat(np.arange(len(lengths)), lengths)
+    starts = np.cumsum(lengths) - lengths
+
+    in_surface, first, counts = np.unique(surfaces * num_tokens + ids, return_index=True, return_counts=True)
+    surface = in_surface // num_tokens
+    share = (counts / lengths[surface]).astype(np.float32)
+    position = ((first - starts[surface]) / lengths[surface]).astype(np.float32)
+
+    pair = chunk.owners[surface].astype(np.int64) * num_tokens + in_surface % num_tokens
+    order = np.argsort(pair, kind="stable")
+    pairs, heads, found = np.unique(pair[order], return_index=True, return_counts=True)
+    if len(pairs) == 0:
+        return _NO_MATCH
+    return (
+        pairs % num_tokens,
+        (pairs // num_tokens).astype(np.int32),
+        np.maximum.reduceat(share[order], heads),
+        np.minimum.reduceat(position[order], heads),
+        found.astype(np.uint8),
+    )

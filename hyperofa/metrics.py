@@ -1,0 +1,74 @@
+"""What validation measures, as torchmetrics: right over batches and processes."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from torchmetrics import Metric
+
+
+class TokenMetrics(Metric):
+    """How close predicted coordinates come to a token's own, and whether they single it out.
+
+    The answer is looked for among the token's own coordinates and those of the memory.
+
+    Computes a dictionary: `cosine`; `norm_ratio`, predicted length over expected length; `mrr`, the mean reciprocal
+    rank of the right token by cosine; `hit10`, the share of ranks up to 10.
+    """
+
+    full_state_update = False
+    total: Tensor
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(4, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, predicted: Tensor, expected: Tensor, others: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            predicted: `(B, K)`.
+            expected: `(B, K)`.
+            others: `(M, K)` coordinates of wrong answers.
+        """
+        predicted, expected = predicted.float(), expected.float()
+        unit = normalize(predicted, dim=1)
+        cosine = (unit * normalize(expected, dim=1)).sum(1)
+        better = unit @ normalize(others.float(), dim=1).T > cosine.unsqueeze(1)
+        rank = 1 + better.sum(1)
+        ratio = predicted.norm(dim=1) / expected.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+        columns = torch.stack([cosine, ratio, 1 / rank, (rank <= 10).float()], 1)
+        self.sums += columns.sum(0).double()
+        self.total += len(rank)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Means over all tokens."""
+        means = (self.sums / self.total).float()
+        return dict(zip(("cosine", "norm_ratio", "mrr", "hit10"), means, strict=True))
+
+
+class SentenceRetrieval(Metric):
+    """Mean reciprocal rank at which each sentence finds its own counterpart among all of them, by cosine."""
+
+    full_state_update = False
+    queries: list[Tensor]
+    keys: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("queries", [], dist_reduce_fx="cat")
+        self.add_state("keys", [], dist_reduce_fx="cat")
+
+    def update(self, queries: Tensor, keys: Tensor) -> None:
+        """Add a batch of `(B, E)` unit vectors and their counterparts."""
+        self.queries.append(queries.detach())
+        self.keys.append(keys.detach())
+
+    def compute(self) -> Tensor:
+        """The mean over all sentences."""
+        queries, keys = (
+            torch.cat(list(part)) if isinstance(part, list) else part for part in (self.queries, self.keys)
+        )
+        scores = queries @ keys.T
+        return (1 / (1 + (scores > scores.diagonal().unsqueeze(1)).sum(1))).float().mean()

@@ -1,0 +1,226 @@
+"""The LightningModule that trains a hypernetwork on source tokens, through the frozen PLM on source text, or both."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import lightning
+import torch
+from torch import Tensor
+from torch.optim import Adam, AdamW
+from torch.optim.lr_scheduler import OneCycleLR, StepLR
+
+from hyperofa.datamodule import HyperDataModule, TokenBatch
+from hyperofa.errors import InputError
+from hyperofa.functional import FrozenPLM, Precision, sentence_loss
+from hyperofa.losses import Distance, token_loss
+from hyperofa.metrics import SentenceRetrieval, TokenMetrics
+from hyperofa.nets import Memory, Net, SourceAttention, WordSets
+from hyperofa.plm import load_model
+from hyperofa.texts import VIEWS, TextBatch
+
+
+class HyperModule(lightning.LightningModule):
+    """Trains a net; the memory and the PLM that it works with come from the data and stay out of the checkpoint.
+
+    Args:
+        word_dim: d; taken from the bundle.
+        coordinate_dim: K; taken from the bundle.
+        net: builds the hypernetwork from the two widths.
+        token_weight: weight of the loss on source tokens, where that stream is on.
+        contrastive_weight: λ, the part of the contrastive loss in it; the rest is the distance.
+        temperature: of the contrastive loss.
+        distance: mse, or l1 as in the paper; both normalised.
+        text_weight: weight of the loss through the PLM, where that stream is on.
+        sentence_temperature: of the contrastive loss between sentences.
+        cosine_weight: weight of 1 - cosine between a sentence and its view.
+        layers: hidden states that sentences are compared in, -1 the last.
+        precision: of the PLM: float32, bfloat16, or auto for bfloat16 where the hardware is fast at it.
+        optimizer: adamw or adam.
+        learning_rate: its highest value.
+        weight_decay: on weight matrices, with adamw.
+        schedule: one_cycle (warm-up over a tenth, cosine down to zero), step (times `step_factor` every `step_epochs`
+            epochs, as in the paper) or constant.
+        step_epochs: see `schedule`.
+        step_factor: see `schedule`.
+    """
+
+    _keys: Tensor
+    _values: Tensor
+    _primitives: Tensor
+
+    def __init__(
+        self,
+        word_dim: int,
+        coordinate_dim: int,
+        net: Callable[[int, int], Net] = SourceAttention,
+        token_weight: float = 1.0,
+        contrastive_weight: float = 0.1,
+        temperature: float = 0.25,
+        distance: Distance = "mse",
+        text_weight: float = 1.0,
+        sentence_temperature: float = 0.05,
+        cosine_weight: float = 1.0,
+        layers: list[int] | None = None,
+        precision: Precision = "auto",
+        optimizer: Literal["adamw", "adam"] = "adamw",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.01,
+        schedule: Literal["one_cycle", "step", "constant"] = "one_cycle",
+        step_epochs: int = 10,
+        step_factor: float = 0.95,
+    ) -> None:
+        super().__init__()
+        if learning_rate <= 0:
+            raise InputError(f"--model.learning_rate: expected a number > 0, found {learning_rate}")
+        self.net = net(word_dim, coordinate_dim)
+        self._token_weight, self._text_weight = token_weight, text_weight
+        self._token_loss = partial(
+            token_loss, contrastive_weight=contrastive_weight, temperature=temperature, distance=distance
+        )
+        self._sentence_loss = partial(sentence_loss, temperature=sentence_temperature, cosine_weight=cosine_weight)
+        self._layers, self._precision = layers or [-1], precision
+        self._optimizer, self._learning_rate, self._weight_decay = optimizer, learning_rate, weight_decay
+        self._schedule, self._decay = schedule, (step_epochs, step_factor)
+        self._plm: list[FrozenPLM] = []  # in a list, lest it becomes a submodule
+        self._token_metrics = TokenMetrics()
+        self._retrieval = {view: SentenceRetrieval() for view in VIEWS[:2]}
+        self._metrics = torch.nn.ModuleList(self._retrieval.values())  # so that Lightning moves them
+
+    @property
+    def _data(self) -> HyperDataModule:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def setup(self, stage: str) -> None:
+        """Take the memory and the primitives from the data, and load the PLM where text is read."""
+        data = self._data
+        self.register_buffer("_keys", data.memory.keys, persistent=False)
+        self.register_buffer("_values", data.memory.values, persistent=False)
+        self.register_buffer("_primitives", torch.from_numpy(data.bundle.input_primitives.copy()), persistent=False)
+        if data.reads_text and stage in ("fit", "validate") and not self._plm:
+            self._plm.append(FrozenPLM(load_model(data.bundle.meta.source_model), self._layers, self._precision))
+
+    def on_fit_start(self) -> None:
+        """Move the PLM beside the net."""
+        for plm in self._plm:
+            plm.to(self.device)
+
+    on_validation_start = on_fit_start
+
+    def forward(self, sets: WordSets, own: Tensor) -> Tensor:
+        """Coordinates `(B, K)` of B word sets; `own` as in `Net.forward`."""
+        return self.net(sets, Memory(self._keys, self._values), own)
+
+    def training_step(self, batches: dict[str, TokenBatch | TextBatch], batch_number: int) -> Tensor:
+        """Weighted sum of the losses of the streams."""
+        losses = [self._step(batch, "train") for batch in batches.values()]
+        return torch.stack(losses).sum()
+
+    def validation_step(self, batch: TokenBatch | TextBatch, batch_number: int, dataloader_idx: int = 0) -> None:
+        """Held-out tokens or sentences."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: TokenBatch, batch_number: int) -> None:
+        """Held-out source tokens."""
+        self._step(batch, "test")
+
+    def predict_step(self, batch: TokenBatch, batch_number: int) -> Tensor:
+        """Coordinates `(B, K)` of target tokens."""
+        return self(batch.sets, batch.own)
+
+    def _step(self, batch: TokenBatch | TextBatch, stage: str) -> Tensor:
+        if isinstance(batch, TokenBatch):
+            return self._token_weight * self._token_step(batch, stage)
+        return self._text_weight * self._text_step(batch, stage)
+
+    def _token_step(self, batch: TokenBatch, stage: str) -> Tensor:
+        predicted = self(batch.sets, batch.own)
+        loss = self._token_loss(predicted, batch.expected)
+        if stage == "train":
+            self._log(stage, {"token_loss": loss.total}, len(batch.own))
+        else:
+            self._token_metrics.update(predicted, batch.expected, self._values)
+            self._log(stage, {"token_loss": loss.total, "contrastive": loss.contrastive}, len(batch.own))
+        return loss.total
+
+    def _text_step(self, batch: TextBatch, stage: str) -> Tensor:
+        plm = self._plm[0]
+        expected = plm.encode_ids(batch.source_ids, batch.source_mask)
+        split = len(self._primitives)
+        predicted = self(batch.sets, batch.own)
+        coordinates = batch.coordinates.to(predicted.dtype).index_put((batch.predicted,), predicted)
+        encoded = plm.encode(coordinates[:, :split] @ self._primitives, batch.views)
+        losses = {}
+        for kind in batch.kinds.unique().tolist():
+            mine = batch.kinds == kind
+            loss = self._sentence_loss(encoded[mine], expected, batch.owners[mine])
+            losses[VIEWS[kind]] = (loss, mine.sum())
+            if stage == "val":
+                self._retrieval[VIEWS[kind]].update(encoded[mine].flatten(1), expected[batch.owners[mine]].flatten(1))
+        total = torch.stack([loss * count for loss, count in losses.values()]).sum() / len(batch.kinds)
+        by_view = {f"{view}_loss": loss for view, (loss, _) in losses.items()}
+        self._log(stage, {"text_loss": total, **by_view}, len(batch.kinds))
+        return total
+
+    def on_validation_epoch_end(self) -> None:
+        """Metrics over all held-out tokens and sentences."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Metrics over all test tokens."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        values = {f"{stage}/{name}": value for name, value in self._token_metrics.compute().items()}
+        self.log_dict(values)
+        self._token_metrics.reset()
+        for view, metric in self._retrieval.items():
+            if metric.update_called:
+                self.log(f"{stage}/{view}_mrr", metric.compute(), prog_bar=True)
+                metric.reset()
+
+    def _log(self, stage: str, values: dict[str, Tensor], size: int) -> None:
+        self.log_dict(
+            {f"{stage}/{name}": value for name, value in values.items()},
+            batch_size=size, on_step=False, on_epoch=True, prog_bar=stage == "train", sync_dist=stage != "train",
+            add_dataloader_idx=False,
+        )  # fmt: skip
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer and its schedule."""
+        matrices = [p for p in self.net.parameters() if p.ndim > 1]
+        others = [p for p in self.net.parameters() if p.ndim <= 1]
+        kind = AdamW if self._optimizer == "adamw" else Adam
+        decay = self._weight_decay if self._optimizer == "adamw" else 0.0
+        groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = kind(groups, lr=self._learning_rate)
+        if self._schedule == "constant":
+            return optimizer
+        if self._schedule == "step":
+            epochs, factor = self._decay
+            return [optimizer], [StepLR(optimizer, epochs, factor)]
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = OneCycleLR(optimizer, self._learning_rate, total_steps=steps, pct_start=0.1)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Record the net's kind, arguments and widths, so that it can be rebuilt without a config; plain data only."""
+        data = self._data
+        checkpoint["hyperofa"] = {
+            "net": self.net.spec(),
+            "space": data.bundle.meta.space,
+            "copied": list(data.copied),
+            "max_words": data.max_words,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another net before its tensors fail to fit.
+
+        Raises:
+            InputError: the checkpoint's net is not this one.
+        """
+        found = checkpoint.get("hyperofa", {}).get("net")
+        if found != self.net.spec():
+            raise InputError(
+                f"--ckpt_path: expected a checkpoint of {self.net.spec()}, found {found}; use its config.yaml"
+            )

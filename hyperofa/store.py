@@ -1,0 +1,289 @@
+"""The word-vector store: a folder of arrays that is mapped into memory, never read whole."""
+
+import hashlib
+import mmap
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hyperofa.artifacts import read_json, sha256_text, write_json
+from hyperofa.errors import InputError
+
+KIND = {"kind": "hyperofa word vectors", "version": 1}
+"""What a store's `meta.json` says of itself."""
+
+ROWS = 16384
+"""Words that are handled at a time."""
+
+
+class WordList(Sequence[str]):
+    """Words that stay on disk until asked for: one UTF-8 blob and `V + 1` int64 offsets into it."""
+
+    def __init__(self, blob: bytes | mmap.mmap, offsets: NDArray[np.int64]) -> None:
+        self._blob, self._offsets = blob, offsets
+
+    @classmethod
+    def of(cls, words: Sequence[str]) -> "WordList":
+        """Pack words in memory."""
+        encoded = [word.encode("utf-8") for word in words]
+        return cls(b"".join(encoded), np.cumsum([0, *map(len, encoded)], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, rows: int) -> str: ...
+    @overload
+    def __getitem__(self, rows: slice | NDArray[np.integer[Any]] | Sequence[int]) -> list[str]: ...
+    def __getitem__(self, rows: int | slice | NDArray[np.integer[Any]] | Sequence[int]) -> str | list[str]:
+        """One word for an int (negative ones count from the end), a list of them for a slice, ids or a mask."""
+        if isinstance(rows, int | np.integer):
+            row = range(len(self))[rows]
+            return self._blob[self._offsets[row] : self._offsets[row + 1]].decode("utf-8")
+        if isinstance(rows, slice):
+            ids = np.fromiter(range(len(self))[rows], np.int64)
+        else:
+            ids = np.asarray(rows, None if len(rows) else np.int64)
+            ids = np.flatnonzero(ids) if ids.dtype == bool else np.where(ids < 0, ids + len(self), ids)
+            if ids.size and not 0 <= ids.min() <= ids.max() < len(self):
+                raise IndexError(f"row {ids.min() if ids.min() < 0 else ids.max()} of {len(self)} words")
+        starts, ends = self._offsets[ids].tolist(), self._offsets[ids + 1].tolist()
+        return [self._blob[start:end].decode("utf-8") for start, end in zip(starts, ends, strict=True)]
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), ROWS):
+            yield from self[start : start + ROWS]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WordVectors:
+    """Words of many languages in one space: V words, d wide, memory-mapped from a folder.
+
+    Attributes:
+        folder: where it lies.
+        words: V plain words, without language prefix and border marks.
+        languages: sorted codes, '' where unknown; `language_ids` point into it.
+        language_ids: `(V,)` int16.
+        ranks: `(V,)` int32, 0 for the first (most frequent) word of its language, counted through all files in order.
+        boundaries: `(V,)` uint8, bit 1: the word starts at a word's start, bit 2: it ends at a word's end.
+        vectors: `(V, d)` float32 or float16, as read.
+        content_hash: equal for equal words, languages, boundaries and vectors in equal order and precision.
+        sources: what each file gave: path, format, language, words, and which spellings were read.
+    """
+
+    folder: Path
+    words: WordList
+    languages: tuple[str, ...]
+    language_ids: NDArray[np.int16]
+    ranks: NDArray[np.int32]
+    boundaries: NDArray[np.uint8]
+    vectors: NDArray[np.floating[Any]]
+    content_hash: str
+    sources: tuple[dict[str, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __repr__(self) -> str:
+        return f"WordVectors({len(self)} words of {len(self.languages)} languages, {self.dim} wide, {self.folder})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Worker processes map the same folder instead of receiving a copy of it.
+        return WordVectors.load, (self.folder,)
+
+    @property
+    def dim(self) -> int:
+        """Width d of a vector."""
+        return int(self.vectors.shape[1])
+
+    @classmethod
+    def is_store(cls, folder: str | Path) -> bool:
+        """Whether the folder looks like one that `convert_vectors` wrote."""
+        return (Path(folder) / "meta.json").is_file() and (Path(folder) / "vectors.npy").is_file()
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "WordVectors":
+        """Map a store into memory; nothing is read but its description.
+
+        Raises:
+            InputError: a part of it is missing, cut or does not fit the others.
+        """
+        folder = Path(folder)
+        meta = read_json(folder / "meta.json")
+        if not isinstance(meta, dict) or not KIND.items() <= meta.items():
+            raise InputError(f"{folder}: expected a store of word vectors (version {KIND['version']}), found none")
+        try:
+            count, dim, dtype = meta["words"], meta["dim"], meta["dtype"]
+            arrays = {
+                name: _map_array(folder / f"{name}.npy", shape, kind)
+                for name, shape, kind in (
+                    ("offsets", (count + 1,), "int64"),
+                    ("language_ids", (count,), "int16"),
+                    ("ranks", (count,), "int32"),
+                    ("boundaries", (count,), "uint8"),
+                    ("vectors", (count, dim), dtype),
+                )
+            }
+            offsets = arrays.pop("offsets")
+            with (folder / "words.bin").open("rb") as file:
+                blob = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if offsets[0] != 0 or offsets[-1] != len(blob):
+                raise ValueError(f"words.bin has {len(blob)} bytes, expected {offsets[-1]}")
+            return cls(
+                folder=folder,
+                words=WordList(blob, offsets),
+                languages=tuple(meta["languages"]),
+                content_hash=meta["content_hash"],
+                sources=tuple(meta["sources"]),
+                **arrays,
+            )
+        except (KeyError, TypeError, ValueError, EOFError, OSError) as error:
+            problem = f"{type(error).__name__}: {error}"
+            raise InputError(f"{folder}: damaged store of word vectors, convert the files anew ({problem})") from None
+
+    def language_ids_of(self, languages: Sequence[str]) -> NDArray[np.int16]:
+        """Ids `(n,)` of language codes.
+
+        Raises:
+            InputError: one of them is not here; the message lists those that are.
+        """
+        missing = sorted(set(languages) - set(self.languages))
+        if missing:
+            known = ", ".join(language or "'' (unknown)" for language in self.languages)
+            unknown = ", ".join(map(repr, missing))
+            raise InputError(f"language {unknown} is not among the word vectors; expected some of: {known}")
+        return np.array([self.languages.index(language) for language in languages], np.int16)
+
+    def select(self, languages: Sequence[str]) -> NDArray[np.int64]:
+        """Rows `(n,)`, ascending, of the words of these languages; raises like `language_ids_of`."""
+        return np.flatnonzero(np.isin(self.language_ids, self.language_ids_of(languages)))
+
+
+def _map_array(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.shape != shape or array.dtype != np.dtype(dtype):
+        raise ValueError(f"{path.name} is {array.shape} {array.dtype}, expected {shape} {dtype}")
+    return np.asarray(array)  # drops np.memmap's slow indexing, keeps the map
+
+
+class StoreWriter:
+    """Writes a store block by block; holds 10 bytes a word, and no vectors."""
+
+    def __init__(self, folder: Path, dim: int, dtype: np.dtype[Any]) -> None:
+        self._folder, self._dim, self._dtype = folder, dim, dtype
+        self._codes: dict[str, int] = {}
+        self._ids: list[NDArray[np.int16]] = []
+        self._hashes: list[NDArray[np.int64]] = []
+        self._digest = hashlib.sha256()
+        self._count = 0
+
+    def __enter__(self) -> "StoreWriter":
+        with ExitStack() as stack:
+            self._words = stack.enter_context((self._folder / "words.bin").open("wb"))
+            self._offsets = stack.enter_context(_GrowingArray(self._folder / "offsets.npy", np.dtype(np.int64)))
+            self._boundaries = stack.enter_context(_GrowingArray(self._folder / "boundaries.npy", np.dtype(np.uint8)))
+            self._vectors = stack.enter_context(_GrowingArray(self._folder / "vectors.npy", self._dtype, (self._dim,)))
+            self._offsets.append([0])
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, entries: Sequence[tuple[str, str, int]], vectors: NDArray[Any]) -> None:
+        """Write `n` entries (plain word, language, border bits) and their `(n, d)` vectors."""
+        encoded = [word.encode("utf-8") for word, _, _ in entries]
+        self._offsets.append(self._words.tell() + np.cumsum([len(word) for word in encoded], dtype=np.int64))
+        joined = b"".join(encoded)
+        self._words.write(joined)
+        self._digest.update(joined)
+        self._boundaries.append([borders for _, _, borders in entries])
+        self._vectors.append(vectors)
+        self._ids.append(np.array([self._codes.setdefault(code, len(self._codes)) for _, code, _ in entries], np.int16))
+        self._hashes.append(np.fromiter(map(hash, entries), np.int64, len(entries)))
+        self._count += len(entries)
+
+    def finish(self, sources: Sequence[dict[str, Any]]) -> WordVectors:
+        """Write what is known only at the end, once the block is left: ranks, sorted languages, the description."""
+        languages = sorted(self._codes)
+        sorted_ids = np.array([languages.index(code) for code in self._codes], np.int16)
+        language_ids = sorted_ids[np.concatenate(self._ids)]
+        np.save(self._folder / "language_ids.npy", language_ids)
+        np.save(self._folder / "ranks.npy", _ranks(language_ids))
+        digests = (self._digest, self._offsets.digest, self._boundaries.digest, self._vectors.digest)
+        hexes = [digest.hexdigest() for digest in (*digests, hashlib.sha256(language_ids.tobytes()))]
+        meta = {
+            "words": self._count,
+            "dim": self._dim,
+            "dtype": self._dtype.name,
+            "languages": languages,
+            "content_hash": sha256_text(*hexes, *languages),
+            "sources": list(sources),
+        }
+        write_json(self._folder / "meta.json", KIND | meta)
+        return WordVectors.load(self._folder)
+
+    def find_duplicates(self, store: WordVectors) -> dict[int, int]:
+        """Rows of the finished store whose word, language and borders came before, and where they came first.
+
+        Costs eight bytes a word, not a set of all words: only words whose hashes meet are compared.
+        """
+        hashes = np.concatenate(self._hashes)
+        order = np.argsort(hashes, kind="stable")
+        meets = hashes[order][1:] == hashes[order][:-1]
+        suspects = np.union1d(order[1:][meets], order[:-1][meets])
+        first: dict[tuple[str, int, int], int] = {}
+        repeated = {}
+        for row, word in zip(suspects.tolist(), store.words[suspects], strict=True):
+            key = word, int(store.language_ids[row]), int(store.boundaries[row])
+            if first.setdefault(key, row) != row:
+                repeated[row] = first[key]
+        return repeated
+
+
+def _ranks(language_ids: NDArray[np.int16]) -> NDArray[np.int32]:
+    """How many words of the same language come before each."""
+    order = np.argsort(language_ids, kind="stable")
+    ordered = language_ids[order]
+    ranks = np.empty(len(order), np.int32)
+    ranks[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return ranks
+
+
+class _GrowingArray:
+    """A `.npy` file that rows are appended to; its header, which NumPy pads for this, comes last.
+
+    `digest` hashes the rows on their way.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], row: tuple[int, ...] = ()) -> None:
+        self._file: IO[bytes] = path.open("wb")
+        self._dtype, self._row, self._count = dtype, row, 0
+        self.digest = hashlib.sha256()
+        self._write_header()
+
+    def append(self, rows: ArrayLike) -> None:
+        data = np.ascontiguousarray(rows, self._dtype)
+        self._count += len(data)
+        self.digest.update(data.data)
+        self._file.write(data.data)
+
+    def __enter__(self) -> "_GrowingArray":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+
+    def _write_header(self) -> None:
+        descr, shape = np.lib.format.dtype_to_descr(self._dtype), (self._count, *self._row)
+        np.lib.format.write_array_header_1_0(self._file, {"descr": descr, "fortran_order": False, "shape": shape})

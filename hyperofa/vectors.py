@@ -1,0 +1,396 @@
+"""Word vectors: conversion into the store, centring, alignment, nearest neighbours."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from tqdm import tqdm
+
+from hyperofa.artifacts import new_folder
+from hyperofa.errors import InputError
+from hyperofa.readers import (
+    Block,
+    Spelling,
+    SpellingChoice,
+    VectorFile,
+    check_language,
+    list_shards,
+    open_file,
+    split_spec,
+)
+from hyperofa.store import ROWS, StoreWriter, WordList, WordVectors
+
+__all__ = ["WordList", "WordVectors", "align", "centred", "convert_vectors", "language_means", "nearest"]
+
+_SLACK = 8  # candidates beyond k, to see whether a tie reaches past it
+_TIE = 4e-6  # scores nearer than this may be a tie that faiss rounded apart
+_GPU_LIMIT = 2048  # the most neighbours that faiss finds on a GPU
+
+
+# From files to a store.
+
+
+def convert_vectors(
+    specs: Sequence[str],
+    output: str | Path,
+    *,
+    dtype: Literal["float32", "float16"] = "float32",
+    default_language: str = "",
+    max_words: int | None = None,
+    allow_pickle: bool = False,
+    duplicates: Literal["error", "first"] = "error",
+    spelling: SpellingChoice = "auto",
+    overwrite: bool = False,
+) -> WordVectors:
+    """Convert word-vector files into one memory-mapped store; memory does not grow with the vectors.
+
+    Args:
+        specs: 'PATH' or 'LANG=PATH' each, LANG for the words that name no language themselves: a file that
+            `readers.open_file` reads, a folder of such files (shards, by name), or a store.
+        output: folder to write; it appears when it is whole.
+        dtype: of the stored vectors.
+        default_language: for the words of files without LANG; '' for unknown.
+        max_words: of each file, the first that many; None for all.
+        allow_pickle: let gensim unpickle `.wv` and `.kv` files.
+        duplicates: refuse a word that comes twice with one language and borders, or keep its first (a second pass).
+        spelling: read language prefixes and border marks where a file uses them ('auto'), always, or never.
+        overwrite: replace `output`.
+
+    Returns:
+        The store, mapped from `output`.
+
+    Raises:
+        InputError: a file is missing, cut, malformed or holds NaN; widths differ; a word comes twice; `output` exists.
+    """
+    check_language(default_language)
+    if max_words is not None and max_words < 1:
+        raise InputError(f"--max_words: expected at least 1, found {max_words}")
+    files = [file for spec in specs for file in _open_spec(spec, default_language, allow_pickle)]
+    if not files:
+        raise InputError("--vectors: expected at least one file of word vectors, found none")
+    for file in files:
+        if file.dim != files[0].dim:
+            raise InputError(
+                f"{file.path}: expected vectors {files[0].dim} wide as in {files[0].path}, found {file.dim}; "
+                "files of one space must agree"
+            )
+    with new_folder(output, overwrite) as folder:
+        store, repeated = _write_store(files, folder, np.dtype(dtype), max_words, spelling)
+        if repeated and duplicates == "error":
+            row, first = next(iter(repeated.items()))
+            word, language = store.words[row], store.languages[store.language_ids[row]]
+            raise InputError(
+                f"{_where(store, files, row)}: the word {word!r}{f' ({language})' if language else ''} was already at "
+                f"{_where(store, files, first)}; remove one, or keep the first with --duplicate_words first"
+            )
+        if repeated:
+            _write_store(files, folder, np.dtype(dtype), max_words, spelling, frozenset(repeated))
+    return WordVectors.load(output)
+
+
+def _open_spec(spec: str, default_language: str, allow_pickle: bool) -> list[VectorFile]:
+    language, path = split_spec(spec)
+    language = default_language if language is None else language
+    if WordVectors.is_store(path):
+        return [_open_store(path, language)]
+    paths = list_shards(path) if path.is_dir() else [path]
+    return [open_file(shard, language, allow_pickle) for shard in paths]
+
+
+def _open_store(path: Path, language: str) -> VectorFile:
+    store = WordVectors.load(path)
+
+    def blocks(limit: int) -> Iterator[Block]:
+        for start in range(0, limit, ROWS):
+            rows = slice(start, min(start + ROWS, limit))
+            languages = [store.languages[i] or language for i in store.language_ids[rows]]
+            words = store.words[rows]
+            entries = list(zip(words, languages, store.boundaries[rows].tolist(), strict=True))
+            yield Block(words, store.vectors[rows].astype(np.float32), entries)
+
+    return VectorFile(path, "store", len(store), store.dim, blocks, language)
+
+
+def _where(store: WordVectors, files: list[VectorFile], row: int) -> str:
+    file = 0
+    while row >= store.sources[file]["words"]:
+        row -= store.sources[file]["words"]
+        file += 1
+    return files[file].where(row)
+
+
+def _write_store(
+    files: list[VectorFile],
+    folder: Path,
+    dtype: np.dtype[Any],
+    max_words: int | None,
+    spelling: SpellingChoice,
+    dropped: frozenset[int] = frozenset(),
+) -> tuple[WordVectors, dict[int, int]]:
+    """Stream all files into `folder`, less the `dropped` rows; also return the rows that repeat an earlier one."""
+    limits = [min(file.count, max_words or file.count) for file in files]
+    sources: list[dict[str, Any]] = []
+    row = 0
+    progress = tqdm(total=sum(limits), desc="word vectors", unit=" words", unit_scale=True)
+    with progress, StoreWriter(folder, files[0].dim, dtype) as writer:
+        for file, limit in zip(files, limits, strict=True):
+            first, before, rules = row, len(writer), None
+            for block in file.blocks(limit):
+                rules = rules or Spelling.detect(block.words, spelling)
+                entries = block.entries or [rules.split(word, file.language) for word in block.words]
+                vectors = _cast(block.vectors, dtype, file, row - first)
+                if dropped:
+                    keep = [i for i in range(len(entries)) if row + i not in dropped]
+                    entries, vectors = [entries[i] for i in keep], vectors[keep]
+                writer.append(entries, vectors)
+                row += len(block.words)
+                progress.update(len(block.words))
+            source: dict[str, Any] = {"path": str(file.path), "format": file.format, "language": file.language}
+            if file.format != "store" and rules is not None:
+                source |= {"prefixes": rules.prefixes, "marks": rules.marks}
+            sources.append(source | {"words": len(writer) - before})
+    store = writer.finish(sources)
+    return store, writer.find_duplicates(store)
+
+
+def _cast(vectors: NDArray[np.float32], dtype: np.dtype[Any], file: VectorFile, first: int) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        cast = vectors.astype(dtype, copy=False)
+    bad = ~np.isfinite(cast).all(axis=1)
+    if bad.any():
+        row = int(bad.argmax())
+        found = f"a number too large for {dtype}" if np.isfinite(vectors[row]).all() else "NaN or inf"
+        raise InputError(f"{file.where(first + row)}: expected finite numbers, found {found}")
+    return cast
+
+
+# Per language: centring.
+
+
+def language_means(
+    vectors: NDArray[np.floating[Any]], language_ids: NDArray[np.integer[Any]], n_languages: int
+) -> NDArray[np.float32]:
+    """Mean of the unit-length vectors of each language, read in blocks.
+
+    Args:
+        vectors: `(V, d)` float; may be a memory map. Zero vectors point nowhere and are left out.
+        language_ids: `(V,)` ints below `n_languages`.
+        n_languages: L.
+
+    Returns:
+        `(L, d)`; zeros for a language without vectors.
+    """
+    sums = np.zeros((n_languages, vectors.shape[1]))
+    counts = np.zeros(n_languages)
+    for start in range(0, len(vectors), ROWS):
+        units, known = _unit_rows(vectors[start : start + ROWS])
+        ids = language_ids[start : start + ROWS]
+        members = sparse.csr_matrix((np.ones(len(ids)), (ids, np.arange(len(ids)))), shape=(n_languages, len(ids)))
+        sums += members @ units
+        counts += members @ known
+    return (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+
+
+def centred(
+    block: NDArray[np.floating[Any]], language_ids: NDArray[np.integer[Any]], means: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Unit-length vectors minus the mean of their language; zero vectors stay zero.
+
+    In aligned spaces a language's words share a direction of their own, which drowns what the words mean. Measured on
+    17 real languages: centring lifts every method's retrieval by 1–4 points.
+
+    Args:
+        block: `(n, d)` float.
+        language_ids: `(n,)` ints.
+        means: `(L, d)` of `language_means`.
+
+    Returns:
+        `(n, d)`, no longer of unit length.
+    """
+    units, known = _unit_rows(block)
+    units -= means[language_ids]
+    units[~known] = 0
+    return units
+
+
+def align(
+    source_vectors: NDArray[np.floating[Any]],
+    target_vectors: NDArray[np.floating[Any]],
+    pairs: NDArray[np.integer[Any]],
+) -> NDArray[np.float32]:
+    """Turn one space into another: the rotation that brings known translations nearest (orthogonal Procrustes).
+
+    Args:
+        source_vectors: `(n, d)`.
+        target_vectors: `(m, d)`.
+        pairs: `(p, 2)` rows of `source_vectors` and `target_vectors` that mean the same.
+
+    Returns:
+        `(d, d)` orthogonal R: `source_vectors @ R` lies in the target space (Schönemann 1966, on unit vectors).
+    """
+    if len(pairs) == 0 or source_vectors.shape[1] != target_vectors.shape[1]:
+        widths = f"{source_vectors.shape[1]} and {target_vectors.shape[1]}"
+        raise InputError(f"alignment: expected pairs of vectors of one width, found {len(pairs)} pairs, {widths} wide")
+    source, _ = _unit_rows(source_vectors[pairs[:, 0]])
+    target, _ = _unit_rows(target_vectors[pairs[:, 1]])
+    left, _, right = np.linalg.svd(source.T.astype(np.float64) @ target)
+    return (left @ right).astype(np.float32)
+
+
+def _unit_rows(rows: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Rows of unit length and which of them were not zero; a zero row stays zero."""
+    rows = np.asarray(rows, np.float32)
+    norms = np.linalg.norm(rows, axis=1)
+    known = norms > 0
+    norms[~known] = 1
+    return rows / norms[:, None], known
+
+
+# Nearest neighbours.
+
+
+def nearest(
+    queries: NDArray[np.floating[Any]],
+    keys: NDArray[np.floating[Any]],
+    k: int,
+    *,
+    metric: Literal["cosine", "dot"] = "cosine",
+    valid: NDArray[np.bool_] | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    approximate: bool = False,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Find each query's k best keys through faiss; equal scores are ordered by id, so that results repeat.
+
+    faiss finds candidates; their scores are then computed again in a fixed order, because a matrix product rounds equal
+    rows differently, and where a tie reaches past the candidates, that query is settled by brute force.
+
+    Args:
+        queries: `(Q, d)` float. A zero query scores 0 with all keys.
+        keys: `(N, d)` float; may be a memory map. Zero rows never match: they would outrank negative neighbours.
+        k: at most this many.
+        metric: cosine or inner product.
+        valid: `(N,)` keys that may match; None for all.
+        device: 'auto' takes a GPU if faiss has one.
+        approximate: search one in eight cells of an inverted file instead of all keys; faster, may miss some.
+
+    Returns:
+        Scores `(Q, k')`, descending, and ids `(Q, k')` into `keys`; k' is k or the number of keys there are, if fewer.
+
+    Raises:
+        InputError: NaN or inf, widths that differ, k < 1, no faiss, or no GPU where one was asked for.
+    """
+    if k < 1 or queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1]:
+        raise InputError(
+            f"nearest: expected k ≥ 1 and two matrices of one width, found k = {k}, {queries.shape} and {keys.shape}"
+        )
+    if valid is not None and (valid.shape != (len(keys),) or valid.dtype != bool):
+        raise InputError(f"nearest: valid: expected ({len(keys)},) bools, found {valid.shape} {valid.dtype}")
+    key_norms, query_norms = _finite_norms(keys, "keys"), _finite_norms(queries, "queries")
+    ids = np.flatnonzero(key_norms > 0 if valid is None else (key_norms > 0) & valid)
+    k = min(k, len(ids))
+    scores, found = np.zeros((len(queries), k), np.float32), np.tile(ids[:k], (len(queries), 1))
+    if k == 0:
+        return scores, found
+    if metric == "cosine":
+        key_units, query_units, reach = key_norms, query_norms, 1.0
+    else:
+        key_units, query_units, reach = np.ones_like(key_norms), np.ones_like(query_norms), float(key_norms.max())
+    search = _Search(keys, ids, key_units, device, approximate)
+    rows = np.flatnonzero(query_norms)
+    step = max(1, min(4096, 2**24 // (k + _SLACK)))
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        tolerance = _TIE * reach * query_norms[some] / query_units[some]
+        scores[some], found[some] = search(_scaled(queries, query_units, some), k, k + _SLACK, tolerance)
+    return scores, found
+
+
+class _Search:
+    """Keys in a faiss index, by position in `ids`."""
+
+    def __init__(
+        self,
+        keys: NDArray[np.floating[Any]],
+        ids: NDArray[np.int64],
+        units: NDArray[np.float32],
+        device: Literal["auto", "cpu", "cuda"],
+        approximate: bool,
+    ) -> None:
+        try:
+            import faiss
+        except ImportError:
+            raise InputError(
+                "faiss is not installed; run: pip install 'hyperofa[cpu]' (or 'hyperofa[gpu]' on a machine with CUDA)"
+            ) from None
+        if device == "cuda" and faiss.get_num_gpus() == 0:
+            raise InputError("device cuda: faiss finds no GPU; install 'hyperofa[gpu]', or take device cpu or auto")
+        self._index: Any
+        self._keys, self._ids, self._units, self._approximate = keys, ids, units, approximate
+        count, width = len(ids), keys.shape[1]
+        if approximate:
+            cells = max(1, min(int(count**0.5), count // 39))
+            self._index = faiss.index_factory(width, f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
+            self._index.train(_scaled(keys, units, ids[np.linspace(0, count - 1, min(count, 64 * cells)).astype(int)]))
+            self._index.nprobe = max(1, cells // 8)
+            self._everywhere = faiss.SearchParametersIVF(nprobe=cells)  # type: ignore[call-arg, unused-ignore]
+        else:
+            self._index = faiss.IndexFlatIP(width)
+        for start in range(0, count, ROWS):
+            self._index.add(_scaled(keys, units, ids[start : start + ROWS]))
+        self._on_cpu = self._index
+        if device != "cpu" and faiss.get_num_gpus() > 0:
+            self._index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index)
+
+    def __call__(
+        self, queries: NDArray[np.float32], k: int, fetch: int, tolerance: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Best k of `fetch` candidates by score, then id; asks again for the queries where they do not decide."""
+        fetch = min(fetch, len(self._ids))
+        index = self._index if fetch <= _GPU_LIMIT else self._on_cpu
+        _, places = index.search(queries, fetch)
+        if self._approximate and (poor := np.flatnonzero((places[:, :k] < 0).any(1))).size:
+            _, places[poor] = self._on_cpu.search(queries[poor], fetch, params=self._everywhere)
+        scores = self._score(queries, places)
+        order = np.lexsort((places, -scores), axis=1)
+        scores, places = np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1)
+        best, found = scores[:, :k], self._ids[places[:, :k]]
+        if fetch < len(self._ids) and not self._approximate:
+            tied = np.flatnonzero(scores[:, k - 1] - scores[:, -1] <= tolerance)
+            step = max(1, 2**24 // (4 * fetch))
+            for start in range(0, len(tied), step):
+                some = tied[start : start + step]
+                best[some], found[some] = self(queries[some], k, 4 * fetch, tolerance[some])
+        return best, found
+
+    def _score(self, queries: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Products `(n, fetch)`, summed in one order, so that equal keys score equal; -inf at place -1."""
+        scores = np.empty(places.shape, np.float32)
+        step = max(1, 2**22 // (places.shape[1] * queries.shape[1]))
+        for start in range(0, len(queries), step):
+            some = slice(start, start + step)
+            keys = _scaled(self._keys, self._units, self._ids[places[some]])
+            keys *= queries[some, None]
+            scores[some] = keys.sum(-1)
+        scores[places < 0] = -np.inf
+        return scores
+
+
+def _scaled(
+    matrix: NDArray[np.floating[Any]], units: NDArray[np.float32], rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    picked = matrix[rows].astype(np.float32)
+    picked /= units[rows][..., None]
+    return picked
+
+
+def _finite_norms(matrix: NDArray[np.floating[Any]], name: str) -> NDArray[np.float32]:
+    norms = np.empty(len(matrix), np.float32)
+    for start in range(0, len(matrix), ROWS):
+        norms[start : start + ROWS] = np.linalg.norm(np.asarray(matrix[start : start + ROWS], np.float64), axis=1)
+    if not np.isfinite(norms).all():
+        row = int(np.flatnonzero(~np.isfinite(norms))[0])
+        raise InputError(f"nearest: expected finite numbers, found NaN or inf in row {row} of the {name}")
+    return norms

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperofa.matching import Matches, match_words, surface_variants
+from hyperofa.tokens import bare_backend, load_tokenizer
+
+WORDS = ["the", "river", "churches", "fließt", "", "the", "7"]
+
+
+def slow_matches(backend, words, flags, num_tokens):
+    """The definition, one word at a time: token → word → (share, position, variants)."""
+    table = {}
+    for w, word in enumerate(words):
+        for surface in surface_variants(word, flags[w]):
+            ids = backend.encode(surface, add_special_tokens=False).ids
+            for token in set(ids):
+                share, position, variants = table.setdefault(token, {}).get(w, (0, 1, 0))
+                here = (
+                    max(share, ids.count(token) / len(ids)),
+                    min(position, ids.index(token) / len(ids)),
+                    variants + 1,
+                )
+                table[token][w] = here
+    return table
+
+
+@pytest.mark.parametrize("family", ["wordpiece", "bytelevel", "unigram"])
+@pytest.mark.parametrize("chunk", [1, 3, 20_000])
+def test_matches_equal_the_definition(tokenizer_folders, family, chunk, monkeypatch):
+    monkeypatch.setattr("hyperofa.matching._CHUNK", chunk)
+    tokenizer = load_tokenizer(tokenizer_folders[family])
+    backend, flags = bare_backend(tokenizer), [1, 1, 1, 0, 1, 1, 1]
+    matches = match_words(backend, WORDS, flags, num_tokens=len(tokenizer))
+    expected = slow_matches(backend, WORDS, flags, len(tokenizer))
+    assert matches.covered.sum() == len(expected)
+    for token, words in expected.items():
+        span = slice(matches.indptr[token], matches.indptr[token + 1])
+        assert matches.words[span].tolist() == sorted(words)
+        found = zip(matches.share[span], matches.position[span], matches.variants[span], strict=True)
+        np.testing.assert_allclose(list(found), [words[w] for w in sorted(words)], rtol=1e-6)
+
+
+def test_ignored_tokens_have_no_words(tokenizer_folders):
+    tokenizer = load_tokenizer(tokenizer_folders["wordpiece"])
+    backend = bare_backend(tokenizer)
+    unknown = tokenizer.unk_token_id
+    assert match_words(backend, ["ß€"], [1], num_tokens=len(tokenizer)).covered[unknown]
+    assert not match_words(backend, ["ß€"], [1], num_tokens=len(tokenizer), ignored=[unknown]).covered.any()
+
+
+def test_variants_of_pieces_and_words():
+    assert surface_variants("haus", 1) == ("haus", " haus", " Haus")
+    assert surface_variants("Haus", 1) == ("Haus", " Haus")
+    assert surface_variants("haus", 0) == ("haus",)
+
+
+def test_save_and_load_round_trip(tokenizer_folders, tmp_path):
+    tokenizer = load_tokenizer(tokenizer_folders["unigram"])
+    matches = match_words(bare_backend(tokenizer), WORDS, [1] * len(WORDS), num_tokens=len(tokenizer))
+    matches.save(tmp_path)
+    loaded = Matches.load(tmp_path)
+    for name in Matches.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(matches, name))
+
+
+@given(st.lists(st.booleans(), min_size=6, max_size=6))
+def test_restrict_keeps_just_the_words_asked_for(keep):
+    matches = Matches(
+        np.array([0, 3, 3, 7]),
+        np.array([0, 2, 5, 1, 2, 3, 4]),
+        np.linspace(0.1, 1, 7),
+        np.zeros(7),
+        np.ones(7, np.uint8),
+    )
+    kept = matches.restrict(np.array(keep))
+    for token in range(3):
+        before = range(matches.indptr[token], matches.indptr[token + 1])
+        expected = [(matches.words[i], matches.share[i]) for i in before if keep[matches.words[i]]]
+        span = slice(kept.indptr[token], kept.indptr[token + 1])
+        assert list(zip(kept.words[span], kept.share[span], strict=True)) == expected
+
+
+def test_weights_follow_share_and_rank():
+    matches = Matches(np.array([0, 2]), np.array([0, 1]), np.array([0.5, 1.0]), np.zeros(2), np.ones(2))
+    np.testing.assert_allclose(matches.weights(np.array([3, 0])), [0.5**2 / 2, 1.0])
