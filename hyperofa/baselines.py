@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from scipy.special import softmax
 from tokenizers import Tokenizer as BackendTokenizer
 
+from hyperofa.reference import mix_nearest
 from hyperofa.tokens import Token
 from hyperofa.vectors import nearest
 
@@ -76,6 +77,17 @@ def ofa(task: Task, neighbours: int = 10, temperature: float = 0.1, rescale: boo
     return Rows(rows, task.covered, mixture)
 
 
+def ofa_with_zero_rows(task: Task) -> Rows:
+    """OFA as its code computes it: source tokens without words are zero rows that can be found (`reference.QUIRKS`)."""
+    mixture = mix_nearest(task.queries, task.keys)
+    return Rows((mixture @ task.coordinates).astype(np.float32), np.diff(mixture.indptr) > 0, mixture)
+
+
+def nothing(task: Task) -> Rows:
+    """No row at all: what is not copied is left to the fall-back."""
+    return Rows(np.zeros((len(task.covered), task.coordinates.shape[1]), np.float32), np.zeros(len(task.covered), bool))
+
+
 def subtokens(task: Task) -> Rows:
     """The mean of the source tokens that spell each token; known where that needs no unknown token."""
     return Rows((task.spelled @ task.coordinates).astype(np.float32), np.diff(task.spelled.indptr) > 0, task.spelled)
@@ -104,6 +116,18 @@ def random(task: Task, rng: np.random.Generator) -> Rows:
     """Normal noise with the mean and standard deviation of each coordinate over the source rows; known everywhere."""
     centre, spread = task.coordinates.mean(0, dtype=np.float64), task.coordinates.std(0, dtype=np.float64)
     rows = rng.normal(centre, spread, (len(task.covered), len(centre)))
+    return Rows(rows.astype(np.float32), np.ones(len(task.covered), bool))
+
+
+def small_noise(task: Task, rng: np.random.Generator, spread: float = 0.02) -> Rows:
+    """Normal noise around zero, as transformers initialises embeddings; known everywhere.
+
+    Args:
+        task: what is wanted.
+        rng: draws the noise.
+        spread: standard deviation, the model's `initializer_range` (0.02 for most). 0 gives zero rows.
+    """
+    rows = rng.normal(0, spread, (len(task.covered), task.coordinates.shape[1]))
     return Rows(rows.astype(np.float32), np.ones(len(task.covered), bool))
 
 

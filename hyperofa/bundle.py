@@ -11,20 +11,23 @@ overlap.npz           target ids, source ids, kinds (`tokens.Overlap`)
 split.npz             ids of the covered source tokens: train, val, test
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
+from zipfile import BadZipFile
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from hyperofa import reference
 from hyperofa.artifacts import read_json
 from hyperofa.errors import InputError
 from hyperofa.matching import Matches
-from hyperofa.pooling import pool
 from hyperofa.store import WordVectors
-from hyperofa.tokens import Overlap, load_tokenizer
+from hyperofa.tokens import Overlap, extends, load_tokenizer
 
 FORMAT = 1
 Side = Literal["source", "target"]
@@ -54,6 +57,7 @@ class Meta:
         counts: the numbers of `Bundle.summary`.
         seed: of the split.
         versions: of the packages.
+        reference: made as the published code does (`reference.QUIRKS`).
     """
 
     format: int
@@ -73,6 +77,7 @@ class Meta:
     counts: dict[str, int]
     seed: int
     versions: dict[str, str]
+    reference: bool = False
 
     @property
     def coordinate_dim(self) -> int:
@@ -100,16 +105,26 @@ class Bundle:
                 f"--bundle {path}: expected a folder written by `hyperofa prepare`, found no meta.json in it"
             )
         values = read_json(path / "meta.json")
-        if values.get("format") != FORMAT or set(values) != set(Meta.__dataclass_fields__):
+        found = values.get("format") if isinstance(values, dict) else None
+        if found != FORMAT or set(values) != set(Meta.__dataclass_fields__):
             raise InputError(
-                f"--bundle {path}: expected layout {FORMAT}, found {values.get('format')}; run `hyperofa prepare` again"
+                f"--bundle {path}: expected a bundle of layout {FORMAT}, found another; run `hyperofa prepare` again"
             )
         return cls(path, Meta(**values))
 
     def _array(self, name: str) -> np.ndarray:
-        try:
+        with self._reporting(name):
             return np.load(self.path / name, mmap_mode="r")
-        except (OSError, ValueError) as error:
+
+    def _arrays(self, name: str, keys: Sequence[str]) -> list[np.ndarray]:
+        with self._reporting(name), (self.path / name).open("rb") as file, np.load(file) as arrays:
+            return [arrays[key] for key in keys]
+
+    @contextmanager
+    def _reporting(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(
                 f"--bundle {self.path}: expected {name} in it; {error}; run `hyperofa prepare` again"
             ) from None
@@ -145,6 +160,11 @@ class Bundle:
         return self._array("primitives_input.npy")
 
     @cached_property
+    def output_primitives(self) -> np.ndarray | None:
+        """`(K_out, E)` float32, or `None` without an untied head."""
+        return self._array("primitives_output.npy") if self.meta.output_dim else None
+
+    @cached_property
     def bias(self) -> np.ndarray | None:
         """`(S,)` float32 output bias, or `None`."""
         return self._array("bias.npy") if (self.path / "bias.npy").exists() else None
@@ -152,21 +172,20 @@ class Bundle:
     @cached_property
     def overlap(self) -> Overlap:
         """Target tokens that the source has too."""
-        with np.load(self.path / "overlap.npz") as arrays:
-            return Overlap(arrays["target_ids"], arrays["source_ids"], arrays["kinds"])
+        return Overlap(*self._arrays("overlap.npz", ("target_ids", "source_ids", "kinds")))
 
     @cached_property
     def split(self) -> dict[SplitName, np.ndarray]:
         """Ids of the covered source tokens of each part, ascending."""
-        with np.load(self.path / "split.npz") as arrays:
-            return {name: arrays[name] for name in ("train", "val", "test")}
+        names: tuple[SplitName, ...] = get_args(SplitName)
+        return dict(zip(names, self._arrays("split.npz", names), strict=True))
 
     def matches(self, side: Side) -> Matches:
         """`source` or `target`."""
         return self.source if side == "source" else self.target
 
     def pooled(self, side: Side, pooling: Pooling = "weighted") -> np.ndarray:
-        """Each token's words as one vector, `(tokens, d)` float32; zero where it has none.
+        """Each token's words as one vector, `(tokens, d)` float; zero where it has none.
 
         Args:
             side: whose tokens.
@@ -176,11 +195,16 @@ class Bundle:
         if pooling == "weighted":
             return self._array(f"{side}/pooled.npy")
         matches = self.matches(side)
-        return pool(matches, matches.variants.astype(np.float32), self.words, None)
+        return reference.word_means(matches, self.words.vectors)
 
     def tokenizer(self, side: Side) -> PreTrainedTokenizerBase:
         """The tokenizer of one side."""
         return load_tokenizer(self.path / side / "tokenizer", f"--bundle {self.path}")
+
+    @cached_property
+    def expands(self) -> bool:
+        """Whether the target vocabulary is the source's with new tokens, so that old rows must stay as they are."""
+        return not self.meta.reference and extends(self.tokenizer("target"), self.tokenizer("source"))
 
     def rows(self, coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Embedding rows of coordinates.
@@ -193,7 +217,8 @@ class Bundle:
         """
         split = self.meta.input_dim
         inputs = coordinates[:, :split] @ self.input_primitives
-        return inputs, coordinates[:, split:] @ self._array("primitives_output.npy") if self.meta.output_dim else None
+        outputs = self.output_primitives
+        return inputs, None if outputs is None else coordinates[:, split:] @ outputs
 
     def summary(self) -> str:
         """The table of counts that `hyperofa prepare` prints."""

@@ -1,8 +1,6 @@
 """From a bundle and a method to a Hugging Face folder that loads without this package, with the origin of every row."""
 
 import csv
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +10,27 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from hyperofa import baselines
-from hyperofa.artifacts import new_folder, sha256_file, versions, write_json
+from hyperofa.artifacts import new_folder, read_json, sha256_file
 from hyperofa.baselines import Rows, Task
 from hyperofa.bundle import Bundle, Pooling
+from hyperofa.card import model_card
 from hyperofa.errors import InputError
-from hyperofa.initialisation import ORIGINS, Initialisation, initialise, target_task
+from hyperofa.factorised import factorise, parameter_count
+from hyperofa.initialisation import ORIGINS, Fallback, Initialisation, initialise, target_task
 from hyperofa.plm import load_model
 from hyperofa.prediction import load_trained, predict
 from hyperofa.prepare import hash_rows
+from hyperofa.reference import lost_bias
+from hyperofa.safety import measure
 from hyperofa.surgery import Vocabulary, read_vocabulary, replace_vocabulary
+from hyperofa.texts import read_lines
 from hyperofa.tokens import OVERLAP_KINDS, OverlapKind
+from hyperofa.verification import command, seal
 
-Method = Literal["hyperofa", "ofa", "ofa_tuned", "subtokens", "mean", "mean_noise", "random"]
+Method = Literal["hyperofa", "ofa", "ofa_tuned", "subtokens", "mean", "mean_noise", "random", "zeros", "small_noise"]
 METHODS: tuple[Method, ...] = get_args(Method)
 HEWITT_NOISE = 1e-5
+_SAFETY_LINES = 100
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class _Baseline:
     rows: Callable[[Task, np.random.Generator], Rows]
     pooling: Pooling = "weighted"
     copied: tuple[OverlapKind, ...] = OVERLAP_KINDS
+    fallback: Fallback = "ladder"
 
 
 _BASELINES: dict[str, _Baseline] = {
@@ -44,20 +50,31 @@ _BASELINES: dict[str, _Baseline] = {
     "mean": _Baseline(baselines.mean),
     "mean_noise": _Baseline(lambda task, rng: baselines.mean(task, rng, HEWITT_NOISE)),
     "random": _Baseline(baselines.random),
+    "zeros": _Baseline(lambda task, rng: baselines.small_noise(task, rng, 0)),
+    "small_noise": _Baseline(baselines.small_noise),
+}
+
+
+# On a bundle in reference mode.
+_PUBLISHED: dict[str, _Baseline] = {
+    "ofa": _Baseline(lambda task, _: baselines.ofa_with_zero_rows(task), "duplicates", fallback="noise"),
+    "random": _Baseline(lambda task, _: baselines.nothing(task), fallback="noise_in_sequence"),
 }
 
 
 @dataclass(frozen=True)
 class Export:
-    """A written model folder and the number of rows of each origin."""
+    """A written model folder, the number of rows of each origin, and of parameters if the embeddings are factorised."""
 
     path: Path
     method: str
     counts: dict[str, int]
+    parameters: int | None = None
 
     def __str__(self) -> str:
         rows = ", ".join(f"{count:,} {origin}" for origin, count in self.counts.items() if count)
-        return f"{self.path}: {self.method}, rows {rows}"
+        size = "" if self.parameters is None else f"; factorised, {self.parameters:,} parameters"
+        return f"{self.path}: {self.method}, rows {rows}{size}"
 
 
 def export(
@@ -70,22 +87,33 @@ def export(
     pad_to_multiple_of: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    text: list[Path] | None = None,
+    scores: Path | None = None,
+    factorised: bool = False,
 ) -> Export:
     """Write the source model with the target vocabulary, its rows initialised by one method.
 
     Args:
-        bundle: folder written by `hyperofa prepare`.
+        bundle: folder written by `hyperofa prepare`; after --reference true, hyperofa, ofa and random do as the
+            published code does.
         method: hyperofa (needs --checkpoint); ofa (as published: k = 10, T = 0.1, overlap by role, exact and case);
             ofa_tuned (our pooling, k = 3, rescaled); subtokens (mean of the source tokens that spell a token); mean;
-            mean_noise (Hewitt's, covariance noise of scale 1e-5); random (normal, like the source rows).
+            mean_noise (Hewitt's, covariance noise of scale 1e-5); random (normal, like the source rows); small_noise
+            (normal around zero, standard deviation 0.02, transformers' default) and zeros, to see what they break.
         output: model folder to write.
         checkpoint: trained hypernetwork of `hyperofa fit`.
         source_model: where the source model is now, if it moved since `hyperofa prepare`.
         copied: kinds of overlap whose rows are copied (role, exact, case, symbol); other tokens of the overlap are
             predicted if the method can. The method's own choice if not given.
         pad_to_multiple_of: round the number of rows up to a multiple of this.
-        seed: of the noise of mean_noise and random.
+        seed: of the noise of mean_noise, random and small_noise.
         overwrite: replace a folder that is already there.
+        text: files of text that the source model knows, one sentence a line. If given, what the new tokens take from
+            a causal or masked language model is measured on their first lines and written to the manifest, with a
+            warning above 1 % of the mass; see `hyperofa evaluate`.
+        scores: JSON file of an evaluation of this very model, for its card.
+        factorised: keep the embeddings as coordinates F and primitives P, the parameters that the papers count; needs a
+            bundle of --coordinate_dim below the embedding width. All rows are F P then, copied ones too.
 
     Returns:
         What was written.
@@ -99,20 +127,43 @@ def export(
             "--checkpoint: expected the checkpoint of a trained net with --method hyperofa, and none with others; "
             f"found --method {method} with {checkpoint or 'none'}"
         )
+    widest = max(opened.meta.input_dim, opened.meta.output_dim)
+    if factorised and widest >= opened.meta.embedding_dim:
+        raise InputError(
+            f"--factorised true: expected a bundle of fewer coordinates than the {opened.meta.embedding_dim} columns "
+            f"of the embeddings, found {widest} in --bundle {bundle}; prepare one with --coordinate_dim"
+        )
+    source_model = source_model or opened.meta.source_model
+    measured = None if scores is None else read_json(scores)
+    lines = [line for path in text or [] for line in read_lines([path], "--text")[:_SAFETY_LINES]]
     with new_folder(output, overwrite) as folder:
-        model = load_model(source_model or opened.meta.source_model)
+        model = load_model(source_model)
         vocabulary = read_vocabulary(model)
         if hash_rows(vocabulary) != opened.meta.source_hash:
             raise InputError(
-                f"--source_model {source_model or opened.meta.source_model}: expected the model that --bundle {bundle} "
-                "was prepared with, found other embeddings; prepare again, or give the right one"
+                f"--source_model {source_model}: expected the model that --bundle {bundle} was prepared "
+                "with, found other embeddings; prepare again, or give the right one"
             )
         filled = _initialise(opened, method, checkpoint, copied, seed)
-        _put_rows(opened, vocabulary, filled, model, pad_to_multiple_of)
+        rows = _put_rows(opened, vocabulary, filled, model, pad_to_multiple_of, factorised)
+        safety = None
+        if lines:
+            source = load_model(source_model), opened.tokenizer("source")
+            safety = measure(source, (model, opened.tokenizer("target")), lines)
+            safety.warn()
         model.save_pretrained(folder)
         opened.tokenizer("target").save_pretrained(folder)
-        _write_provenance(opened, filled, folder / "provenance.tsv")
-        manifest = {
+        _write_provenance(opened, filled, np.linalg.norm(rows, axis=1), folder / "provenance.tsv")
+        card = model_card(
+            model,
+            base_model=opened.meta.source_model,
+            method=method,
+            counts=filled.counts(),
+            command=command(),
+            scores=measured,
+        )
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        record = {
             "method": method,
             "seed": seed,
             "source_model": opened.meta.source_model,
@@ -121,12 +172,12 @@ def export(
             "space": opened.meta.space,
             "checkpoint": None if checkpoint is None else sha256_file(checkpoint),
             "counts": filled.counts(),
-            "versions": versions(),
-            "command": shlex.join(["hyperofa", *sys.argv[1:]]),
-            "files": {path.name: sha256_file(path) for path in sorted(folder.iterdir())},
+            "parameters": parameter_count(model),
+            "factorised": factorised,
+            "safety": None if safety is None else safety.as_dict(),
         }
-        write_json(folder / "manifest.json", manifest)
-    return Export(output, method, filled.counts())
+        seal(folder, model, record)
+    return Export(output, method, filled.counts(), parameter_count(model) if factorised else None)
 
 
 def _initialise(
@@ -134,27 +185,41 @@ def _initialise(
 ) -> Initialisation:
     if checkpoint is not None:
         trained = load_trained(checkpoint, bundle)
-        return initialise(bundle, predict(trained, bundle), target_task(bundle), copied or trained.copied)
-    baseline = _BASELINES[method]
+        fallback: Fallback = "noise" if bundle.meta.reference else "ladder"
+        kinds = trained.copied if copied is None else copied
+        return initialise(bundle, predict(trained, bundle), target_task(bundle), kinds, fallback)
+    baseline = (_BASELINES | _PUBLISHED if bundle.meta.reference else _BASELINES)[method]
     task = target_task(bundle, baseline.pooling)
     rows = baseline.rows(task, np.random.default_rng(seed))
-    return initialise(bundle, rows, task, copied or baseline.copied)
+    return initialise(bundle, rows, task, baseline.copied if copied is None else copied, baseline.fallback)
 
 
 def _put_rows(
-    bundle: Bundle, vocabulary: Vocabulary, filled: Initialisation, model: PreTrainedModel, multiple: int | None
-) -> None:
-    """Coordinates to rows; copied tokens get the source model's own rows and bias, others the mean bias."""
+    bundle: Bundle,
+    vocabulary: Vocabulary,
+    filled: Initialisation,
+    model: PreTrainedModel,
+    multiple: int | None,
+    factorised: bool,
+) -> np.ndarray:
+    """Coordinates to rows; copied tokens get the source model's own rows and bias, others the mean bias.
+
+    Returns:
+        `(T, E)` the input rows.
+    """
     inputs, outputs = bundle.rows(filled.coordinates)
     copies = np.flatnonzero(filled.origins == ORIGINS.index("copied"))
     sources = filled.mixture[copies].indices
-    inputs[copies] = vocabulary.input_rows[sources]
-    if outputs is not None and vocabulary.output_rows is not None:
+    if not factorised:
+        inputs[copies] = vocabulary.input_rows[sources]
+    if outputs is not None and vocabulary.output_rows is not None and not factorised:
         outputs[copies] = vocabulary.output_rows[sources]
     bias = None
     if vocabulary.bias is not None:
         bias = np.full(len(inputs), vocabulary.bias.mean(), np.float32)
         bias[copies] = vocabulary.bias[sources]
+        if bundle.meta.reference:
+            bias = lost_bias(len(inputs), bundle.meta.input_dim)
     pairs = bundle.overlap.choose()
     replace_vocabulary(
         model,
@@ -165,15 +230,17 @@ def _put_rows(
         moved=dict(zip(pairs.source_ids.tolist(), pairs.target_ids.tolist(), strict=True)),
         pad_to_multiple_of=multiple,
     )
+    if factorised:
+        factorise(model, filled.coordinates, bundle.input_primitives, bundle.output_primitives)
+    return inputs
 
 
-def _write_provenance(bundle: Bundle, filled: Initialisation, path: Path) -> None:
+def _write_provenance(bundle: Bundle, filled: Initialisation, norms: np.ndarray, path: Path) -> None:
     """One line a target token: its origin, kind of overlap, number of words, length of the row, source tokens."""
     names = bundle.tokenizer("source").convert_ids_to_tokens(list(range(bundle.meta.source_tokens)))
     tokens = bundle.tokenizer("target").convert_ids_to_tokens(list(range(bundle.meta.target_tokens)))
     pairs = bundle.overlap.choose()
     kinds = dict(zip(pairs.target_ids.tolist(), pairs.kinds.tolist(), strict=True))
-    norms = np.linalg.norm(bundle.rows(filled.coordinates)[0], axis=1)
     words, mixture = bundle.target.counts, filled.mixture
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")

@@ -7,6 +7,8 @@ Every method goes through the same steps and differs in the predicted rows alone
     subtokens   mean of the source tokens that spell it
     script      mean of the rows so far in its script
     mean        mean of the source rows
+
+In reference mode the last three are `noise` instead, as in the published code.
 """
 
 import unicodedata
@@ -17,12 +19,13 @@ from typing import Literal, get_args
 import numpy as np
 import scipy.sparse as sp
 
-from hyperofa import baselines
+from hyperofa import baselines, reference
 from hyperofa.baselines import Rows, Task
 from hyperofa.bundle import Bundle, Pooling
 from hyperofa.tokens import Overlap, OverlapKind, Token, bare_backend, canonical_tokens
 
-Origin = Literal["copied", "predicted", "subtokens", "script", "mean"]
+Origin = Literal["copied", "predicted", "subtokens", "script", "mean", "noise"]
+Fallback = Literal["ladder", "noise", "noise_in_sequence"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
 
@@ -61,14 +64,18 @@ def target_task(bundle: Bundle, pooling: Pooling = "weighted") -> Task:
     return Task(bundle.coordinates, keys, bundle.source.covered, queries, bundle.target.covered, spelled)
 
 
-def initialise(bundle: Bundle, rows: Rows, task: Task, copied: Sequence[OverlapKind]) -> Initialisation:
+def initialise(
+    bundle: Bundle, rows: Rows, task: Task, copied: Sequence[OverlapKind], fallback: Fallback = "ladder"
+) -> Initialisation:
     """Fill a target vocabulary: copy, take the method's rows, fall back.
 
     Args:
         bundle: the inputs.
         rows: what the method says of all T target tokens.
         task: the task that the method was given.
-        copied: kinds of overlap that are copied; tokens of other kinds are predicted if they can be.
+        copied: kinds of overlap that are copied; tokens of other kinds are predicted if they can be. The old tokens of
+            an expanded vocabulary are copied in any case.
+        fallback: for the rows that the method leaves open: what we know of the token, or the noise of the reference.
 
     Returns:
         Rows for every token, each with its origin.
@@ -82,10 +89,14 @@ def initialise(bundle: Bundle, rows: Rows, task: Task, copied: Sequence[OverlapK
     def fill(origin: Origin, ids: np.ndarray, values: np.ndarray) -> None:
         coordinates[ids], origins[ids], open_rows[ids] = values, ORIGINS.index(origin), False
 
-    overlap = bundle.overlap.choose(copied)
+    overlap = bundle.overlap.choose((*copied, "exact") if bundle.expands else copied)
     fill("copied", overlap.target_ids, bundle.coordinates[overlap.source_ids])
     predicted = np.flatnonzero(open_rows & rows.known)
     fill("predicted", predicted, rows.coordinates[predicted])
+    if fallback != "ladder":
+        open_rows |= ~coordinates.any(1)  # the published code takes every zero row for an open one
+        noise = getattr(reference, fallback)(bundle.coordinates, open_rows)
+        fill("noise", np.flatnonzero(open_rows), noise)
     spelled = baselines.subtokens(task)
     # A token in the overlap that the method does not know is better copied than guessed, whatever the kind.
     rest = bundle.overlap.choose()

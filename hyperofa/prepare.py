@@ -1,21 +1,23 @@
 """From word vectors, a source model and a target tokenizer to a bundle: match, overlap, pool, split, factorise."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from hyperofa import reference as published
 from hyperofa.artifacts import new_folder, sha256_text, versions, write_json
 from hyperofa.bundle import FORMAT, Bundle, Meta, SplitName
 from hyperofa.errors import InputError
-from hyperofa.factorization import factorize
-from hyperofa.matching import Matches, match_words
+from hyperofa.factorization import Scaling, factorize
+from hyperofa.matching import Matches, Variants, match_words, surface_variants
 from hyperofa.plm import load_model
 from hyperofa.pooling import pool
+from hyperofa.readers import SpellingChoice
 from hyperofa.store import WordVectors
 from hyperofa.surgery import Vocabulary, read_vocabulary
 from hyperofa.tokens import (
@@ -23,9 +25,11 @@ from hyperofa.tokens import (
     Token,
     bare_backend,
     canonical_tokens,
+    extends,
     find_overlap,
     fold_case,
     load_tokenizer,
+    with_identity,
 )
 from hyperofa.vectors import convert_vectors, language_means
 
@@ -45,6 +49,7 @@ def prepare(
     max_words: int | None = None,
     duplicate_words: Literal["error", "first"] = "error",
     allow_pickle: bool = False,
+    reference: bool = False,
     overwrite: bool = False,
 ) -> Bundle:
     """Bring word vectors, a source model and a target tokenizer together in one bundle folder.
@@ -66,6 +71,8 @@ def prepare(
         max_words: read at most this many words of each file; they are the most frequent ones.
         duplicate_words: what to do when a file has a word twice: stop, or keep its first vector.
         allow_pickle: open gensim files, which can run code; only for files you trust.
+        reference: take each step as the published code does, quirks included; it splits 97 / 2.5 / 0.5 % with seed 42,
+            and the baselines follow it on such a bundle. See `hyperofa.reference.QUIRKS`.
         overwrite: replace a bundle that is already there.
 
     Returns:
@@ -79,6 +86,14 @@ def prepare(
             "expected --validation_share and --test_share above 0 and together below 1, found "
             f"{validation_share} and {test_share}"
         )
+    steps = _PUBLISHED if reference else _OURS
+    if reference:
+        if (validation_share, test_share, seed) != (0.05, 0.05, 0):
+            raise InputError(
+                "--reference true: expected no --validation_share, --test_share or --seed, for the published split is "
+                "97 / 2.5 / 0.5 % with seed 42; leave them out"
+            )
+        seed = published.SPLIT_SEED
     with new_folder(output, overwrite) as folder:
         target = load_tokenizer(target_tokenizer)
         source = load_tokenizer(source_model, "--source_model")
@@ -90,7 +105,10 @@ def prepare(
             max_words=max_words,
             duplicates=duplicate_words,
             allow_pickle=allow_pickle,
+            spelling=steps.spelling,
         )
+        for flag, chosen in (("source", source_languages), ("target", target_languages)):
+            _check_languages(words, chosen, f"--{flag}_languages")
         means = language_means(words.vectors, words.language_ids, len(words.languages))
         np.save(folder / "language_means.npy", means)
 
@@ -104,13 +122,15 @@ def prepare(
         target_tokens = canonical_tokens(target)
         num_target = len(target_tokens)
         matches = {
-            "source": _match(source, source_tokens, num_source, words, source_languages, means, folder / "source"),
-            "target": _match(target, target_tokens, num_target, words, target_languages, means, folder / "target"),
+            side: _match(tokenizer, tokens, count, words, languages, means, steps, folder / side)
+            for side, tokenizer, tokens, count, languages in (
+                ("source", source, source_tokens, num_source, source_languages),
+                ("target", target, target_tokens, num_target, target_languages),
+            )
         }
-        backend = bare_backend(source)
-        pairs = find_overlap(
-            source_tokens, target_tokens, lambda text: backend.encode(text, add_special_tokens=False).ids
-        )
+        pairs = steps.overlap(source, target)
+        if extends(target, source) and not reference:
+            pairs = with_identity(pairs, len(source_tokens))
         np.savez(folder / "overlap.npz", target_ids=pairs.target_ids, source_ids=pairs.source_ids, kinds=pairs.kinds)
         covered = matches["target"].covered
         if len(pairs) == 0 and not covered.any():
@@ -124,12 +144,12 @@ def prepare(
                 + (f" of --source_languages {' '.join(source_languages)}" if source_languages else "")
                 + "; expected vectors in the languages the model knows"
             )
-        parts = split_tokens(source_tokens, matches["source"].covered, validation_share, test_share, seed)
+        parts = steps.split(source_tokens, matches["source"].covered, validation_share, test_share, seed)
         np.savez(folder / "split.npz", train=parts["train"], val=parts["val"], test=parts["test"])
-        input_dim, output_dim, explained = _write_factors(vocabulary, coordinate_dim, folder)
+        input_dim, output_dim, explained = _write_factors(vocabulary, coordinate_dim, steps.scaling, folder)
 
         source_hash = hash_rows(vocabulary)
-        fixed = f"{sorted(source_languages or [])} {input_dim}+{output_dim}"
+        fixed = f"{sorted(source_languages or [])} {input_dim}+{output_dim}{' reference' * reference}"
         meta = Meta(
             format=FORMAT,
             source_model=str(source_model),
@@ -148,9 +168,18 @@ def prepare(
             counts=_count(words, matches["source"], matches["target"], pairs, target_tokens, parts),
             seed=seed,
             versions=versions(),
+            reference=reference,
         )
         write_json(folder / "meta.json", asdict(meta))
     return Bundle.load(output)
+
+
+def _check_languages(words: WordVectors, languages: list[str] | None, flag: str) -> None:
+    """Name the flag of a language that the vectors do not have."""
+    try:
+        words.language_ids_of(languages or [])
+    except InputError as error:
+        raise InputError(f"{flag}: {error}") from None
 
 
 def _match(
@@ -160,15 +189,18 @@ def _match(
     words: WordVectors,
     languages: list[str] | None,
     means: np.ndarray,
+    steps: "_Steps",
     folder: Path,
 ) -> Matches:
     """Match, pool and save one side."""
+    special = [token_id for token_id, token in enumerate(tokens) if token is not None and token.special]
     matches = match_words(
         bare_backend(tokenizer),
         words.words,
         words.boundaries,
         num_tokens=num_tokens,
-        ignored=[token_id for token_id, token in enumerate(tokens) if token is not None and token.special],
+        ignored=() if steps.words_of_special_tokens else special,
+        variants=steps.variants,
         progress=f"matching {folder.name} tokens",
     )
     if languages is not None:
@@ -195,7 +227,7 @@ def split_tokens(
         Token ids, ascending; `val` and `test` have at least one token each.
 
     Raises:
-        InputError: fewer than three different strings are covered.
+        InputError: too few strings are covered, or the shares leave none to train on.
     """
     groups: dict[bytes, list[int]] = {}
     for token_id in np.flatnonzero(covered).tolist():
@@ -209,6 +241,11 @@ def split_tokens(
     keys = sorted(groups)
     order = np.random.default_rng(seed).permutation(len(keys))
     num_val, num_test = (max(1, round(share * len(keys))) for share in (validation_share, test_share))
+    if num_val + num_test >= len(keys):
+        raise InputError(
+            f"--validation_share {validation_share} and --test_share {test_share} leave none of {len(keys)} strings to "
+            "train on; give smaller ones"
+        )
 
     def tokens_of(cut: np.ndarray) -> np.ndarray:
         return np.array(sorted(token_id for key in cut for token_id in groups[keys[key]]), np.int64)
@@ -220,24 +257,67 @@ def split_tokens(
     }
 
 
-def _write_factors(vocabulary: Vocabulary, coordinate_dim: int | None, folder: Path) -> tuple[int, int, float]:
+@dataclass(frozen=True)
+class _Steps:
+    """What the two modes do differently; see `reference.QUIRKS`."""
+
+    spelling: SpellingChoice
+    variants: Variants
+    words_of_special_tokens: bool
+    overlap: Callable[[PreTrainedTokenizerBase, PreTrainedTokenizerBase], Overlap]
+    split: Callable[[Sequence[Token | None], np.ndarray, float, float, int], dict[SplitName, np.ndarray]]
+    scaling: Scaling
+
+
+def _find_overlap(source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase) -> Overlap:
+    backend = bare_backend(source)
+    return find_overlap(
+        canonical_tokens(source),
+        canonical_tokens(target),
+        lambda text: backend.encode(text, add_special_tokens=False).ids,
+    )
+
+
+_OURS = _Steps("auto", surface_variants, False, _find_overlap, split_tokens, "coordinates")
+_PUBLISHED = _Steps(
+    "reference",
+    published.surface_variants,
+    True,
+    published.find_overlap,
+    lambda _tokens, covered, *_shares: published.split_tokens(np.flatnonzero(covered).tolist()),
+    "primitives",
+)
+
+
+def _write_factors(
+    vocabulary: Vocabulary, coordinate_dim: int | None, scaling: Scaling, folder: Path
+) -> tuple[int, int, float]:
     """Factorise input and untied output rows; widths K_in, K_out and the explained part of the input rows."""
-    factors = factorize(vocabulary.input_rows, coordinate_dim)
+    factors = factorize(vocabulary.input_rows, coordinate_dim, scaling=scaling)
     np.save(folder / "primitives_input.npy", factors.primitives)
     coordinates, output_dim = factors.coordinates, 0
     if vocabulary.output_rows is not None and not vocabulary.tied:
-        output = factorize(vocabulary.output_rows, coordinate_dim)
-        np.save(folder / "primitives_output.npy", output.primitives)
-        coordinates, output_dim = np.hstack([coordinates, output.coordinates]), output.coordinates.shape[1]
+        output = factorize(vocabulary.output_rows, coordinate_dim, scaling=scaling)
+        # Losses and lengths look at both sides as one: neither may drown the other.
+        balance = _ratio(np.linalg.norm(factors.coordinates), np.linalg.norm(output.coordinates))
+        np.save(folder / "primitives_output.npy", output.primitives / balance)
+        coordinates, output_dim = np.hstack([coordinates, output.coordinates * balance]), output.coordinates.shape[1]
     np.save(folder / "coordinates.npy", coordinates)
     if vocabulary.bias is not None:
         np.save(folder / "bias.npy", vocabulary.bias)
     return factors.coordinates.shape[1], output_dim, float(factors.explained)
 
 
+def _ratio(one: np.floating, other: np.floating) -> np.float32:
+    return np.float32(one / other) if one > 0 and other > 0 else np.float32(1)
+
+
 def hash_rows(vocabulary: Vocabulary) -> str:
-    """Content hash of a PLM's input rows, by which a bundle knows its source model again."""
-    return hashlib.sha256(np.ascontiguousarray(vocabulary.input_rows).tobytes()).hexdigest()
+    """Content hash of a PLM's input rows and untied output rows, by which a bundle knows its source model again."""
+    digest = hashlib.sha256(np.ascontiguousarray(vocabulary.input_rows).tobytes())
+    if vocabulary.output_rows is not None and not vocabulary.tied:
+        digest.update(np.ascontiguousarray(vocabulary.output_rows).tobytes())
+    return digest.hexdigest()
 
 
 def _count(

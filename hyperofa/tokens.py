@@ -22,6 +22,7 @@ from hyperofa.errors import InputError
 
 OverlapKind = Literal["role", "symbol", "exact", "case"]
 OVERLAP_KINDS: tuple[OverlapKind, ...] = get_args(OverlapKind)
+Family = Literal["wordpiece", "bytelevel", "wordlevel", "sentencepiece"]
 
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 # BERT opens a text with [CLS] and closes it with [SEP]; GPT, Llama and T5 use bos and eos for the same.
@@ -54,15 +55,17 @@ def load_tokenizer(path: str | Path, flag: str = "--target_tokenizer") -> PreTra
         flag: command-line flag named in errors.
 
     Raises:
-        InputError: nothing there, or it has no fast (Rust) backend.
+        InputError: nothing there, no vocabulary, or no fast (Rust) backend.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path))
+        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)  # nor asks whether to
     except Exception as error:  # transformers raises a dozen kinds here, and each means "no tokenizer"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{flag} {path}: expected a folder or hub id with a tokenizer; {reason}") from None
     if getattr(tokenizer, "backend_tokenizer", None) is None or len(tokenizer) == 0:
         raise InputError(f"{flag} {path}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}")
+    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):  # made up from a model's config.json alone
+        raise InputError(f"{flag} {path}: expected a folder or hub id with a tokenizer, found only special tokens")
     return tokenizer
 
 
@@ -86,7 +89,7 @@ def canonical_tokens(tokenizer: PreTrainedTokenizerBase) -> list[Token | None]:
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     spell = _speller(state)
     vocabulary: dict[str, int] = tokenizer.get_vocab()
-    added = {token["content"] for token in state["added_tokens"]}
+    added = {token["content"]: token["single_word"] for token in state["added_tokens"]}
     special = {token["content"] for token in state["added_tokens"] if token["special"]}
     special.update(tokenizer.all_special_tokens)
     roles: dict[str, tuple[str, ...]] = {}
@@ -99,7 +102,7 @@ def canonical_tokens(tokenizer: PreTrainedTokenizerBase) -> list[Token | None]:
         if content in special:
             tokens[token_id] = Token(content.encode(), False, roles.get(content, ()), special=True)
         elif content in added:
-            tokens[token_id] = Token(content.strip().encode(), content.startswith(" "))
+            tokens[token_id] = Token(content.strip().encode(), added[content] or content.startswith(" "))
         else:
             tokens[token_id] = spell(content)
     return tokens
@@ -107,22 +110,38 @@ def canonical_tokens(tokenizer: PreTrainedTokenizerBase) -> list[Token | None]:
 
 def _speller(state: dict[str, Any]) -> Callable[[str], Token]:
     """The function from a token's string to its `Token`, for one tokenizer's JSON state."""
-    model = state["model"]
-    parts = set(_component_types(state["pre_tokenizer"])) | set(_component_types(state["decoder"]))
-    if model["type"] == "WordPiece":
+    model, family = state["model"], tokenizer_family(state)
+    if family == "wordpiece":
         prefix = model["continuing_subword_prefix"]
         return lambda content: (
             Token(content.removeprefix(prefix).encode(), False)
             if content.startswith(prefix) and content != prefix
             else Token(content.encode(), True)
         )
-    if "ByteLevel" in parts:
+    if family == "bytelevel":
         return _spell_byte_level
-    if model["type"] == "WordLevel":
+    if family == "wordlevel":
         return lambda content: Token(content.encode(), True)
+    byte_fallback = bool(model.get("byte_fallback"))
+    return lambda content: _spell_sentencepiece(content, byte_fallback)
+
+
+def tokenizer_family(state: dict[str, Any]) -> Family:
+    """How a tokenizer marks words, from its JSON state.
+
+    Raises:
+        InputError: in a way that is not known here.
+    """
+    model = state["model"]
+    parts = set(_component_types(state["pre_tokenizer"])) | set(_component_types(state["decoder"]))
+    if model["type"] == "WordPiece":
+        return "wordpiece"
+    if "ByteLevel" in parts:
+        return "bytelevel"
+    if model["type"] == "WordLevel":
+        return "wordlevel"
     if model["type"] == "Unigram" or _mentions_metaspace(state):
-        byte_fallback = bool(model.get("byte_fallback"))
-        return lambda content: _spell_sentencepiece(content, byte_fallback)
+        return "sentencepiece"
     raise InputError(
         f"expected a tokenizer of WordPiece, byte-level BPE or SentencePiece kind (word starts marked by ▁), found "
         f"{model['type']} with {sorted(parts) or 'no pre-tokenizer'}; convert it or give another --target_tokenizer"
@@ -273,6 +292,25 @@ def find_overlap(
                 rows.append((target_id, found, number))
     table = np.array(rows, np.int64).reshape(-1, 3)
     return Overlap(table[:, 0], table[:, 1], table[:, 2].astype(np.uint8))
+
+
+def extends(target: PreTrainedTokenizerBase, source: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer has every token of another, spelled alike, under the same id (`hyperofa expand`)."""
+    return source.get_vocab().items() <= target.get_vocab().items()
+
+
+def with_identity(overlap: Overlap, size: int) -> Overlap:
+    """Pair the first `size` tokens with themselves as `exact`, and with nothing else, whatever they look like.
+
+    An extended vocabulary keeps its old rows so, also those of twins and of tokens that were never used.
+    """
+    old, later = np.arange(size), overlap.target_ids >= size
+    kind = np.full(size, OVERLAP_KINDS.index("exact"), np.uint8)
+    return Overlap(
+        np.concatenate([old, overlap.target_ids[later]]),
+        np.concatenate([old, overlap.source_ids[later]]),
+        np.concatenate([kind, overlap.kinds[later]]),
+    )
 
 
 def _text_of(tokens: Sequence[Token | None], token_id: int) -> bytes:

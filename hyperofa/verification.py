@@ -1,0 +1,184 @@
+"""Is a model folder what was exported? Hashes of its files, and of each row of its vocabulary.
+
+manifest.json    how the folder was made, and the SHA-256 of every other file in it
+rows.npy         (R, C) uint64, a digest of each input row, of each output row where the head is untied, of each bias
+
+The manifest is not signed: it tells damage and later edits, not forgery by someone who rewrites it too.
+"""
+
+import csv
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from hyperofa.artifacts import read_json, sha256_file, versions, write_json
+from hyperofa.errors import InputError
+from hyperofa.factorised import read_rows
+from hyperofa.plm import load_model
+from hyperofa.surgery import Vocabulary
+from hyperofa.tokens import load_tokenizer
+
+MANIFEST, ROWS, PROVENANCE = "manifest.json", "rows.npy", "provenance.tsv"
+_WEIGHTS = (".safetensors", ".bin", ".index.json")
+_SHOWN = 20
+
+
+def command() -> str:
+    """The command line of this process, as one could type it again."""
+    return shlex.join(["hyperofa", *sys.argv[1:]])
+
+
+def seal(folder: Path, model: PreTrainedModel, record: dict[str, Any]) -> None:
+    """Write the manifest of a finished folder, and the digests of its rows.
+
+    Args:
+        folder: all other files are written.
+        model: as it was saved there.
+        record: what else the manifest tells; `counts`, rows by origin, is checked against provenance.tsv.
+    """
+    digests = row_digests(read_rows(model))
+    np.save(folder / ROWS, np.stack(list(digests.values()), axis=1))
+    files = {name: sha256_file(folder / name) for name in _files(folder)}
+    told = {"versions": versions(), "command": command(), "rows": list(digests), "files": files}
+    write_json(folder / MANIFEST, record | told)
+
+
+def row_digests(vocabulary: Vocabulary) -> dict[str, np.ndarray]:
+    """Digests `(R,)` uint64 of what a model holds for each token: `input`, untied `output`, `bias`."""
+    parts = {"input": vocabulary.input_rows}
+    if vocabulary.output_rows is not None and not vocabulary.tied:
+        parts["output"] = vocabulary.output_rows
+    if vocabulary.bias is not None:
+        parts["bias"] = vocabulary.bias
+    return {name: _digests(rows) for name, rows in parts.items()}
+
+
+def _digests(rows: np.ndarray) -> np.ndarray:
+    rows = np.ascontiguousarray(rows)
+    return np.frombuffer(b"".join(blake2b(row.tobytes(), digest_size=8).digest() for row in rows), np.uint64)
+
+
+def _files(folder: Path) -> list[str]:
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return [name for name in found if name != MANIFEST]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What differs between a folder and its manifest.
+
+    Attributes:
+        path: the folder.
+        files: how many the manifest names.
+        problems: one line each.
+    """
+
+    path: Path
+    files: int
+    problems: list[str]
+
+    @property
+    def intact(self) -> bool:
+        """Whether nothing differs."""
+        return not self.problems
+
+    def summary(self) -> str:
+        """What `hyperofa verify` prints."""
+        if self.intact:
+            return f"{self.path}: intact, {self.files} files"
+        return "\n".join([f"{self.path}: differs from its manifest", *(f"  {problem}" for problem in self.problems)])
+
+
+def verify(model: Path, ignore: list[str] | None = None) -> Verification:
+    """Say which files and which rows of an exported folder were changed since; exit code 1 if any.
+
+    Args:
+        model: folder written by `hyperofa export` or `trim`; `hyperofa verify DIR` will do.
+        ignore: files that may differ, such as a README.md whose open fields were filled in.
+
+    Returns:
+        The differences.
+
+    Raises:
+        InputError: no manifest there, or a broken one (exit code 2).
+    """
+    if not model.is_dir():
+        raise InputError(f"--model {model}: expected a model folder, found none")
+    manifest = read_json(model / MANIFEST)
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or not isinstance(manifest.get("rows"), list):
+        raise InputError(f"{model / MANIFEST}: expected the manifest of `hyperofa export`, found something else")
+    ignored, present = set(ignore or []), set(_files(model))
+    if unknown := sorted(ignored - set(files) - present):
+        raise InputError(f"--ignore {unknown[0]}: expected a file of {model}, found none of that name")
+    changed = [name for name in sorted(files) if name in present and sha256_file(model / name) != files[name]]
+    problems = [f"{name}: missing" for name in sorted(set(files) - present - ignored)]
+    problems += [f"{name}: changed" for name in changed if name not in ignored and not name.endswith(_WEIGHTS)]
+    problems += [f"{name}: not in the manifest" for name in sorted(present - set(files) - ignored)]
+    weights = [name for name in changed if name not in ignored and name.endswith(_WEIGHTS)]
+    if weights:
+        names, rows = ", ".join(weights), list(_changed_rows(model, manifest["rows"], ROWS in changed))
+        problems += [f"{names}: changed, {row}" for row in rows]
+    if PROVENANCE in present:
+        problems += _changed_counts(model / PROVENANCE, manifest.get("counts"))
+    return Verification(model, len(files), problems)
+
+
+def _changed_rows(folder: Path, columns: list[str], damaged: bool) -> Iterator[str]:
+    """Which rows of a model with changed weights are not those that were written."""
+    try:
+        recorded = None if damaged else np.load(folder / ROWS)
+        found = row_digests(read_rows(load_model(folder, "--model")))
+    except (OSError, ValueError) as error:  # InputError is a ValueError
+        yield f"and its rows cannot be read; {' '.join(str(error).split())}"
+        return
+    if recorded is None:
+        yield f"in which rows is unknown, since {ROWS} is changed too"
+    elif list(found) != columns or len(recorded) != len(found["input"]):
+        yield (
+            f"expected {len(recorded)} rows of {', '.join(columns)}, found {len(found['input'])} of {', '.join(found)}"
+        )
+    elif not any((recorded[:, column] != found[name]).any() for column, name in enumerate(columns)):
+        yield "though no row of the vocabulary is: what changed is another part of the model"
+    else:
+        names = _token_names(folder, len(recorded))
+        for column, name in enumerate(columns):
+            ids = np.flatnonzero(recorded[:, column] != found[name]).tolist()
+            if ids:
+                shown = ", ".join(f"{token_id} {names[token_id]}".rstrip() for token_id in ids[:_SHOWN])
+                more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
+                yield f"{len(ids):,} {name} rows: {shown}{more}"
+
+
+def _token_names(folder: Path, rows: int) -> list[str]:
+    try:
+        vocabulary = load_tokenizer(folder, "--model").get_vocab()
+    except InputError:
+        vocabulary = {}
+    names = {token_id: f"({content!r})" for content, token_id in vocabulary.items()}
+    return [names.get(token_id, "") for token_id in range(rows)]
+
+
+def _changed_counts(path: Path, counts: Any) -> list[str]:
+    """Whether the origins in the table are as many as the manifest says."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            found = Counter(row["origin"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_MINIMAL))
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        return [f"{path.name}: expected a table with a column `origin`; {error}"]
+    expected = {origin: count for origin, count in (counts or {}).items() if count}
+    if dict(found) == expected:
+        return []
+    return [
+        f"{path.name}: expected {expected.get(origin, 0):,} {origin} rows, found {found.get(origin, 0):,}"
+        for origin in sorted({*expected, *found}, key=str)
+        if expected.get(origin, 0) != found.get(origin, 0)
+    ]

@@ -1,0 +1,145 @@
+"""The card of every export: front matter that the hub reads, true counts, code that runs."""
+
+import json
+import re
+
+import pytest
+import transformers
+import yaml
+from transformers import (
+    AlbertConfig,
+    AlbertForMaskedLM,
+    AutoModelForMaskedLM,
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from hyperofa.card import auto_class, model_card
+from hyperofa.export import METHODS, export
+
+TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
+BART = {
+    "vocab_size": 9,
+    "d_model": 8,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_ffn_dim": 8,
+    "decoder_ffn_dim": 8,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+}
+COUNTS = {"copied": 30, "predicted": 60, "subtokens": 9, "script": 1, "mean": 0}
+
+
+@pytest.fixture(scope="module")
+def bert():
+    return BertForPreTraining(BertConfig(**TINY))
+
+
+def card(model, **changes):
+    settings = {"base_model": "google-bert/bert-base-cased", "method": "ofa", "counts": COUNTS}
+    return model_card(model, **settings | {"command": "hyperofa export --method ofa"} | changes)
+
+
+def front_matter(text):
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+@pytest.mark.parametrize(
+    ("model_class", "config", "expected"),
+    [
+        (AlbertForMaskedLM, AlbertConfig(**TINY | {"embedding_size": 4}), ("AutoModelForMaskedLM", "fill-mask")),
+        (BertForPreTraining, BertConfig(**TINY), ("AutoModelForPreTraining", None)),
+        (BertModel, BertConfig(**TINY), ("AutoModel", None)),
+        (
+            BertForSequenceClassification,
+            BertConfig(**TINY),
+            ("AutoModelForSequenceClassification", "text-classification"),
+        ),
+        (
+            GPT2LMHeadModel,
+            GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2),
+            ("AutoModelForCausalLM", "text-generation"),
+        ),
+        (
+            T5ForConditionalGeneration,
+            T5Config(vocab_size=9, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2),
+            ("AutoModelForSeq2SeqLM", "text2text-generation"),
+        ),
+        (
+            BartForConditionalGeneration,
+            BartConfig(**BART),
+            ("AutoModelForSeq2SeqLM", "text2text-generation"),
+        ),
+    ],
+)
+def test_the_auto_class_gives_the_same_model_back(model_class, config, expected, tmp_path):
+    model = model_class(config)
+    assert auto_class(model) == expected
+    model.save_pretrained(tmp_path)
+
+    assert type(getattr(transformers, expected[0]).from_pretrained(tmp_path)) is model_class
+
+
+def test_front_matter_is_yaml_with_open_fields(bert):
+    found = front_matter(card(bert))
+    assert found["base_model"] == "google-bert/bert-base-cased"
+    assert found["library_name"] == "transformers"
+    assert found["tags"] == ["hyperofa", "vocabulary", "ofa"]
+    assert found["language"] is None
+    assert found["license"] is None
+
+
+def test_a_local_base_model_is_not_passed_off_as_a_hub_id(bert, tmp_path):
+    text = card(bert, base_model=str(tmp_path / "my-model"))
+    assert front_matter(text)["base_model"] is None
+    assert "fill in: the hub id of my-model" in text
+    assert str(tmp_path) not in text
+
+
+def test_counts_and_shares(bert):
+    text = card(bert)
+    assert "| predicted | 60 | 60.0% |" in text
+    assert "| mean |" not in text
+    assert "a vocabulary of 100 tokens" in text
+
+
+def test_scores(bert):
+    assert "Not measured." in card(bert)
+    scores = {"retrieval": {"top10": 0.51234, "layer": 8}, "histogram": [1, 2], "text": "news"}
+    text = card(bert, scores=scores)
+    assert "| retrieval.top10 | 0.5123 |" in text
+    assert "| retrieval.layer | 8 |" in text
+    assert "| text | news |" in text
+    assert "histogram" not in text
+
+
+@pytest.mark.parametrize("method", [*METHODS, "trim"])
+def test_every_method_has_a_card_and_the_citation_of_its_paper(bert, method):
+    text = card(bert, method=method)
+    papers = {"hyperofa": "2504.21018", "ofa": "2311.08849", "ofa_tuned": "2311.08849", "mean": "vocab-expansion"}
+    assert (papers.get(method, "@misc") in text) == (method in papers or method == "mean_noise")
+    assert f"- {method}" in text
+
+
+def test_an_export_carries_its_card_and_the_snippet_runs(bundles, tmp_path):
+    (tmp_path / "scores.json").write_text(json.dumps({"mrr": 0.25}), encoding="utf-8")
+    result = export(bundles["roberta"], "ofa", tmp_path / "out", scores=tmp_path / "scores.json")
+    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert front_matter(text)["pipeline_tag"] == "fill-mask"
+    assert "| mrr | 0.25 |" in text
+    for origin, count in result.counts.items():
+        assert (f"| {origin} | {count:,} |" in text) == (count > 0)
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1].replace("path/to/this/folder", str(tmp_path / "out"))
+    scope = {}
+    exec(code, scope)
+    assert isinstance(scope["model"], type(AutoModelForMaskedLM.from_pretrained(tmp_path / "out")))
+    assert len(scope["tokenizer"]) == scope["model"].config.vocab_size
