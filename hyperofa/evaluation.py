@@ -7,9 +7,11 @@ papers; their queries are English, ours foreign, since the English side is the f
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hyperofa.artifacts import write_json
 from hyperofa.errors import InputError
 from hyperofa.plm import best_device, encode, load_model
+from hyperofa.safety import Safety, measure
+from hyperofa.texts import read_lines
 from hyperofa.tokens import load_tokenizer
 
 TOP = (1, 10)
@@ -36,9 +40,10 @@ class RetrievalSet:
 
 @dataclass(frozen=True)
 class Scores:
-    """Accuracy in percent by task and language, `(top-1, top-10)` each."""
+    """Accuracy in percent by task and language, `(top-1, top-10)` each; and what new tokens take, if measured."""
 
     accuracy: dict[str, dict[str, tuple[float, float]]]
+    safety: Safety | None = None
 
     def means(self) -> dict[str, tuple[float, float]]:
         """Mean over the foreign languages, by task."""
@@ -57,53 +62,69 @@ class Scores:
         for task, (top1, top10) in self.means().items():
             count = sum(name != "eng" for name in self.accuracy[task])
             lines.append(f"{task} mean over {count} languages: top-1 {top1:.1f} top-10 {top10:.1f}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *([] if self.safety is None else [str(self.safety)])])
 
 
 def evaluate(
     model: Path,
     source_model: str,
-    data: Path,
+    data: Path | None = None,
     languages: list[str] | None = None,
     sentences: int = 500,
     layer: int = -1,
     output: Path | None = None,
+    text: list[Path] | None = None,
 ) -> Scores:
-    """Score an exported model on sentence retrieval against the source model's English.
+    """Score an exported model: sentence retrieval against the source model's English, and what its new tokens take.
 
     Args:
         model: folder that `hyperofa export` wrote.
         source_model: folder or hub id of the source model.
         data: folder with `heldout.tsv.gz` (language, verse id, text; English among the languages) for SR-B, with
-            `tatoeba/LNG-eng.tsv.gz` (foreign, English) for SR-T, or both.
+            `tatoeba/LNG-eng.tsv.gz` (foreign, English) for SR-T, or both. Without it, no retrieval.
         languages: only these. All if not given.
-        sentences: at most this many of each language.
+        sentences: at most this many of each language, and lines of each text.
         layer: hidden state that sentences are compared in, -1 the last; the papers read 8.
-        output: JSON file to write the scores to as well.
+        output: JSON file to write the scores to as well; with --text, histograms beside it (.png).
+        text: files of text that the source model knows, one sentence a line. If given, of a causal or masked language
+            model: KL divergence of old and new next-token distributions, mass on new tokens, partition functions.
 
     Returns:
         The scores.
 
     Raises:
-        InputError: no model or no sentences there, or a language that is not.
+        InputError: no model, sentences or text there, or a language that is not.
     """
     if sentences < 1:
         raise InputError(f"--sentences: expected at least 1, found {sentences}")
+    if data is None and not text:
+        raise InputError("expected --data, --text or both, to know what to evaluate on; found neither")
+    sets = [] if data is None else _choose_sets(data, sentences, languages)
+    lines = [line for path in text or [] for line in read_lines([path], "--text")[:sentences]]
+    source, source_tokenizer = load_model(source_model), load_tokenizer(source_model, "--source_model")
+    target, target_tokenizer = load_model(model, "--model"), load_tokenizer(model, "--model")
+    pair = (target, target_tokenizer), (source, source_tokenizer)
+    scores = Scores(score(sets, *pair, layer), measure(pair[1], pair[0], lines) if lines else None)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        found: dict[str, Any] = {}
+        if data is not None:
+            found = {"accuracy": scores.accuracy, "means": scores.means(), "layer": layer, "sentences": sentences}
+        if scores.safety is not None:
+            found["safety"] = scores.safety.as_dict()
+            scores.safety.plot(output.with_suffix(".png"))
+        write_json(output, found)
+    return scores
+
+
+def _choose_sets(data: Path, sentences: int, languages: list[str] | None) -> list[RetrievalSet]:
     sets = [chosen for chosen in read_sets(data, sentences) if languages is None or chosen.language in languages]
     missing = sorted(set(languages or []) - {chosen.language for chosen in sets})
     if missing or not sets:
         raise InputError(
             f"--languages {' '.join(missing)}: expected languages with sentences in --data {data}, found none"
         )
-    source, source_tokenizer = load_model(source_model), load_tokenizer(source_model, "--source_model")
-    target, target_tokenizer = load_model(model, "--model"), load_tokenizer(model, "--model")
-    scores = Scores(score(sets, (target, target_tokenizer), (source, source_tokenizer), layer))
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(
-            output, {"accuracy": scores.accuracy, "means": scores.means(), "layer": layer, "sentences": sentences}
-        )
-    return scores
+    return sets
 
 
 Encoder = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -137,7 +158,7 @@ def score(
 
 
 def accuracy(queries: Tensor, keys: Tensor) -> tuple[float, float]:
-    """Percent of queries `(N, E)` whose own row of `keys` `(N, E)` is among the 1 and the 10 nearest by inner product."""
+    """Percent of queries `(N, E)` whose own row of `keys` `(N, E)` is among the 1 and 10 nearest by inner product."""
     scores = queries @ keys.T
     nearest = scores.topk(min(TOP[1], len(keys)), dim=1).indices
     hits = (nearest == nearest.new_tensor(range(len(queries))).unsqueeze(1)).float()
@@ -179,5 +200,5 @@ def _rows(path: Path, columns: int) -> Iterator[list[str]]:
                         f"{path} line {number}: expected {columns} columns apart by tabs, found {len(row)}"
                     )
                 yield row
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise InputError(f"{path}: expected gzipped UTF-8 text; {error}") from None

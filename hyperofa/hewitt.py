@@ -1,0 +1,172 @@
+"""Hewitt's experiment: the same new words, initialised in several ways, and what further training makes of each.
+
+Hewitt (2021) adds words to a causal model and shows that zero and small-norm rows can ruin it where mean rows do not.
+Here 100 words that the tokenizer splits become tokens, every method fills their rows, and each model is trained on the
+same batches of the same text; one plot shows all curves, and their first points what each initialisation took.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning
+import numpy as np
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from hyperofa.artifacts import new_folder, versions, write_json
+from hyperofa.bundle import Bundle
+from hyperofa.datamodule import HyperDataModule
+from hyperofa.errors import InputError
+from hyperofa.expansion import expand
+from hyperofa.export import METHODS, Method, export
+from hyperofa.languagemodel import Point, TrainerOptions, Training, train
+from hyperofa.module import HyperModule
+from hyperofa.plm import load_model
+from hyperofa.prepare import prepare
+from hyperofa.pretraining import hold_out, plot_curves, write_curves
+from hyperofa.safety import Safety, measure
+from hyperofa.texts import Views, read_lines
+from hyperofa.tokens import load_tokenizer
+
+_METHODS: tuple[Method, ...] = ("zeros", "small_noise", "mean", "mean_noise", "subtokens", "ofa", "hyperofa")
+_TRAINING = Training(steps=500, evaluate_every=20)
+_TRAINER = TrainerOptions()
+_SAFETY_LINES = 100
+
+
+@dataclass(frozen=True)
+class Hewitt:
+    """Curves by method, and what the new tokens took before training, in the contexts of the old tokenizer."""
+
+    path: Path
+    words: list[str]
+    curves: dict[str, list[Point]]
+    safety: dict[str, Safety]
+
+    def __str__(self) -> str:
+        last = next(iter(self.curves.values()))[-1].step
+        rows = [("method", "mass on new", "KL", "bound", "ppl at 0", f"ppl at {last}", "bits per byte")]
+        for method, curve in self.curves.items():
+            found = self.safety[method].as_dict()
+            rows.append((
+                method,
+                f"{found['new_mass_mean']:.2%}",
+                f"{found['kl_mean']:.4f}",
+                f"{found['bound_mean']:.4f}",
+                f"{curve[0].perplexity:.2f}",
+                f"{curve[-1].perplexity:.2f}",
+                f"{curve[-1].bits_per_byte:.4f}",
+            ))  # fmt: skip
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+        title = f"{len(self.words)} new words, {last} steps; validation perplexity by initialisation"
+        return "\n".join([title, "", *lines, "", f"curves.csv, curves.png, table.json, tokenizer, bundle: {self.path}"])
+
+
+def hewitt(
+    source_model: str,
+    text: list[Path],
+    vectors: list[str],
+    output: Path,
+    words: Path | None = None,
+    count: int = 100,
+    methods: list[Method] | None = None,
+    checkpoint: Path | None = None,
+    epochs: int = 6,
+    validation_lines: int = 500,
+    training: Training = _TRAINING,
+    trainer: TrainerOptions = _TRAINER,
+    max_words: int | None = None,
+    keep_models: bool = False,
+    overwrite: bool = False,
+) -> Hewitt:
+    """Add words to a causal model, initialise them in several ways, train each model on the same text, and compare.
+
+    Args:
+        source_model: folder or hub id of a causal language model (a masked one works too).
+        text: files of text that uses the words, one sentence or paragraph a line.
+        vectors: word-vector files, as for `hyperofa prepare`.
+        output: folder for the curves, the plot, the table, the expanded tokenizer and the bundle.
+        words: file of words to add, one a line; else they are mined from the text by what they save.
+        count: how many words to add, at most.
+        methods: initialisations; zeros, small_noise, mean, mean_noise, subtokens, ofa and hyperofa if not given.
+        checkpoint: hypernetwork of `hyperofa fit` for this source model and these vectors. One is trained on the text
+            and the source tokens if not given.
+        epochs: of that training, 20 batches of text each.
+        validation_lines: lines of the text to measure on; at most a tenth.
+        training: of every model; the same batches for all.
+        trainer: devices, precision, …
+        max_words: read at most this many words of each vector file.
+        keep_models: keep each method's model as it was before training.
+        overwrite: replace a folder that is already there.
+
+    Returns:
+        The curves.
+
+    Raises:
+        InputError: an input is missing or does not serve.
+    """
+    chosen = list(methods or _METHODS)
+    if wrong := [method for method in chosen if method not in METHODS]:
+        raise InputError(f"--methods: expected some of {', '.join(METHODS)}; found {', '.join(wrong)}")
+    if epochs < 1:
+        raise InputError(f"--epochs: expected at least 1, found {epochs}")
+    lines, held_out = hold_out(read_lines(text, "--text"), validation_lines, training.seed)
+    with new_folder(output, overwrite) as folder:
+        added = expand(source_model, folder / "tokenizer", words, text=text, count=count, min_pieces=2).words
+        bundle = prepare(
+            source_model, str(folder / "tokenizer"), vectors, folder / "bundle", seed=training.seed, max_words=max_words
+        )
+        if checkpoint is None and "hyperofa" in chosen:
+            checkpoint = _fit(bundle, text, epochs, training.seed, folder / "hypernetwork")
+        source = load_model(source_model), load_tokenizer(source_model, "--source_model")
+        curves: dict[str, list[Point]] = {}
+        safety: dict[str, Safety] = {}
+        for method in chosen:
+            path = folder / "models" / method
+            export(bundle.path, method, path, checkpoint if method == "hyperofa" else None, seed=training.seed)
+            model, tokenizer = load_model(path), load_tokenizer(path)
+            safety[method] = measure(source, (model, tokenizer), held_out[:_SAFETY_LINES])
+            curves[method] = train(model, tokenizer, lines, held_out, training, trainer)
+            if not keep_models:
+                shutil.rmtree(path)
+        if not keep_models:
+            (folder / "models").rmdir()
+        write_curves(curves, folder / "curves.csv")
+        plot_curves(curves, folder / "curves.png")
+        table = {
+            method: {"safety": safety[method].as_dict(), "perplexity": [point.perplexity for point in curve]}
+            for method, curve in curves.items()
+        }
+        write_json(folder / "table.json", {"words": added, "methods": table, "versions": versions()})
+    return Hewitt(output, added, curves, safety)
+
+
+def _fit(bundle: Bundle, text: list[Path], epochs: int, seed: int, folder: Path) -> Path:
+    """Train a hypernetwork on source tokens and, through the source model, on the text; the best by held-out tokens."""
+    lightning.seed_everything(seed, verbose=False)
+    data = HyperDataModule(
+        str(bundle.path),
+        [str(path) for path in text],
+        streams="both",
+        sentences=24,
+        views=Views(translated=0, target=24, source=24),
+        text_languages=sorted(np.unique(bundle.words.languages).tolist()),
+        steps=20,
+        validation_sentences=100,
+        seed=seed,
+    )
+    best = ModelCheckpoint(folder, "best", monitor="val/mrr", mode="max")
+    trainer = lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="auto",
+        devices=1,
+        logger=False,
+        callbacks=[best],
+        gradient_clip_val=1.0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        log_every_n_steps=5,
+    )
+    trainer.fit(HyperModule(data.word_dim, data.coordinate_dim), datamodule=data)
+    return Path(best.best_model_path)

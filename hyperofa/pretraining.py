@@ -1,0 +1,198 @@
+"""Continual pretraining: a model folder and text in, a model folder and its curve out."""
+
+import csv
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hyperofa.artifacts import versions, write_json
+from hyperofa.errors import InputError
+from hyperofa.languagemodel import Point, TrainerOptions, Training, train
+from hyperofa.plm import load_model
+from hyperofa.texts import read_lines
+from hyperofa.tokens import load_tokenizer
+
+_CHECKPOINT = Path("checkpoint") / "last.ckpt"
+_KNOWN_ORIGINS = ("copied",)
+_TRAINING, _TRAINER = Training(), TrainerOptions()
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained model folder and its curve."""
+
+    path: Path
+    curve: list[Point]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{name:<6} step {point.step:>7,}  perplexity {point.perplexity:>10.2f}  "
+            f"bits per byte {point.bits_per_byte:.4f}"
+            for name, point in (("before", self.curve[0]), ("after", self.curve[-1]))
+        ]
+        return "\n".join([*lines, f"model, tokenizer, curve.csv and curve.png: {self.path}"])
+
+
+def pretrain(
+    model: str,
+    text: list[Path],
+    output: Path,
+    validation_text: list[Path] | None = None,
+    validation_lines: int = 500,
+    training: Training = _TRAINING,
+    trainer: TrainerOptions = _TRAINER,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Pretrained:
+    """Go on training a causal or masked language model on text: first its new rows alone, then all of it.
+
+    New rows are those that `provenance.tsv` in the model's folder does not call copied.
+
+    Args:
+        model: folder that `hyperofa export` or `hyperofa expand` wrote; without --training.new_steps any model.
+        text: files of text, one sentence or paragraph a line (.txt, .gz, .tsv: last column).
+        output: folder for the model, its tokenizer, `curve.csv` and `curve.png`.
+        validation_text: files of text to measure on.
+        validation_lines: lines of --text to hold out for that where there is no --validation_text; at most a tenth.
+        training: steps, learning rate, …
+        trainer: devices, precision, …
+        resume: go on from the checkpoint that an interrupted run left in --output.
+        overwrite: replace a folder that is already there.
+
+    Returns:
+        Where the model is, and the curve.
+
+    Raises:
+        InputError: an input is missing or does not serve.
+    """
+    lines = read_lines(text, "--text")
+    if validation_text:
+        held_out = read_lines(validation_text, "--validation_text")
+    else:
+        lines, held_out = hold_out(lines, validation_lines, training.seed)
+    loaded, tokenizer = load_model(model, "--model"), load_tokenizer(model, "--model")
+    new_rows = read_new_rows(Path(model)) if training.new_steps else None
+    rank_zero_only(_clear)(output, resume, overwrite)
+    dtype = loaded.dtype
+    curve = train(loaded, tokenizer, lines, held_out, training, trainer, new_rows, output / _CHECKPOINT, resume=resume)
+    torch.nn.Module.to(loaded, dtype)
+    settings = {"model": model, "text": [str(path) for path in text], "training": asdict(training)}
+    rank_zero_only(_write)(loaded, tokenizer, curve, settings, training.new_steps, output)
+    return Pretrained(output, curve)
+
+
+def _write(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    curve: list[Point],
+    settings: dict[str, Any],
+    new_steps: int,
+    output: Path,
+) -> None:
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    write_curves({"": curve}, output / "curve.csv")
+    plot_curves({"": curve}, output / "curve.png", new_steps)
+    command = shlex.join(["hyperofa", *sys.argv[1:]])
+    write_json(output / "pretraining.json", settings | {"versions": versions(), "command": command})
+    shutil.rmtree((output / _CHECKPOINT).parent)
+
+
+def _clear(output: Path, resume: bool, overwrite: bool) -> None:
+    """Make the output folder ready: empty, or with the checkpoint of an interrupted run."""
+    if resume and not (output / _CHECKPOINT).is_file():
+        raise InputError(f"--resume: expected the checkpoint of an interrupted run in --output {output}, found none")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output}: expected a folder to write to, found a file")
+    if output.exists() and any(output.iterdir()) and not resume:
+        if not overwrite:
+            raise InputError(
+                f"--output {output} already exists and is not empty; give another one, --overwrite true, or, to go on "
+                "with an interrupted run, --resume true"
+            )
+        shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+
+
+def hold_out(lines: Sequence[str], count: int, seed: int) -> tuple[list[str], list[str]]:
+    """Split lines at random: the rest and the held-out ones, `count` of them or a tenth, at least one each.
+
+    Raises:
+        InputError: fewer than two lines, or a count below 1.
+    """
+    if count < 1:
+        raise InputError(f"--validation_lines: expected at least 1, found {count}")
+    if len(lines) < 2:
+        raise InputError("--text: expected at least 2 lines, to train on one and measure on another; found 1")
+    chosen = np.random.default_rng(seed).permutation(len(lines))[: max(1, min(count, len(lines) // 10))]
+    held = np.zeros(len(lines), bool)
+    held[chosen] = True
+    parts = [[line for line, out in zip(lines, held, strict=True) if out is np.bool_(part)] for part in (False, True)]
+    return parts[0], parts[1]
+
+
+def read_new_rows(model: Path) -> np.ndarray:
+    """Ids of the tokens that an exported model did not copy from its source model.
+
+    Args:
+        model: folder with `provenance.tsv`.
+
+    Raises:
+        InputError: no such table there, or another one.
+    """
+    path = model / "provenance.tsv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_MINIMAL))
+        return np.array([int(row["id"]) for row in rows if row["origin"] not in _KNOWN_ORIGINS], np.int64)
+    except FileNotFoundError:
+        raise InputError(
+            f"--training.new_steps: expected provenance.tsv in --model {model}, which says what rows are new, found "
+            "none; give a folder of `hyperofa export` or `hyperofa expand`, or 0 steps"
+        ) from None
+    except (KeyError, ValueError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected a table with the columns id and origin; {error}") from None
+
+
+def write_curves(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
+    """Write curves as CSV, one line a point; with a column of their names where they have any."""
+    named = any(curves)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow([*(["name"] if named else []), *(each.name for each in fields(Point))])
+        for name, curve in curves.items():
+            for point in curve:
+                step, *values = astuple(point)
+                table.writerow([*([name] if named else []), step, *(f"{value:.6g}" for value in values)])
+
+
+def plot_curves(curves: Mapping[str, Sequence[Point]], picture: Path, new_steps: int = 0) -> None:
+    """Plot perplexity and bits per byte over the steps.
+
+    Args:
+        curves: by name, for the legend.
+        picture: PNG file to write.
+        new_steps: steps of the first phase, marked by a line.
+    """
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    titles = {"perplexity": "validation perplexity", "bits_per_byte": "bits per byte"}
+    for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for name, curve in curves.items():
+            values = [getattr(point, key) for point in curve]
+            axes.plot([point.step for point in curve], values, label=name, marker="." if len(curve) < 50 else None)
+        axes.set(title=title, xlabel="step", yscale="log")
+        if new_steps:
+            axes.axvline(new_steps, color="grey", linestyle=":", label="new rows only before")
+        if any(curves) or new_steps:
+            axes.legend()
+    figure.savefig(picture, dpi=120)
