@@ -1,0 +1,240 @@
+"""One cell of an ablation: prepare, fit, export, evaluate, in a process of its own, and a record of how it went.
+
+A folder of an ablation holds `bundles/` and `runs/` (trained nets), shared by the cells that need the same, and
+`cells/ID/` with `cell.json` (what to do), `log.txt` and `result.json` or `failure.json`.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import auto_cli
+
+from hyperofa.artifacts import new_folder, read_json, versions, write_json
+from hyperofa.bundle import Bundle
+from hyperofa.errors import InputError
+from hyperofa.evaluation import evaluate
+from hyperofa.export import export
+from hyperofa.grid import TRAINED, Cell, nested
+from hyperofa.prediction import read_checkpoint
+from hyperofa.prepare import prepare
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where nothing keeps two processes from making the same bundle twice
+    fcntl = None  # type: ignore[assignment]
+
+_LOGGER = "lightning.pytorch.loggers.CSVLogger"
+_LOG_TAIL = 2_000
+
+
+def write_cell(output: Path, cell: Cell) -> None:
+    """Leave word of what a cell is, for the process that runs it."""
+    (output / "cells" / cell.id).mkdir(parents=True, exist_ok=True)
+    _replace(output / "cells" / cell.id / "cell.json", asdict(cell))
+
+
+def read_result(output: Path, cell: Cell) -> dict[str, Any] | None:
+    """What a finished cell left, `None` if it is not finished."""
+    path = output / "cells" / cell.id / "result.json"
+    return read_json(path) if path.is_file() else None
+
+
+def read_failure(output: Path, cell: Cell) -> str | None:
+    """Why a cell failed, `None` if it did not."""
+    path = output / "cells" / cell.id / "failure.json"
+    return read_json(path)["error"] if path.is_file() else None
+
+
+def write_failure(output: Path, cell_id: str, error: str) -> None:
+    """Record that a cell failed."""
+    _replace(output / "cells" / cell_id / "failure.json", {"error": error})
+
+
+def log_tail(output: Path, cell_id: str) -> str:
+    """The end of a cell's log."""
+    return _tail(output / "cells" / cell_id / "log.txt")
+
+
+def _tail(log: Path) -> str:
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    return text[-_LOG_TAIL:].strip()
+
+
+def run_cell(output: Path, cell_id: str, keep_models: bool = False) -> None:
+    """Run one cell, unless it is finished; what other cells made already is used.
+
+    Args:
+        output: folder of the ablation.
+        cell_id: a folder of `cells/` in it.
+        keep_models: keep the exported model.
+
+    Raises:
+        InputError: there is no such cell, or one of its stages refused its input; recorded as well.
+    """
+    folder = output / "cells" / cell_id
+    if not (folder / "cell.json").is_file():
+        raise InputError(f"--cell {cell_id}: expected a cell of the ablation in --output {output}, found none")
+    cell = Cell(**read_json(folder / "cell.json"))
+    with _locked(folder):
+        if read_result(output, cell) is not None:
+            return
+        try:
+            result = _result(output, cell, folder, keep_models)
+        except Exception as error:
+            write_failure(output, cell_id, str(error) if isinstance(error, InputError) else repr(error))
+            raise
+        _replace(folder / "result.json", result)
+        (folder / "failure.json").unlink(missing_ok=True)
+
+
+def _result(output: Path, cell: Cell, folder: Path, keep_models: bool) -> dict[str, Any]:
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        seconds[stage] = round(time.perf_counter() - start, 2)
+
+    with timed("prepare"):
+        bundle = _ensure_bundle(output, cell)
+    parameters = None
+    arguments = {**cell.flags("export"), "bundle": str(bundle.path), "output": str(folder / "model")}
+    if cell.flags("export")["method"] == TRAINED:
+        with timed("fit"):
+            checkpoint = _ensure_run(output, cell, bundle)
+        arguments["checkpoint"] = str(checkpoint)
+        parameters = sum(tensor.numel() for tensor in read_checkpoint(checkpoint)["state_dict"].values())
+    with timed("export"):
+        exported = _call(export, {**arguments, "seed": cell.seed, "overwrite": True}, folder / "export.yaml")
+    with timed("evaluate"):
+        flags = {**cell.flags("evaluate"), "model": str(folder / "model"), "output": str(folder / "scores.json")}
+        _call(evaluate, flags, folder / "evaluate.yaml")
+    if not keep_models:
+        for path in (folder / "model").glob("*"):
+            if path.suffix in (".safetensors", ".bin"):
+                path.unlink()
+    return {
+        "accuracy": read_json(folder / "scores.json")["accuracy"],
+        "rows": exported.counts,
+        "coordinate_dim": bundle.meta.coordinate_dim,
+        "explained": bundle.meta.explained,
+        "bundle": bundle.meta.counts,
+        "parameters": parameters,
+        "seconds": seconds,
+        "versions": versions(),
+    }
+
+
+def _ensure_bundle(output: Path, cell: Cell) -> Bundle:
+    path = output / "bundles" / cell.bundle
+    with _locked(path):
+        if not path.is_dir():
+            _call(prepare, {**cell.flags("prepare"), "output": str(path)}, path.with_suffix(".yaml"))
+    return Bundle.load(path)
+
+
+def _ensure_run(output: Path, cell: Cell, bundle: Bundle) -> Path:
+    """Train in a process of its own, so that nothing of it stays in this one's memory; the checkpoint."""
+    path = output / "runs" / cell.run
+    with _locked(path):
+        if not path.is_dir():
+            with new_folder(path) as folder:
+                _fit(cell, bundle, folder)
+    found = sorted(path.rglob("best*.ckpt")) or sorted(path.rglob("*.ckpt"))
+    if not found:
+        raise InputError(f"{path}: expected a checkpoint there after training, found none; does the config save one?")
+    return found[0]
+
+
+def _fit(cell: Cell, bundle: Bundle, folder: Path) -> None:
+    flags = cell.flags("fit")
+    configs = flags.pop("config", None)
+    if configs is None:
+        raise InputError(f"{cell.method}: expected fit.config, a file such as configs/fit.yaml, found none")
+    settings = nested(
+        {
+            "trainer.enable_progress_bar": False,
+            "trainer.enable_model_summary": False,
+            "data.seed": cell.seed,
+            **flags,
+            "seed_everything": cell.seed,
+            "data.bundle": str(bundle.path),
+            "trainer.default_root_dir": str(folder),
+            "trainer.logger": {
+                "class_path": _LOGGER,
+                "init_args": {"save_dir": str(folder), "name": "", "version": ""},
+            },
+        }
+    )
+    _write_yaml(folder / "settings.yaml", settings)
+    files = [*([configs] if isinstance(configs, str) else configs), str(folder / "settings.yaml")]
+    command = [sys.executable, "-m", "hyperofa", "fit", *(word for file in files for word in ("--config", file))]
+    log = folder / "log.txt"
+    code = spawn(command, log).wait()
+    if code != 0:
+        raise InputError(f"{cell.method}: `hyperofa fit` ended with code {code}: {_tail(log)}")
+
+
+def spawn(command: Sequence[str], log: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
+    """Start a process that does not outlive this one, as far as the system can promise it.
+
+    Args:
+        command: program and arguments.
+        log: file for what it says; that of this process if not given.
+        environment: variables to set.
+    """
+    options: dict[str, Any] = {"env": {**os.environ, **environment}}
+    if _LIBC is not None:
+        options["preexec_fn"] = _end_with_parent
+    if log is None:
+        return subprocess.Popen(command, **options)
+    with log.open("wb") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file, **options)
+
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """Else a killed ablation would leave trainings behind that fight with those of the next start for the GPU."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # type: ignore[union-attr]
+
+
+def _call(command: Any, flags: dict[str, Any], config: Path) -> Any:
+    """Call a command as its command line does: values from YAML, converted and checked."""
+    config.parent.mkdir(parents=True, exist_ok=True)
+    _write_yaml(config, flags)
+    return auto_cli(command, args=["--config", str(config)], as_positional=False)
+
+
+def _write_yaml(path: Path, value: Any) -> None:
+    path.write_text(yaml.safe_dump(value, sort_keys=True, allow_unicode=True), encoding="utf-8")
+
+
+def _replace(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees all of it or none."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    write_json(partial, value)
+    partial.replace(path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock file beside `path`: one process at a time; the system frees it when the process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,207 @@
+"""The cells of an ablation: every method at every point of a grid, each known by a hash of all that decides its result.
+
+A setting is a key `stage.flag` (`prepare.coordinate_dim`, `fit.model.net`, `export.method`, …) and a value; a cell is
+one value for each key. Cells that share what a stage reads share what it makes.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hyperofa.artifacts import sha256_file, sha256_text
+from hyperofa.errors import InputError
+from hyperofa.readers import split_spec
+
+Settings = dict[str, Any]
+
+STAGES = ("prepare", "fit", "export", "evaluate")
+SEED = "seed"
+WIDTH = "prepare.coordinate_dim"
+TRAINED = "hyperofa"
+_SEEDED = (TRAINED, "random", "mean_noise", "small_noise")
+_PLACEHOLDER = re.compile(r"\{([a-z]+(?:\.\w+)*)\}")
+# Editing these changes no result.
+_REPORTING = ("ablation.py", "cells.py", "cli.py", "curves.py", "grid.py", "plots.py", "report.py", "results.py")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one point of the grid.
+
+    Attributes:
+        method: its name in the table.
+        axes: the point, a value for each key of the grid that plays a part for this method; without the seed.
+        seed: of training and of noise; 0 for a method that has none.
+        settings: the flags of each stage, by key.
+        bundle: hash of what `prepare` reads.
+        run: hash of what `fit` reads; empty if nothing is trained.
+        id: hash of all of it, with a readable start.
+    """
+
+    method: str
+    axes: Settings
+    seed: int
+    settings: Settings
+    bundle: str
+    run: str
+    id: str
+
+    def flags(self, stage: str) -> Settings:
+        """The flags of one stage."""
+        return _part(self.settings, stage)
+
+    @property
+    def width(self) -> int | None:
+        """Coordinate width K, `None` for the full one."""
+        return self.settings.get(WIDTH)
+
+
+def expand(
+    methods: Mapping[str, Mapping[str, Any]],
+    common: Mapping[str, Any],
+    grid: Mapping[str, Sequence[Any]],
+    code: str,
+) -> list[Cell]:
+    """All cells, in the order of the grid, methods innermost.
+
+    Args:
+        methods: settings by the method's name; a method may have a `grid` of its own.
+        common: settings of all methods; those of the grid win over those of a method, which win over these.
+        grid: values by key; `seed` is a key too.
+        code: version of the code.
+
+    Returns:
+        Each cell once: what a method does not depend on (training settings where nothing is trained, the seed where
+        nothing is random) makes no further cells.
+
+    Raises:
+        InputError: no method, or a key or placeholder that is none.
+    """
+    if not methods:
+        raise InputError("methods: expected at least one, by name, with an export.method each; found none")
+    cells: dict[str, Cell] = {}
+    for point in _points(grid):
+        for name, method in methods.items():
+            own = {key: value for key, value in method.items() if key != "grid"}
+            for further in _points(method.get("grid", {})):
+                cell = _cell(name, {**common, **own}, {**point, **further}, code)
+                cells.setdefault(cell.id, cell)
+    return list(cells.values())
+
+
+def _points(grid: Mapping[str, Sequence[Any]]) -> list[Settings]:
+    for key, values in grid.items():
+        if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+            raise InputError(f"grid: {key}: expected a list of values, found {values!r}")
+    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+
+
+def _cell(method: str, settings: Settings, point: Settings, code: str) -> Cell:
+    merged = {**settings, **point}
+    kind = merged.get("export.method")
+    if kind is None:
+        raise InputError(f"methods: {method}: expected an export.method (ofa, mean, random, hyperofa, …), found none")
+    for key in merged:
+        if key != SEED and (key.split(".")[0] not in STAGES or "." not in key):
+            raise InputError(f"methods: {method}: expected keys such as {WIDTH} or fit.model.net, found {key}")
+    if kind != TRAINED:
+        merged = {key: value for key, value in merged.items() if not key.startswith("fit.")}
+    seed = int(merged.pop(SEED, 0)) if kind in _SEEDED else 0
+    merged.pop(SEED, None)
+    axes = {key: value for key, value in point.items() if key in merged}
+    merged = {key: _filled(value, {**merged, SEED: seed}) for key, value in merged.items()}
+    merged.setdefault("evaluate.source_model", merged.get("prepare.source_model"))
+    bundle = _hash(code, _part(merged, "prepare"))
+    run = _hash(bundle, _part(merged, "fit"), seed) if kind == TRAINED else ""
+    whole = _hash(code, bundle, run, _part(merged, "export"), _part(merged, "evaluate"), seed, method, axes)
+    slug = re.sub(r"\W+", "-", f"{method} {' '.join(map(shown, axes.values()))} {seed}").strip("-").lower()
+    return Cell(method, axes, seed, merged, bundle, run, f"{slug[:60]}-{whole}")
+
+
+def _part(settings: Settings, stage: str) -> Settings:
+    return {key.removeprefix(f"{stage}."): value for key, value in settings.items() if key.startswith(f"{stage}.")}
+
+
+def _filled(value: Any, settings: Settings) -> Any:
+    """Put settings in place of `{prepare.coordinate_dim}` and the like."""
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] not in settings:
+            raise InputError(f"{value}: expected a setting in braces, such as {{{WIDTH}}}, found {{{match[1]}}}")
+        return shown(settings[match[1]])
+
+    return _PLACEHOLDER.sub(fill, value) if isinstance(value, str) else value
+
+
+def shown(value: Any) -> str:
+    """A setting's value as a reader wants it: `full` for no width, the name of a class alone."""
+    if value is None:
+        return "full"
+    if isinstance(value, Mapping) and "class_path" in value:
+        return shown(value["class_path"])
+    if isinstance(value, str):
+        return value.rsplit(".", 1)[-1] if re.fullmatch(r"[\w.]+\.[A-Z]\w*", value) else value
+    return json.dumps(value) if isinstance(value, Mapping | list | tuple) else str(value)
+
+
+def nested(flags: Mapping[str, Any]) -> Settings:
+    """Dotted keys as a tree: `{"a.b": 1}` → `{"a": {"b": 1}}`; an inner mapping is joined with what is there."""
+    tree: Settings = {}
+    for key, value in flags.items():
+        *path, last = key.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        if isinstance(value, Mapping) and isinstance(node.get(last), dict):
+            node[last].update(value)
+        else:
+            node[last] = value
+    return tree
+
+
+def flat(tree: Mapping[str, Any], stage: str) -> Settings:
+    """A stage's settings as the YAML nests them, by key: only one level, since a flag's value may be a mapping."""
+    return {f"{stage}.{key}": value for key, value in tree.items()}
+
+
+# Hashes.
+
+
+def _hash(*parts: Any) -> str:
+    return sha256_text(json.dumps([_content(part) for part in parts], sort_keys=True, default=str))[:12]
+
+
+def _content(value: Any) -> Any:
+    """The value, with the content of a file or folder in place of its name."""
+    if isinstance(value, Mapping):
+        return {str(key): _content(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_content(inner) for inner in value]
+    if isinstance(value, str | Path) and len(str(value)) < 4096:
+        language, path = split_spec(str(value))
+        if path.exists() and str(path) not in ("", "."):
+            return [language, _hash_path(path)]
+    return value
+
+
+@cache
+def _hash_path(path: Path) -> str:
+    if path.is_file():
+        return sha256_file(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return sha256_text(*(f"{file.relative_to(path)} {sha256_file(file)}" for file in files))
+
+
+def code_version() -> str:
+    """Hash of the package's sources that can change a result."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path.name not in _REPORTING:
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,212 @@
+"""Tables, plots and the HTML report: the right numbers in the right places, in one file that needs no other."""
+
+import csv
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from hyperofa.bootstrap import mean_interval
+from hyperofa.grid import WIDTH, expand
+from hyperofa.report import Provenance, write_report
+from hyperofa.results import Outcome, labels, tabulate, to_latex, to_markdown, write_csv
+
+LANGUAGES = ["deu", "rus", "swh", "tur", "fin", "hin", "vie", "yor"]
+METHODS = {
+    "Random": {"export.method": "random"},
+    "OFA": {"export.method": "ofa"},
+    "HYPER<OFA> & Co": {
+        "export.method": "hyperofa",
+        "fit.config": "f.yaml",
+        "grid": {"fit.model.distance": ["l1", "mse"]},
+    },
+}
+LEVELS = {"Random": 5, "OFA": 20, "HYPER<OFA> & Co": 30}
+
+
+@pytest.fixture
+def outcomes():
+    """Made-up results in which the methods differ by what `LEVELS` says, at two widths and two seeds."""
+    rng = np.random.default_rng(0)
+    hardness = rng.uniform(-8, 8, len(LANGUAGES))
+    found = []
+    for cell in expand(METHODS, {"prepare.source_model": "m"}, {WIDTH: [100, None], "seed": [0, 1]}, "code"):
+        level = (
+            LEVELS[cell.method]
+            + (5 if cell.width is None else 0)
+            - (4 if cell.axes.get("fit.model.distance") == "mse" else 0)
+        )
+        scores = np.clip(level + hardness + rng.normal(0, 0.5, len(LANGUAGES)), 0, 100)
+        by_language = {name: [float(score) / 2, float(score)] for name, score in zip(LANGUAGES, scores, strict=True)}
+        rows = {"copied": 30, "predicted": 60, "subtokens": 10, "mean": 0}
+        result = {
+            "accuracy": {"SR-B": {"eng": [90.0, 95.0], **by_language}, "SR-T": {"deu": by_language["deu"]}},
+            "rows": rows, "coordinate_dim": cell.width or 768, "explained": 0.5, "bundle": {"words": 10},
+            "parameters": 1000 if cell.run else None, "seconds": {"fit": 100.0, "export": 2.0},
+            "versions": {"torch": "2"},
+        }  # fmt: skip
+        found.append(Outcome(cell, "finished", result))
+    found[3] = Outcome(found[3].cell, "failed", None, "line one\nCUDA out of <memory>")
+    return found
+
+
+def test_labels_name_what_differs(outcomes):
+    assert set(labels(outcomes).values()) == {
+        "Random", "OFA", "HYPER<OFA> & Co, distance l1", "HYPER<OFA> & Co, distance mse",
+    }  # fmt: skip
+
+
+def test_entries_are_means_over_seeds_and_languages(outcomes):
+    table = tabulate(outcomes, "OFA", "top10")
+    entry = table.entries["Random", "100", "SR-B"]
+    runs = [o.scores("SR-B", "top10") for o in outcomes if o.cell.method == "Random" and o.cell.width == 100]
+    assert (entry.seeds, len(runs)) == (2, 2)
+    means = [np.mean([run[language] for run in runs]) for language in LANGUAGES]
+    assert list(entry.by_language.values()) == pytest.approx(means)
+    assert entry.score == mean_interval(means, np.random.default_rng(0))
+    assert entry.spread == pytest.approx(np.std([np.mean(list(run.values())) for run in runs], ddof=1))
+    ofa = table.entries["OFA", "100", "SR-B"]
+    assert entry.difference.mean == pytest.approx(entry.score.mean - ofa.score.mean)
+    assert entry.difference.high < 0
+    assert ofa.difference is None
+    # English is what the others are compared with, no language to score.
+    assert "eng" not in entry.by_language
+    assert tabulate(outcomes, "OFA", "top1").entries["OFA", "100", "SR-B"].score.mean == pytest.approx(
+        ofa.score.mean / 2
+    )
+
+
+def test_an_interval_does_not_depend_on_the_other_methods(outcomes):
+    alone = [outcome for outcome in outcomes if outcome.cell.method in ("Random", "OFA")]
+    key = "Random", "100", "SR-B"
+    assert tabulate(alone, "OFA", "top10").entries[key] == tabulate(outcomes, "OFA", "top10").entries[key]
+
+
+def test_csv_has_a_row_a_cell(outcomes, tmp_path):
+    write_csv(tmp_path / "results.csv", outcomes)
+    with (tmp_path / "results.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["cell"] for row in rows] == [outcome.cell.id for outcome in outcomes]
+    assert len(set(rows[0])) == len(rows[0])
+    row, outcome = rows[0], outcomes[0]
+    assert (row["method"], row["prepare.coordinate_dim"], row["seed"], row["status"]) == (
+        "Random",
+        "100",
+        "0",
+        "finished",
+    )
+    assert float(row["SR-B top10 deu"]) == pytest.approx(outcome.scores("SR-B", "top10")["deu"], abs=1e-4)
+    assert float(row["SR-B top10"]) == pytest.approx(np.mean(list(outcome.scores("SR-B", "top10").values())), abs=1e-4)
+    assert rows[3]["status"] == "failed"
+    assert rows[3]["error"] == "line one CUDA out of <memory>"
+    assert rows[3]["SR-B top10"] == ""
+
+
+def test_markdown(outcomes):
+    text = to_markdown(tabulate(outcomes, "OFA", "top10"))
+    lines = text.splitlines()
+    assert lines[2] == "| | K = 100 SR-B | K = 100 SR-T | full width SR-B | full width SR-T |"
+    assert all(line.count("|") == 6 for line in lines if line.startswith("|"))
+    best = next(line for line in lines if "distance l1" in line)
+    assert best.count("**") >= 4
+    assert re.search(r"\*\*\d+\.\d\*\* \[\d+\.\d, \d+\.\d\]", best)
+    differences = text.split("Difference to OFA")[1]
+    assert "| OFA |" not in differences
+    assert re.search(r"\| Random \| −\d+\.\d \[−\d+\.\d, −\d+\.\d\]", differences)
+
+
+def test_latex(outcomes):
+    text = to_latex(tabulate(outcomes, "OFA", "top10"))
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
+    assert text.count("{") == text.count("}")
+    assert r"\begin{tabular}{lcccc}" in text
+    assert (
+        r"\multicolumn{2}{c}{K = 100} & \multicolumn{2}{c}{full width} \\ \cmidrule(lr){2-3} \cmidrule(lr){4-5}" in text
+    )
+    assert r"HYPER<OFA> \& Co, distance l1 & \textbf{" in text
+    assert "−" not in text
+    for row in re.findall(r"^(?:Random|OFA|HYPER).*\\\\$", text, re.MULTILINE):
+        assert row.count(" & ") == 4
+
+
+class Checker(HTMLParser):
+    """Whether tags close in order, and what a page loads."""
+
+    VOID = ("meta", "img", "link", "br")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.sources, self.text = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture
+def report(outcomes, tmp_path):
+    trained = next(outcome.cell for outcome in outcomes if outcome.cell.run)
+    (tmp_path / "runs" / trained.run).mkdir(parents=True)
+    metrics = "step,train/token_loss,val/mrr,val/token_loss\n4,1.0,,\n4,,0.1,0.9\n9,,0.2,0.8\n"
+    (tmp_path / "runs" / trained.run / "metrics.csv").write_text(metrics)
+    provenance = Provenance("Tests & <tags>", "abc", {"prepare.source_model": "m"}, {"seed": [0, 1]}, METHODS, 61.0)
+    write_report(tmp_path, outcomes, "OFA", "top10", provenance)
+    return tmp_path
+
+
+def test_the_report_is_one_well_formed_file(report):
+    page = (report / "report.html").read_text(encoding="utf-8")
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    assert checker.open == []
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in checker.sources)
+    assert len(checker.sources) == 5  # by width, two tasks by language, training, rows
+    assert "url(" not in page
+    text = " ".join(checker.text)
+    assert "Tests & <tags>" in text
+    assert "CUDA out of <memory>" in text
+    assert "13 of 14" in text
+    assert "HYPER<OFA> & Co, distance l1 is best at SR-B" in " ".join(text.split())
+    assert "1 min 1 s" in text
+
+
+def test_the_report_repeats_byte_for_byte(report, outcomes):
+    before = {path.name: path.read_bytes() for path in report.rglob("*") if path.is_file()}
+    provenance = Provenance("Tests & <tags>", "abc", {"prepare.source_model": "m"}, {"seed": [0, 1]}, METHODS, 61.0)
+    write_report(report, outcomes, "OFA", "top10", provenance)
+    after = {path.name: path.read_bytes() for path in report.rglob("*") if path.is_file()}
+    assert before == after
+
+
+def test_plots_are_vector_graphics_for_papers(report):
+    names = {path.name for path in (report / "plots").iterdir()}
+    for name in ("width", "languages-SR-B", "languages-SR-T", "training", "rows"):
+        assert {f"{name}.svg", f"{name}.pdf"} <= names
+        ElementTree.parse(report / "plots" / f"{name}.svg")
+    text = (report / "plots" / "languages-SR-B.svg").read_text(encoding="utf-8")
+    assert ">yor<" in text
+
+
+def test_a_report_of_nothing(outcomes, tmp_path):
+    nothing = [Outcome(outcome.cell, "open") for outcome in outcomes]
+    write_report(tmp_path, nothing, "OFA", "top10", Provenance("t", "c", {}, {}, {}))
+    assert "No cell has finished" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert to_markdown(tabulate(nothing, "OFA", "top10")) == "No cell has finished.\n"
+    assert to_latex(tabulate(nothing, "OFA", "top10")) == "% no cell has finished\n"
+
+
+def test_without_a_baseline_there_are_no_differences(outcomes):
+    table = tabulate(outcomes, "none of them", "top10")
+    assert table.baseline == ""
+    assert all(entry.difference is None for entry in table.entries.values())
+    assert "Difference" not in to_markdown(table)
