@@ -1,27 +1,65 @@
 """The command line: own commands are typed functions, training commands are Lightning's."""
 
 import inspect
+import json
+import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, get_origin
+from typing import Any
 
 from jsonargparse import auto_cli
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from hyperofa.ablation import ablate
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.demo import demo
 from hyperofa.errors import InputError
 from hyperofa.evaluation import evaluate
+from hyperofa.expansion import expand
 from hyperofa.export import export
+from hyperofa.hewitt import hewitt
 from hyperofa.module import HyperModule
+from hyperofa.prediction import CoordinateFile, read_checkpoint
 from hyperofa.prepare import prepare
+from hyperofa.pretraining import pretrain
+from hyperofa.trimming import trim
+from hyperofa.verification import verify
 
-COMMANDS: dict[str, Any] = {"demo": demo, "prepare": prepare, "export": export, "evaluate": evaluate}
-LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
+COMMANDS: dict[str, Any] = {
+    "demo": demo,
+    "prepare": prepare,
+    "export": export,
+    "expand": expand,
+    "trim": trim,
+    "verify": verify,
+    "evaluate": evaluate,
+    "pretrain": pretrain,
+    "hewitt": hewitt,
+    "ablate": ablate,
+}
+LIGHTNING_COMMANDS = {
+    "fit": "Train a hypernetwork on a bundle; takes all that Lightning's Trainer takes.",
+    "validate": "Measure a checkpoint on the held-out tokens and sentences.",
+    "test": "Measure a checkpoint on the test tokens.",
+    "predict": "Write the coordinates that a checkpoint predicts for the target tokens.",
+}
+_FIRST_FLAGS = {"verify": "--model"}  # of commands that take a word without one
+_CHECKPOINT_NAMES = ("best", "last", "hpc")  # that the Trainer looks up itself
 
 
 class HyperCLI(LightningCLI):
     """LightningCLI whose module takes its widths from the bundle."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse `args` without Lightning's warning that there is a command line too; check a checkpoint to load.
+
+        Lightning opens the checkpoint next, and has no words for a user whose file is none.
+        """
+        self.config = parser.parse_args(args)
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path not in (None, *_CHECKPOINT_NAMES):
+            read_checkpoint(path, "--ckpt_path")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link the widths."""
@@ -38,44 +76,88 @@ def main(args: Sequence[str] | None = None) -> None:
     A mistake of the user ends with its message on standard error and exit code 2.
     """
     words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help"):
+        (sys.stdout if words else sys.stderr).write(_overview())
+        sys.exit(0 if words else 2)
     try:
-        if words and words[0] in LIGHTNING_COMMANDS:
+        if words[0] in LIGHTNING_COMMANDS:
             _run_lightning(words)
         else:
             result = _run_own(words)
             if result is not None:
                 sys.stdout.write(f"{result.summary() if hasattr(result, 'summary') else result}\n")
-    except InputError as error:
-        sys.stderr.write(f"hyperofa: {error}\n")
+                if getattr(result, "intact", True) is False:
+                    sys.exit(1)
+    except (InputError, MisconfigurationException) as error:
+        sys.stderr.write(f"hyperofa: {' '.join(str(error).split())}\n")
         sys.exit(2)
 
 
+def _overview() -> str:
+    """What `hyperofa --help` says."""
+    own = {name: (inspect.getdoc(command) or "").partition("\n")[0] for name, command in COMMANDS.items()}
+    commands = {**own, **LIGHTNING_COMMANDS}
+    width = max(map(len, commands))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in commands.items()]
+    return "\n".join(["usage: hyperofa COMMAND [--config FILE] [FLAGS]; hyperofa COMMAND --help", "", *lines, ""])
+
+
 def _run_own(words: list[str]) -> Any:
-    command = COMMANDS.get(words[0]) if words else None
-    if command is not None:
-        words = _appending(command, words)
-    return auto_cli(dict(COMMANDS), args=words, prog="hyperofa", as_positional=False)
+    if words[0] not in COMMANDS:
+        raise InputError(
+            f"expected one of the commands {', '.join([*COMMANDS, *LIGHTNING_COMMANDS])}, found {words[0]!r}"
+        )
+    if words[0] in _FIRST_FLAGS and len(words) > 1 and not words[1].startswith("-"):
+        words = [words[0], _FIRST_FLAGS[words[0]], *words[1:]]
+    words = _gather_lists(words, {"": COMMANDS[words[0]]})
+    return auto_cli(dict(COMMANDS), args=words, prog="hyperofa", as_positional=False, allow_abbrev=False)
 
 
 def _run_lightning(words: list[str]) -> None:
     HyperCLI(
         HyperModule,
         HyperDataModule,
-        args=words,
+        args=_gather_lists(words, {"data.": HyperDataModule, "model.": HyperModule}),
         seed_everything_default=0,
         auto_configure_optimizers=False,
         save_config_kwargs={"overwrite": True},
         # Lightning's own sampler would undo the grouping of batches by size; ours shares them out among processes.
-        trainer_defaults={"use_distributed_sampler": False},
-        parser_kwargs={"prog": "hyperofa"},
+        trainer_defaults={"use_distributed_sampler": False, "callbacks": [CoordinateFile()]},
+        parser_kwargs={"prog": "hyperofa", "allow_abbrev": False},
     )
 
 
-def _appending(command: Callable[..., Any], words: list[str]) -> list[str]:
-    """Let a flag of list type be given once for each item: `--vectors A --vectors B`."""
+def _gather_lists(words: list[str], functions: dict[str, Callable[..., Any]]) -> list[str]:
+    """Let a flag of list type be given several values, or several times: `--vectors A B`, `--vectors A --vectors B`.
+
+    Args:
+        words: the command line.
+        functions: whose arguments have flags, by the prefix of these.
+
+    Returns:
+        The command line with one JSON list for each such flag, at its end: flags win over `--config` as elsewhere.
+    """
     lists = {
-        f"--{name}"
-        for name, parameter in inspect.signature(command).parameters.items()
-        if get_origin(parameter.annotation) is list or "list[" in str(parameter.annotation)
+        f"--{prefix}{name}"
+        for prefix, function in functions.items()
+        for name, parameter in inspect.signature(function).parameters.items()
+        if re.search(r"(list|Sequence)\[(?!int)", str(parameter.annotation))
     }
-    return [f"{word}+" if word in lists else word for word in words]
+    others: list[str] = []
+    values: dict[str, list[str]] = {}
+    flag: str | None = None
+    for word in words:
+        if word.startswith("--"):
+            name, _, value = word.partition("=")
+            flag = name if name in lists else None
+            if flag is not None:
+                values.setdefault(flag, []).extend([value] if value else [])
+                continue
+        if flag is None:
+            others.append(word)
+        else:
+            values[flag].append(word)
+    for flag, given in values.items():
+        as_is = len(given) == 1 and (given[0].startswith("[") or given[0] == "null")
+        others += [flag, given[0] if as_is else json.dumps(given, ensure_ascii=False)]
+    return others

@@ -21,29 +21,32 @@ from hyperofa.bundle import Bundle, Side, SplitName
 from hyperofa.errors import InputError
 from hyperofa.initialisation import ORIGINS, initialise, target_task
 from hyperofa.nets import WordSets
+from hyperofa.reference import GROUP
 from hyperofa.samplers import Draw, GroupedBatches, RandomBatches
-from hyperofa.texts import MAX_TOKENS, TextViews, ViewSide, read_lines
+from hyperofa.texts import MAX_TOKENS, TextViews, Views, ViewSide, read_lines, read_pairs
 from hyperofa.tokens import OverlapKind, bare_backend
 from hyperofa.translation import Translator
-from hyperofa.wordsets import WordSetTable, make_memory
+from hyperofa.wordsets import Augmentation, WordOrder, WordSetTable, make_memory
 
 
 class TokenBatch(NamedTuple):
-    """Source tokens with their word sets and coordinates.
+    """Tokens with their word sets and coordinates.
 
     Attributes:
+        ids: `(B,)` int64 token ids.
         sets: B word sets.
         own: `(B,)` int64, each token's own place in the memory, the memory's length where it has none.
-        expected: `(B, K)` float32 coordinates.
+        expected: `(B, K)` float32 coordinates; zero where they are what is wanted.
     """
 
+    ids: Tensor
     sets: WordSets
     own: Tensor
     expected: Tensor
 
 
 class _Tokens(Dataset[TokenBatch]):
-    """Source tokens as a dataset whose items are whole batches."""
+    """Tokens of one side as a dataset whose items are whole batches."""
 
     def __init__(
         self, ids: np.ndarray, table: WordSetTable, own: np.ndarray, coordinates: np.ndarray, word_dropout: float | None
@@ -59,7 +62,7 @@ class _Tokens(Dataset[TokenBatch]):
         augment = self._word_dropout is not None
         sets = self._table.sets(ids, np.random.default_rng(draw.seed) if augment else None, self._word_dropout or 0.0)
         expected = torch.from_numpy(np.array(self._coordinates[ids], np.float32))
-        return TokenBatch(sets, torch.from_numpy(self._own[ids]), expected)
+        return TokenBatch(torch.from_numpy(ids), sets, torch.from_numpy(self._own[ids]), expected)
 
 
 class HyperDataModule(lightning.LightningDataModule):
@@ -68,13 +71,19 @@ class HyperDataModule(lightning.LightningDataModule):
     Args:
         bundle: folder written by `hyperofa prepare`.
         text: files of source-language sentences, one a line (.txt, .gz, .tsv: last column).
-        streams: what is trained on: `text`, source `tokens`, or `both`; without text, `tokens` is all there is.
+        streams: what is trained on: `text`, source `tokens`, or `both`; without text, `tokens` is all there is. For a
+            model whose output embeddings are untied, `text` is `both`: text alone does not reach those rows.
         batch_size: tokens a batch.
-        max_words: words a token is described by, at most; the heaviest are taken.
-        word_dropout: chance of leaving out a word of a training token's set.
+        max_words: words a token is described by, at most.
+        words: which they are: the `heaviest`, or the first of a `set`, raw, as published.
+        augmentation: of the words of a training token: `dropout`, or `sample` as published.
+        word_dropout: chance of leaving out a word.
+        batches: of source tokens: of similar size in `random` order, or `ascending` as published.
         sentences: source sentences a text batch.
-        views: how many of them are seen translated, under the target tokenizer, and under the source tokenizer.
-        crop: fewest and most words of a training sentence.
+        views: how these sentences are seen.
+        parallel: files of source sentences and their translations, apart by a tab, for `views.parallel`.
+        text_languages: languages of the text; the bundle's source languages if not given.
+        crop: fewest and most words of the sentences of a training batch.
         steps: text batches an epoch.
         validation_sentences: sentences held out to choose the checkpoint.
         copied: kinds of overlap whose target rows are copied, not predicted.
@@ -89,10 +98,15 @@ class HyperDataModule(lightning.LightningDataModule):
         streams: Literal["text", "tokens", "both"] = "text",
         batch_size: int = 256,
         max_words: int = 32,
+        words: WordOrder = "heaviest",
+        augmentation: Augmentation = "dropout",
         word_dropout: float = 0.1,
+        batches: Literal["random", "ascending"] = "random",
         sentences: int = 96,
-        views: tuple[int, int, int] = (96, 0, 0),
-        crop: tuple[int, int] = (4, 24),
+        views: Views = Views(),  # noqa: B008  frozen
+        parallel: list[str] | None = None,
+        text_languages: list[str] | None = None,
+        crop: tuple[int, int] = (4, 20),
         steps: int = 50,
         validation_sentences: int = 400,
         copied: Sequence[OverlapKind] = ("role", "symbol"),
@@ -101,13 +115,19 @@ class HyperDataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         self.bundle = Bundle.load(bundle)
-        self._text_files, self._streams = list(text or []), streams
+        self._text_files, self._parallel_files, self._streams = list(text or []), list(parallel or []), streams
+        self._text_languages = text_languages
+        if views.parallel and not parallel:
+            raise InputError("--data.parallel: expected a file of parallel text for --data.views.parallel, found none")
         if streams != "tokens" and not text:
             raise InputError(
                 "--data.text: expected a file of source-language sentences, one a line, found none; give one, or train "
                 "on the source tokens alone with --config configs/tokens.yaml"
             )
+        if streams == "text" and self.bundle.meta.output_dim:
+            self._streams = "both"
         self._batch_size, self.max_words, self._word_dropout = batch_size, max_words, word_dropout
+        self.words, self._augmentation, self._batches = words, augmentation, batches
         self._sentences, self._views, self._crop, self._steps = sentences, views, crop, steps
         self._validation_sentences, self.copied = validation_sentences, tuple(copied)
         self._seed, self._num_workers = seed, num_workers
@@ -121,8 +141,13 @@ class HyperDataModule(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Build what the streams of this stage read; called by Lightning on every process."""
         bundle = self.bundle
-        self._tables = {side: WordSetTable(bundle, side, self.max_words) for side in ("source", "target")}
-        remembered = bundle.split["train"] if stage != "predict" else np.flatnonzero(bundle.source.covered)
+        self._tables = {
+            side: WordSetTable(bundle, side, self.max_words, self.words, self._augmentation)
+            for side in ("source", "target")
+        }
+        # On text nothing is held out of the source tokens, since each is hidden from itself.
+        whole = stage == "predict" or (self._streams == "text" and stage != "test")
+        remembered = np.flatnonzero(bundle.source.covered) if whole else bundle.split["train"]
         self.memory = make_memory(bundle, remembered)
         self._own = np.full(bundle.meta.source_tokens, len(remembered))
         self._own[remembered] = np.arange(len(remembered))
@@ -131,19 +156,20 @@ class HyperDataModule(lightning.LightningDataModule):
 
     def _set_up_text(self) -> None:
         bundle = self.bundle
-        if bundle.meta.source_languages is None:
+        languages = self._text_languages or bundle.meta.source_languages
+        if languages is None:
             raise InputError(
-                f"{bundle.path}: expected a bundle that names the languages of the source model, to translate "
-                "--data.text from; run `hyperofa prepare` with --source_languages"
+                f"{bundle.path}: the languages of --data.text are not known, so it cannot be translated; give "
+                "--data.text_languages, or run `hyperofa prepare` with --source_languages"
             )
-        lines = read_lines(self._text_files)
+        lines, pairs = read_lines(self._text_files), read_pairs(self._parallel_files)
         held_out = min(self._validation_sentences, len(lines) // 10)
         if held_out < 2:
             raise InputError(
                 f"--data.text: expected 20 sentences at least, to train and validate on, found {len(lines)}"
             )
         order = np.random.default_rng(self._seed).permutation(len(lines))
-        translator = Translator(bundle.words, bundle.meta.source_languages, lines)
+        translator = Translator(bundle.words, languages, lines)
         target_rows, predictable = fixed_rows(bundle, self.copied)
         outside = len(self.memory.keys)
         sides = {
@@ -164,7 +190,8 @@ class HyperDataModule(lightning.LightningDataModule):
                 **sides,
                 translator=translator,
                 sentences=self._sentences,
-                views=self._views if part == "train" else (1, 1, 0),
+                views=self._views if part == "train" else Views(translated=1, target=1),
+                parallel=pairs if part == "train" else (),
                 crop=self._crop,
                 augment=part == "train",
                 word_dropout=self._word_dropout,
@@ -183,9 +210,12 @@ class HyperDataModule(lightning.LightningDataModule):
         table = self._tables["source"]
         dropout = self._word_dropout if train else None
         dataset = _Tokens(ids, table, self._own, self.bundle.coordinates, dropout)
-        return self._loader(
-            dataset, GroupedBatches(table.counts[ids], self._batch_size, train, self._seed, *self._place())
-        )
+        sampler = GroupedBatches(table.counts[ids], self._batch_size, train, self._seed, *self._place())
+        if train and self._batches == "ascending":
+            sampler = GroupedBatches(
+                table.counts[ids], self._batch_size, True, self._seed, *self._place(), group=GROUP, ascending=True
+            )
+        return self._loader(dataset, sampler)
 
     def _place(self) -> tuple[int, int]:
         """This process's rank and the number of processes."""
@@ -220,6 +250,15 @@ class HyperDataModule(lightning.LightningDataModule):
     def test_dataloader(self) -> DataLoader[TokenBatch]:
         """The test tokens: the same for every method on the bundle."""
         return self._tokens("test")
+
+    def predict_dataloader(self) -> DataLoader[TokenBatch]:
+        """The target tokens that have words."""
+        meta, table = self.bundle.meta, self._tables["target"]
+        ids = np.flatnonzero(self.bundle.target.covered)
+        wanted = np.broadcast_to(np.float32(0), (meta.target_tokens, meta.coordinate_dim))
+        dataset = _Tokens(ids, table, np.full(meta.target_tokens, len(self.memory.keys)), wanted, None)
+        sampler = GroupedBatches(table.counts[ids], self._batch_size, False, self._seed, *self._place())
+        return self._loader(dataset, sampler)
 
 
 def fixed_rows(bundle: Bundle, copied: Sequence[OverlapKind]) -> tuple[np.ndarray, np.ndarray]:

@@ -80,10 +80,7 @@ class Matches:
         return Matches(kept, self.words[chosen], self.share[chosen], self.position[chosen], self.variants[chosen])
 
     def weights(self, ranks: np.ndarray) -> np.ndarray:
-        """Pooling weight of each match: share² · (1 + rank)^-½.
-
-        A word says more about a token that is most of it, and frequent words say it more reliably. Measured on 16
-        languages: this lifts OFA's retrieval from 31 to 46 % against equal weights.
+        """Pooling weight of each match, see `pooling_weights`.
 
         Args:
             ranks: `(V,)` frequency rank of each word within its language, 0 the most frequent.
@@ -91,7 +88,7 @@ class Matches:
         Returns:
             `(matches,)` float32, > 0.
         """
-        return (self.share**2 / np.sqrt(1.0 + ranks[self.words])).astype(np.float32)
+        return pooling_weights(self.share, ranks[self.words])
 
     def matrix(self, weights: np.ndarray, num_words: int) -> sp.csr_matrix:
         """`(tokens, num_words)` sparse matrix of `weights` `(matches,)`."""
@@ -117,6 +114,19 @@ class Matches:
             except (OSError, ValueError) as error:
                 raise InputError(f"{folder / name}.npy: expected an array of word matches; {error}") from None
         return cls(**fields)
+
+
+def pooling_weights(share: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """What a match counts in a token's mean: share² · (1 + rank)^-½, float32.
+
+    A word says more about a token that is most of it, and frequent words say it more reliably. Measured on 16
+    languages: this lifts OFA's retrieval from 31 to 46 % against equal weights.
+
+    Args:
+        share: `(n,)` part of the word that the token is.
+        ranks: `(n,)` frequency rank of the word within its language, 0 the most frequent.
+    """
+    return (share**2 / np.sqrt(1.0 + ranks)).astype(np.float32)
 
 
 def match_words(

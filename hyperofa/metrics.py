@@ -35,7 +35,8 @@ class TokenMetrics(Metric):
         predicted, expected = predicted.float(), expected.float()
         unit = normalize(predicted, dim=1)
         cosine = (unit * normalize(expected, dim=1)).sum(1)
-        better = unit @ normalize(others.float(), dim=1).T > cosine.unsqueeze(1)
+        # The right answer may be among the others, where its cosine is rounded in another way.
+        better = unit @ normalize(others.float(), dim=1).T > cosine.unsqueeze(1) + 1e-6
         rank = 1 + better.sum(1)
         ratio = predicted.norm(dim=1) / expected.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
         columns = torch.stack([cosine, ratio, 1 / rank, (rank <= 10).float()], 1)

@@ -1,5 +1,6 @@
 """The LightningModule that trains a hypernetwork on source tokens, through the frozen PLM on source text, or both."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
 from hyperofa.datamodule import HyperDataModule, TokenBatch
 from hyperofa.errors import InputError
-from hyperofa.functional import FrozenPLM, Precision, sentence_loss
+from hyperofa.functional import FrozenPLM, Precision, Sentences, sentence_loss
 from hyperofa.losses import Distance, token_loss
 from hyperofa.metrics import SentenceRetrieval, TokenMetrics
 from hyperofa.nets import Memory, Net, SourceAttention, WordSets
@@ -34,8 +35,11 @@ class HyperModule(lightning.LightningModule):
         text_weight: weight of the loss through the PLM, where that stream is on.
         sentence_temperature: of the contrastive loss between sentences.
         cosine_weight: weight of 1 - cosine between a sentence and its view.
+        hidden_weight: weight of the token-wise distance of hidden states, on views under the source tokenizer.
+        kl_weight: weight of KL(source model ‖ predicted rows) over next-token distributions, on the same views.
         layers: hidden states that sentences are compared in, -1 the last.
         precision: of the PLM: float32, bfloat16, or auto for bfloat16 where the hardware is fast at it.
+        gradient_checkpointing: trade time for memory in the PLM.
         optimizer: adamw or adam.
         learning_rate: its highest value.
         weight_decay: on weight matrices, with adamw.
@@ -61,10 +65,13 @@ class HyperModule(lightning.LightningModule):
         text_weight: float = 1.0,
         sentence_temperature: float = 0.05,
         cosine_weight: float = 1.0,
+        hidden_weight: float = 0.0,
+        kl_weight: float = 0.0,
         layers: list[int] | None = None,
         precision: Precision = "auto",
+        gradient_checkpointing: bool = False,
         optimizer: Literal["adamw", "adam"] = "adamw",
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-3,
         weight_decay: float = 0.01,
         schedule: Literal["one_cycle", "step", "constant"] = "one_cycle",
         step_epochs: int = 10,
@@ -79,11 +86,17 @@ class HyperModule(lightning.LightningModule):
             token_loss, contrastive_weight=contrastive_weight, temperature=temperature, distance=distance
         )
         self._sentence_loss = partial(sentence_loss, temperature=sentence_temperature, cosine_weight=cosine_weight)
-        self._layers, self._precision = layers or [-1], precision
+        self._token_wise_weights = hidden_weight, kl_weight
+        self._plm_options: dict[str, Any] = {
+            "layers": layers or [-1],
+            "precision": precision,
+            "gradient_checkpointing": gradient_checkpointing,
+        }
         self._optimizer, self._learning_rate, self._weight_decay = optimizer, learning_rate, weight_decay
         self._schedule, self._decay = schedule, (step_epochs, step_factor)
         self._plm: list[FrozenPLM] = []  # in a list, lest it becomes a submodule
         self._token_metrics = TokenMetrics()
+        self._side_metrics = torch.nn.ModuleDict({side: TokenMetrics() for side in ("input", "output")})
         self._retrieval = {view: SentenceRetrieval() for view in VIEWS[:2]}
         self._metrics = torch.nn.ModuleList(self._retrieval.values())  # so that Lightning moves them
 
@@ -98,7 +111,7 @@ class HyperModule(lightning.LightningModule):
         self.register_buffer("_values", data.memory.values, persistent=False)
         self.register_buffer("_primitives", torch.from_numpy(data.bundle.input_primitives.copy()), persistent=False)
         if data.reads_text and stage in ("fit", "validate") and not self._plm:
-            self._plm.append(FrozenPLM(load_model(data.bundle.meta.source_model), self._layers, self._precision))
+            self._plm.append(FrozenPLM(load_model(data.bundle.meta.source_model), **self._plm_options))
 
     def on_fit_start(self) -> None:
         """Move the PLM beside the net."""
@@ -124,9 +137,9 @@ class HyperModule(lightning.LightningModule):
         """Held-out source tokens."""
         self._step(batch, "test")
 
-    def predict_step(self, batch: TokenBatch, batch_number: int) -> Tensor:
-        """Coordinates `(B, K)` of target tokens."""
-        return self(batch.sets, batch.own)
+    def predict_step(self, batch: TokenBatch, batch_number: int) -> tuple[Tensor, Tensor]:
+        """Target token ids `(B,)` and their coordinates `(B, K)`."""
+        return batch.ids, self(batch.sets, batch.own)
 
     def _step(self, batch: TokenBatch | TextBatch, stage: str) -> Tensor:
         if isinstance(batch, TokenBatch):
@@ -140,6 +153,11 @@ class HyperModule(lightning.LightningModule):
             self._log(stage, {"token_loss": loss.total}, len(batch.own))
         else:
             self._token_metrics.update(predicted, batch.expected, self._values)
+            split = len(self._primitives)
+            if split < predicted.shape[1]:  # the head is untied
+                for side, columns in (("input", slice(split)), ("output", slice(split, None))):
+                    parts = (rows[:, columns] for rows in (predicted, batch.expected, self._values))
+                    self._side_metrics[side].update(*parts)  # type: ignore[operator]
             self._log(stage, {"token_loss": loss.total, "contrastive": loss.contrastive}, len(batch.own))
         return loss.total
 
@@ -149,7 +167,8 @@ class HyperModule(lightning.LightningModule):
         split = len(self._primitives)
         predicted = self(batch.sets, batch.own)
         coordinates = batch.coordinates.to(predicted.dtype).index_put((batch.predicted,), predicted)
-        encoded = plm.encode(coordinates[:, :split] @ self._primitives, batch.views)
+        rows = coordinates[:, :split] @ self._primitives
+        encoded = plm.encode(rows, batch.views)
         losses = {}
         for kind in batch.kinds.unique().tolist():
             mine = batch.kinds == kind
@@ -158,6 +177,12 @@ class HyperModule(lightning.LightningModule):
             if stage == "val":
                 self._retrieval[VIEWS[kind]].update(encoded[mine].flatten(1), expected[batch.owners[mine]].flatten(1))
         total = torch.stack([loss * count for loss, count in losses.values()]).sum() / len(batch.kinds)
+        own = batch.kinds == VIEWS.index("source")
+        if any(self._token_wise_weights) and own.any():
+            length = int(batch.views.mask[own].sum(1).max())
+            views = Sentences(batch.views.slots[own, :length], batch.views.mask[own, :length])
+            distances = plm.token_losses(rows, views, batch.source_ids[batch.owners[own], :length])
+            total = total + sum(w * x for w, x in zip(self._token_wise_weights, distances, strict=True))
         by_view = {f"{view}_loss": loss for view, (loss, _) in losses.items()}
         self._log(stage, {"text_loss": total, **by_view}, len(batch.kinds))
         return total
@@ -172,8 +197,12 @@ class HyperModule(lightning.LightningModule):
 
     def _log_metrics(self, stage: str) -> None:
         values = {f"{stage}/{name}": value for name, value in self._token_metrics.compute().items()}
-        self.log_dict(values)
         self._token_metrics.reset()
+        for side, metric in self._side_metrics.items():
+            if metric.update_called:
+                values |= {f"{stage}/{side}_{name}": value for name, value in metric.compute().items()}  # type: ignore[operator]
+                metric.reset()  # type: ignore[operator]
+        self.log_dict(values)
         for view, metric in self._retrieval.items():
             if metric.update_called:
                 self.log(f"{stage}/{view}_mrr", metric.compute(), prog_bar=True)
@@ -199,8 +228,14 @@ class HyperModule(lightning.LightningModule):
         if self._schedule == "step":
             epochs, factor = self._decay
             return [optimizer], [StepLR(optimizer, epochs, factor)]
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = OneCycleLR(optimizer, self._learning_rate, total_steps=steps, pct_start=0.1)
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise InputError(
+                "--model.schedule one_cycle: expected an end of training to plan for, found none; give "
+                "--trainer.max_epochs or --trainer.max_steps, or --model.schedule constant"
+            )
+        warm_up = 0.1 if steps != 10 else 0.2  # torch would divide by the length of a warm-up from step 0 to step 0
+        schedule = OneCycleLR(optimizer, self._learning_rate, total_steps=int(steps), pct_start=warm_up)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -211,16 +246,23 @@ class HyperModule(lightning.LightningModule):
             "space": data.bundle.meta.space,
             "copied": list(data.copied),
             "max_words": data.max_words,
+            "words": data.words,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another net before its tensors fail to fit.
 
         Raises:
-            InputError: the checkpoint's net is not this one.
+            InputError: the checkpoint's net is not this one, or was trained in another space.
         """
-        found = checkpoint.get("hyperofa", {}).get("net")
-        if found != self.net.spec():
+        found = checkpoint.get("hyperofa", {})
+        if found.get("net") != self.net.spec():
             raise InputError(
-                f"--ckpt_path: expected a checkpoint of {self.net.spec()}, found {found}; use its config.yaml"
+                f"--ckpt_path: expected a checkpoint of {self.net.spec()}, found one of {found.get('net')}; use its "
+                "config.yaml"
+            )
+        if found["space"] != self._data.bundle.meta.space:
+            raise InputError(
+                "--ckpt_path: expected a net for the vectors, source model and source languages of --data.bundle "
+                f"{self._data.bundle.path}, found one trained on others"
             )

@@ -8,15 +8,16 @@ import transformers
 from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from hyperofa import modeling_factorised
 from hyperofa.errors import InputError
 
 
 def load_model(path: str | Path, flag: str = "--source_model") -> PreTrainedModel:
     """Load a PLM with the head it was saved with, in evaluation mode and its own precision.
 
-    No code from the folder is run.
+    No code from the folder is run; of a factorised model, this package's own.
 
     Args:
         path: Hugging Face folder or hub id.
@@ -26,10 +27,14 @@ def load_model(path: str | Path, flag: str = "--source_model") -> PreTrainedMode
         InputError: no model there.
     """
     try:
-        config = AutoConfig.from_pretrained(str(path))
-        names = config.architectures or []
-        architecture = next((getattr(transformers, name) for name in names if hasattr(transformers, name)), AutoModel)
-        model = architecture.from_pretrained(str(path), config=config)
+        names = PreTrainedConfig.get_config_dict(str(path))[0].get("architectures") or []
+        homes = [(home, name) for name in names for home in (transformers, modeling_factorised) if hasattr(home, name)]
+        if homes and homes[0][0] is modeling_factorised:
+            model = getattr(*homes[0]).from_pretrained(str(path))
+        else:
+            config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
+            architecture = getattr(*homes[0]) if homes else AutoModel
+            model = architecture.from_pretrained(str(path), config=config)
     except Exception as error:  # transformers raises a dozen kinds here, and each means "no model"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{flag} {path}: expected a folder or hub id with a Hugging Face model; {reason}") from None
@@ -51,8 +56,8 @@ def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
     Returns:
         `(B, E)` float32, length 1.
     """
-    mask = mask.unsqueeze(-1).to(hidden.dtype)
-    return normalize(((hidden * mask).sum(1) / mask.sum(1)).float(), dim=-1)
+    hidden, mask = hidden.float(), mask.unsqueeze(-1).float()
+    return normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 
 
 @torch.inference_mode()
@@ -81,7 +86,8 @@ def encode(
     body = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
     order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
     vectors = torch.empty(len(sentences), 0)
-    for start in tqdm(range(0, len(order), batch_size), desc=progress, unit=" batches", disable=progress is None):
+    starts = range(0, len(order), batch_size)
+    for start in tqdm(starts, desc=progress, unit=" batches", leave=False, disable=progress is None):
         chosen = order[start : start + batch_size]
         texts = [sentences[i] for i in chosen]
         batch = tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt").to(model.device)

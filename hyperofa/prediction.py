@@ -1,11 +1,12 @@
 """From a checkpoint to coordinates: load a trained net without its training code, and predict target tokens."""
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from hyperofa.baselines import Rows
@@ -14,7 +15,7 @@ from hyperofa.errors import InputError
 from hyperofa.nets import Memory, Net, build
 from hyperofa.plm import best_device
 from hyperofa.tokens import OverlapKind
-from hyperofa.wordsets import WordSetTable, make_memory
+from hyperofa.wordsets import WordOrder, WordSetTable, make_memory
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class Trained:
         net: in evaluation mode.
         copied: kinds of overlap it was not trained to predict.
         max_words: words a token is described by.
+        words: which they are.
     """
 
     net: Net
     copied: tuple[OverlapKind, ...]
     max_words: int
+    words: WordOrder = "heaviest"
 
 
 def load_trained(path: str | Path, bundle: Bundle) -> Trained:
@@ -43,17 +46,12 @@ def load_trained(path: str | Path, bundle: Bundle) -> Trained:
         InputError: no checkpoint of a hypernetwork, or one for another space: other vectors, another source model or
             other widths.
     """
+    checkpoint = read_checkpoint(path)
+    recorded = checkpoint["hyperofa"]
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"--checkpoint {path}: expected a checkpoint of `hyperofa fit`, found no file") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"--checkpoint {path}: expected a checkpoint of `hyperofa fit`; {reason}") from None
-    recorded = checkpoint.get("hyperofa") if isinstance(checkpoint, dict) else None
-    if recorded is None:
-        raise InputError(f"--checkpoint {path}: expected a checkpoint of `hyperofa fit`, found one of something else")
-    net = build(recorded["net"])
+        net = build(recorded["net"])
+    except InputError as error:
+        raise InputError(f"--checkpoint {path}: {error}") from None
     widths, expected = (net.word_dim, net.coordinate_dim), (bundle.meta.word_dim, bundle.meta.coordinate_dim)
     if widths != expected:
         raise InputError(
@@ -66,8 +64,45 @@ def load_trained(path: str | Path, bundle: Bundle) -> Trained:
             f"{bundle.path}, found one trained on others; train on this bundle"
         )
     weights = {name.removeprefix("net."): value for name, value in checkpoint["state_dict"].items()}
-    net.load_state_dict(weights)
-    return Trained(net.eval(), tuple(recorded["copied"]), recorded["max_words"])
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"--checkpoint {path}: expected the weights of a {type(net).__name__}; {reason}") from None
+    return Trained(net.eval(), tuple(recorded["copied"]), recorded["max_words"], recorded["words"])
+
+
+def read_checkpoint(path: str | Path, flag: str = "--checkpoint") -> dict[str, Any]:
+    """Read a checkpoint's tensors and plain data; no code in it is run.
+
+    Args:
+        path: `.ckpt` file of `hyperofa fit`.
+        flag: command-line flag named in errors.
+
+    Raises:
+        InputError: missing, damaged, or not of `hyperofa fit`.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{flag} {path}: expected a checkpoint of `hyperofa fit`, found no file") from None
+    except Exception as error:  # a file of another kind may raise anything here
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{flag} {path}: expected a checkpoint of `hyperofa fit`; {reason}") from None
+    if not isinstance(checkpoint, dict) or not {"hyperofa", "state_dict"} <= checkpoint.keys():
+        raise InputError(f"{flag} {path}: expected a checkpoint of `hyperofa fit`, found one of something else")
+    return checkpoint
+
+
+class CoordinateFile(Callback):
+    """Keeps what `hyperofa predict` computes: token `ids` and their `coordinates`, a file for each process."""
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write `coordinates-RANK.npz` into the run's folder."""
+        predictions = zip(*trainer.predict_loop.predictions, strict=True)
+        ids, coordinates = (torch.cat(parts).float().cpu().numpy() for parts in predictions)
+        path = Path(trainer.log_dir or trainer.default_root_dir) / f"coordinates-{trainer.global_rank}.npz"
+        np.savez(path, ids=ids.astype(np.int64), coordinates=coordinates)
 
 
 @torch.inference_mode()
@@ -85,7 +120,7 @@ def predict(trained: Trained, bundle: Bundle, batch_size: int = 1024) -> Rows:
     device = best_device()
     net = trained.net.to(device)
     memory = Memory(*(part.to(device) for part in make_memory(bundle, np.flatnonzero(bundle.source.covered))))
-    table = WordSetTable(bundle, "target", trained.max_words)
+    table = WordSetTable(bundle, "target", trained.max_words, trained.words)
     rows = np.zeros((bundle.meta.target_tokens, bundle.meta.coordinate_dim), np.float32)
     ids = np.flatnonzero(bundle.target.covered)
     ids = ids[np.argsort(table.counts[ids], kind="stable")]

@@ -30,7 +30,7 @@ _GENSIM_ENDINGS = (".wv", ".kv")
 _ENDINGS = (*_TEXT_ENDINGS, ".bin", *_GENSIM_ENDINGS)
 _FASTTEXT_MAGIC = 793712314
 
-SpellingChoice = Literal["auto", "marked", "plain"]
+SpellingChoice = Literal["auto", "marked", "plain", "reference"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,9 @@ class Spelling:
 
     @classmethod
     def detect(cls, words: Sequence[str], choice: SpellingChoice = "auto") -> "Spelling":
-        """Decide from a file's first words, or as `choice` says: all spellings ('marked') or none ('plain')."""
+        """Decide from a file's first words, or as `choice` says: all spellings ('marked'), none, or as published."""
+        if choice == "reference":
+            return ReferenceSpelling(True, True)
         if choice != "auto":
             return cls(choice == "marked", choice == "marked")
         prefixed = sum(_PREFIX.match(word) is not None for word in words)
@@ -114,6 +116,16 @@ class Spelling:
         if len(word) > 1 and word[-1] == "$":
             borders, word = borders | WORD_END, word[:-1]
         return word, language, borders
+
+
+class ReferenceSpelling(Spelling):
+    """The published rule: English without a prefix, and border marks stay in the word (`reference.QUIRKS`)."""
+
+    def split(self, word: str, language: str) -> tuple[str, str, int]:
+        """Take a word apart: the word with its marks, its language, and both border bits."""
+        if len(word) > 4 and word[3] == ":":
+            return word[4:], word[:3], WORD_START | WORD_END
+        return word, language or "eng", WORD_START | WORD_END
 
 
 def split_spec(spec: str) -> tuple[str | None, Path]:

@@ -18,8 +18,8 @@ class GroupedBatches(Sampler[Draw]):
     """Batches of items of similar size: less padding, and every item once an epoch.
 
     Items are shuffled, cut into groups of `group` batches, sorted by size within a group and cut into batches, which
-    come in random order. Under DDP each process takes its own batches of the same order; batches are added from the
-    start so that all processes take equally many.
+    come in random order, or in that order. Under DDP each process takes its own batches of the same order; batches are
+    added from the start so that all processes take equally many.
 
     Args:
         sizes: `(N,)` size of each item.
@@ -29,6 +29,8 @@ class GroupedBatches(Sampler[Draw]):
         rank: this process.
         world_size: number of processes.
         group: batches in a group.
+        ascending: leave the batches in the order of their sizes within each group and drop an incomplete last one, as
+            published (`reference.QUIRKS`).
     """
 
     def __init__(
@@ -40,9 +42,11 @@ class GroupedBatches(Sampler[Draw]):
         rank: int = 0,
         world_size: int = 1,
         group: int = 50,
+        ascending: bool = False,
     ) -> None:
         self._sizes, self._batch_size, self._shuffle = sizes, batch_size, shuffle
         self._seed, self._rank, self._world_size, self._group = seed, rank, world_size, group
+        self._ascending = ascending
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -51,13 +55,14 @@ class GroupedBatches(Sampler[Draw]):
 
     def __len__(self) -> int:
         batches = -(-len(self._sizes) // self._batch_size)
+        if self._ascending and batches > 1:
+            batches = len(self._sizes) // self._batch_size
         return -(-batches // self._world_size)
 
     def __iter__(self) -> Iterator[Draw]:
         batches = self._batches()
-        batches += batches[: len(self) * self._world_size - len(batches)]
-        for number in range(self._rank, len(batches), self._world_size):
-            yield Draw(batches[number], (self._seed, self._epoch, number))
+        for number in range(self._rank, len(self) * self._world_size, self._world_size):
+            yield Draw(batches[number % len(batches)], (self._seed, self._epoch if self._shuffle else 0, number))
 
     def _batches(self) -> list[np.ndarray]:
         rng = np.random.default_rng((self._seed, self._epoch))
@@ -68,7 +73,9 @@ class GroupedBatches(Sampler[Draw]):
             group = order[start : start + span]
             group = group[np.argsort(self._sizes[group], kind="stable")]
             batches += [group[at : at + self._batch_size] for at in range(0, len(group), self._batch_size)]
-        return [batches[i] for i in rng.permutation(len(batches))] if self._shuffle else batches
+        if self._ascending and len(batches[-1]) < self._batch_size and len(batches) > 1:
+            return batches[:-1]
+        return [batches[i] for i in rng.permutation(len(batches))] if self._shuffle and not self._ascending else batches
 
 
 class RandomBatches(Sampler[Draw]):

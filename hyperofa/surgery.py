@@ -7,9 +7,8 @@ memory is made to agree. Tying is read from storage, since config flags lie (T5 
 """
 
 import copy
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -20,14 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from hyperofa.config_fields import ID_FIELD, Translate, id_fields, nested_configs, rewrite_ids, size_fields
 from hyperofa.errors import InputError
 
 _ROLES = [f"{role}_token_id" for role in ("mask", "unk", "sep", "cls", "bos", "pad", "eos")]
 _TWINS = {"bos_token_id": "cls_token_id", "eos_token_id": "sep_token_id"}
-_ID_FIELD = re.compile(r"\w*token_(id|ids|index)|(begin_)?suppress_tokens|(bad|force)_words_ids")
 _PADDING_GAP = 10.0  # nats below the smallest bias: a padding row takes under 1/20,000 of what a token would
-
-Translate = Callable[[str, Any], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,14 +116,14 @@ def replace_vocabulary(
     lengths = {table.num_embeddings for table in layout.tables.values()}
 
     def rewrite(config: PretrainedConfig) -> None:
-        for name in _size_fields(config, size):
+        for name in size_fields(config, size):
             setattr(config, name, tokens + extra)
         if (length := getattr(config, "max_position_embeddings", None)) in lengths:
             config.max_position_embeddings = length + shift
-        _rewrite_ids(config, translate)
+        rewrite_ids(config, translate)
 
     config = copy.deepcopy(model.config)
-    for part in _configs(config):
+    for part in nested_configs(config):
         rewrite(part)
     rebuilt = _rebuild(model, config)
     live, after = _tensors(model), _tensors(rebuilt)
@@ -138,10 +135,10 @@ def replace_vocabulary(
         live[name].data = value  # in the Parameter that is there, hence for every module that shares it
         live[name].grad = None
     _copy_attributes(model, layout.rebuilt, rebuilt)
-    parts = {id(part): part for module in model.modules() for part in _configs(getattr(module, "config", None))}
+    parts = {id(part): part for module in model.modules() for part in nested_configs(getattr(module, "config", None))}
     for part in parts.values():
         rewrite(part)
-    _rewrite_ids(getattr(model, "generation_config", None), translate)
+    rewrite_ids(getattr(model, "generation_config", None), translate)
     if lost:
         fields = ", ".join(f"{name} (was {old})" for name, old in sorted(lost.items()))
         warnings.warn(f"unset, as no target token is known: {fields}; give them in special_ids", stacklevel=2)
@@ -167,13 +164,13 @@ def _inspect(model: PreTrainedModel) -> _Layout:
     _refuse_partial(model)
     embedding, head = _embeddings(model)
     size, config = embedding.num_embeddings, copy.deepcopy(model.config)
-    for part in _configs(config):
-        names = _size_fields(part, size)
-        if names and (others := set(_size_fields(part)) - set(names)):
+    for part in nested_configs(config):
+        names = size_fields(part, size)
+        if names and (others := set(size_fields(part)) - set(names)):
             raise _unsupported(model, f"its config has a second vocabulary in {', '.join(sorted(others))}")
         for name in names:
             setattr(part, name, size + 1)
-        _rewrite_ids(part, lambda name, old: old + 1 if name == "pad_token_id" and old is not None else old)
+        rewrite_ids(part, lambda name, old: old + 1 if name == "pad_token_id" and old is not None else old)
     rebuilt, probe = _rebuild(model, model.config), _rebuild(model, config)
     live, before, after = _tensors(model), _tensors(rebuilt), _tensors(probe)
     held = {name: live[name] for name in before if name in live and before[name].shape != after[name].shape}
@@ -275,13 +272,14 @@ def _translation(model: Any, special_ids: Any, moved: Mapping[int, int], tokens:
     ids = dict(special_ids) if isinstance(special_ids, Mapping) else tokenizer_ids(special_ids)
     ids = {name: int(value) if isinstance(value, np.integer) else value for name, value in ids.items()}
     for name, value in ids.items():
-        if not _ID_FIELD.fullmatch(name):
+        if not ID_FIELD.fullmatch(name):
             raise InputError(f"special_ids: expected config fields such as pad_token_id, found {name!r}")
         for one in value if isinstance(value, list) else [value]:
             if one is not None and not (type(one) is int and 0 <= one < tokens):
                 raise InputError(f"special_ids: expected {name} from 0 to {tokens - 1}, found {one!r}")
-    configs = [getattr(model, "generation_config", None), *reversed(list(_configs(model.config)))]  # the model's wins
-    old = {name: value for config in configs for name, _, value in _id_fields(config) if isinstance(value, int)}
+    # The model's own config wins over nested ones.
+    configs = [getattr(model, "generation_config", None), *reversed(list(nested_configs(model.config)))]
+    old = {name: value for config in configs for name, _, value in id_fields(config) if isinstance(value, int)}
     moves = {int(source): int(target) for source, target in moved.items()}
     # Where roles share an id (GPT-2's bos and eos), the last of them explains it.
     moves |= {old[role]: ids[role] for role in _ROLES if role in old and type(ids.get(role)) is int}
@@ -363,38 +361,6 @@ def _rebuild(model: PreTrainedModel, config: PretrainedConfig) -> PreTrainedMode
             return type(model)(copy.deepcopy(config))
     except Exception as error:  # a family may object in any way; all mean that the folder would not load
         raise _unsupported(model, f"its config does not rebuild it ({type(error).__name__}: {error})") from error
-
-
-def _configs(config: Any) -> Iterator[PretrainedConfig]:
-    """A config and those nested in it (`text_config`, `encoder`, `decoder`)."""
-    if isinstance(config, PretrainedConfig):
-        yield config
-        for part in list(vars(config).values()):
-            yield from _configs(part)
-
-
-def _size_fields(config: PretrainedConfig, size: int | None = None) -> list[str]:
-    """Config fields that hold a vocabulary size, this one or any."""
-    alias = config.attribute_map.get("vocab_size")  # n_words in XLM
-    names = [name for name in vars(config) if name == alias or ("vocab_size" in name and "type_vocab" not in name)]
-    return [name for name in names if vars(config)[name] is not None and size in (None, vars(config)[name])]
-
-
-def _id_fields(config: Any) -> Iterator[tuple[str, str, Any]]:
-    """Name (as `special_ids` spells it), attribute and value of each field that holds token ids, or could."""
-    for field, value in list(vars(config).items()) if config is not None else ():
-        name = re.sub("^(pad|bos|eos|unk|mask)_index$", r"\1_token_id", field)  # XLM's
-        if _ID_FIELD.fullmatch(name) and type(value) in (int, list, type(None)):
-            yield name, field, value
-
-
-def _rewrite_ids(config: Any, translate: Translate) -> None:
-    for name, field, value in _id_fields(config):
-        if (new := translate(name, value)) != value:
-            try:
-                setattr(config, field, new)
-            except Exception as error:  # strict configs refuse None, each version with an error of its own
-                raise InputError(f"special_ids: expected {name}, which this model needs, found {new}") from error
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -1,8 +1,9 @@
 """Source sentences in the views that the functional loss compares."""
 
 import gzip
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,34 +21,78 @@ from hyperofa.samplers import Draw
 from hyperofa.translation import Translator
 from hyperofa.wordsets import WordSetTable
 
-VIEWS = ("translated", "target", "source")
 MAX_TOKENS = 128
 
 
-def read_lines(paths: Sequence[str | Path]) -> list[str]:
+@dataclass(frozen=True)
+class Views:
+    """How many views of each kind a training batch has.
+
+    Attributes:
+        translated: word by word into a random language of the vector file, under the target tokenizer.
+        target: the source sentence under the target tokenizer.
+        source: the source sentence under its own tokenizer, each token predicted from the others.
+        parallel: a true translation, from parallel text, under the target tokenizer.
+    """
+
+    translated: int = 96
+    target: int = 0
+    source: int = 0
+    parallel: int = 0
+
+
+VIEWS = tuple(field.name for field in fields(Views))
+
+
+def read_lines(paths: Sequence[str | Path], flag: str = "--data.text") -> list[str]:
     """Read sentences, one a line, from plain or gzipped text; of a .tsv file the last column.
+
+    Args:
+        paths: files.
+        flag: command-line flag named in errors.
 
     Raises:
         InputError: a file is missing, not UTF-8 text, or empty.
     """
     lines: list[str] = []
     for path in map(Path, paths):
-        before = len(lines)
-        try:
-            with (
-                gzip.open(path, "rt", encoding="utf-8")
-                if path.suffix == ".gz"
-                else open(path, encoding="utf-8") as file
-            ):
-                last_column = ".tsv" in path.suffixes
-                lines += [line.rpartition("\t")[2].strip() if last_column else line.strip() for line in file]
-        except FileNotFoundError:
-            raise InputError(f"--data.text {path}: expected a text file, found none") from None
-        except (OSError, UnicodeDecodeError, EOFError) as error:
-            raise InputError(f"--data.text {path}: expected UTF-8 text, plain or gzipped; {error}") from None
-        lines = [line for line in lines if line]
-        if len(lines) == before:
-            raise InputError(f"--data.text {path}: expected sentences, one a line, found none")
+        last_column = ".tsv" in path.suffixes
+        found = _lines(path, flag)
+        lines += [line.rpartition("\t")[2].strip() if last_column else line.strip() for line in found]
+    return lines
+
+
+def read_pairs(paths: Sequence[str | Path]) -> list[tuple[str, str]]:
+    """Read parallel text: a source sentence and its translation, apart by a tab, one pair a line.
+
+    Raises:
+        InputError: a file is missing or empty, or a line has not two columns.
+    """
+    pairs = []
+    for path in paths:
+        for number, line in enumerate(_lines(Path(path), "--data.parallel"), 1):
+            columns = line.split("\t")
+            if len(columns) != 2:
+                raise InputError(
+                    f"--data.parallel {path} line {number}: expected a source sentence, a tab and its translation, "
+                    f"found {len(columns)} columns"
+                )
+            pairs.append((columns[0].strip(), columns[1].strip()))
+    return pairs
+
+
+def _lines(path: Path, flag: str) -> list[str]:
+    """The lines of a text file that are not empty."""
+    try:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8") as file:
+            lines = [line.rstrip("\n") for line in file if line.strip()]
+    except FileNotFoundError:
+        raise InputError(f"{flag} {path}: expected a text file, found none") from None
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise InputError(f"{flag} {path}: expected UTF-8 text, plain or gzipped; {error}") from None
+    if not lines:
+        raise InputError(f"{flag} {path}: expected sentences, one a line, found none")
     return lines
 
 
@@ -105,7 +150,9 @@ class TextViews(Dataset[TextBatch]):
         target: the target vocabulary.
         translator: makes the `translated` view.
         sentences: B, crops a batch, when the items are drawn here.
-        views: how many views of each kind of `VIEWS` a batch has; view i of a kind is of crop i modulo B.
+        views: how many views of each kind a batch has when augmenting, view i of a kind being of crop i modulo B; else
+            every sentence has one view of each kind that is asked for.
+        parallel: source sentences and their translations, for views of that kind; never cropped.
         crop: fewest and most words of a crop.
         augment: draw crops, word order and words at random, and drop words; else whole lines and full word sets.
         word_dropout: chance of leaving out a word of a word set, when augmenting.
@@ -118,14 +165,15 @@ class TextViews(Dataset[TextBatch]):
         target: ViewSide,
         translator: Translator,
         sentences: int,
-        views: tuple[int, int, int],
+        views: Views,
         crop: tuple[int, int],
         augment: bool,
         word_dropout: float = 0.0,
+        parallel: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._lines, self._source, self._target, self._translator = lines, source, target, translator
         self._sentences, self._views, self._crop = sentences, views, crop
-        self._augment, self._word_dropout = augment, word_dropout
+        self._augment, self._word_dropout, self._parallel = augment, word_dropout, parallel
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -133,40 +181,43 @@ class TextViews(Dataset[TextBatch]):
     def __getitem__(self, draw: Draw) -> TextBatch:
         rng = np.random.default_rng(draw.seed)
         items = draw.items if len(draw.items) else rng.integers(len(self._lines), size=self._sentences)
-        crops = [self._cropped(self._lines[item], rng) for item in items]
-        languages = self._translator.languages
-        texts: list[str] = []
-        owners: list[int] = []
-        kinds: list[int] = []
-        for kind, count in enumerate(self._views):
-            for number in range(count if self._augment else len(crops) * (count > 0)):
-                crop = crops[number % len(crops)]
-                if VIEWS[kind] == "translated":
-                    if not languages:
-                        continue
-                    crop = self._translator.translate(crop, languages[rng.integers(len(languages))], rng)
-                texts.append(crop)
-                owners.append(number % len(crops))
-                kinds.append(kind)
-        return self._batch(crops, texts, owners, kinds, rng if self._augment else None)
-
-    def _cropped(self, line: str, rng: np.random.Generator) -> str:
-        words = line.split()
+        # One length a batch: no padding to speak of.
         length = int(rng.integers(self._crop[0], self._crop[1] + 1)) if self._augment else self._crop[1]
+        crops = [self._cropped(self._lines[item], length, rng) for item in items]
+        views: list[_View] = []
+        for kind in VIEWS:
+            count = getattr(self._views, kind)
+            if kind == "parallel":
+                for number in rng.integers(max(1, len(self._parallel)), size=count):
+                    sentence, translation = self._parallel[number]
+                    views.append(_View(translation, len(crops), kind))
+                    crops.append(sentence)
+                continue
+            for number in range(count if self._augment else len(items) * (count > 0)):
+                owner = number % len(items)
+                views.append(_View(self._seen(crops[owner], kind, rng), owner, kind))
+        return self._batch(crops, views, rng if self._augment else None)
+
+    def _seen(self, crop: str, kind: str, rng: np.random.Generator) -> str:
+        languages = self._translator.languages
+        if kind != "translated" or not languages:
+            return crop
+        # A text whose words are all left out says nothing: the original stands in.
+        return self._translator.translate(crop, languages[rng.integers(len(languages))], rng) or crop
+
+    def _cropped(self, line: str, length: int, rng: np.random.Generator) -> str:
+        words = line.split()
         start = int(rng.integers(max(1, len(words) - length + 1))) if self._augment else 0
         return " ".join(words[start : start + length])
 
-    def _batch(
-        self, crops: list[str], texts: list[str], owners: list[int], kinds: list[int], rng: np.random.Generator | None
-    ) -> TextBatch:
+    def _batch(self, crops: list[str], views: list["_View"], rng: np.random.Generator | None) -> TextBatch:
         source, target = self._source, self._target
         offset = len(source.predictable)  # target token t is number offset + t in the joint vocabulary
         originals = [encoding.ids for encoding in source.tokenizer.encode_batch_fast(crops)]
-        in_target = [text for text, kind in zip(texts, kinds, strict=True) if VIEWS[kind] != "source"]
-        encoded = iter(target.tokenizer.encode_batch_fast(in_target))
+        encoded = iter(target.tokenizer.encode_batch_fast([view.text for view in views if view.kind != "source"]))
         sequences = [
-            np.array(originals[owner]) if VIEWS[kind] == "source" else np.array(next(encoded).ids) + offset
-            for owner, kind in zip(owners, kinds, strict=True)
+            np.array(originals[view.owner]) if view.kind == "source" else np.array(next(encoded).ids) + offset
+            for view in views
         ]
         padded, mask = pad(sequences)
         tokens, slots = np.unique(padded, return_inverse=True)
@@ -189,13 +240,19 @@ class TextViews(Dataset[TextBatch]):
             source_ids=torch.from_numpy(source_ids),
             source_mask=torch.from_numpy(source_mask),
             views=Sentences(torch.from_numpy(slots.reshape(padded.shape)), torch.from_numpy(mask)),
-            owners=torch.tensor(owners),
-            kinds=torch.tensor(kinds),
+            owners=torch.tensor([view.owner for view in views]),
+            kinds=torch.tensor([VIEWS.index(view.kind) for view in views]),
             coordinates=torch.from_numpy(coordinates),
             predicted=torch.from_numpy(predicted),
             sets=join(parts),
             own=torch.from_numpy(own[predicted]),
         )
+
+
+class _View(NamedTuple):
+    text: str
+    owner: int
+    kind: str
 
 
 def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,13 @@ from tqdm import tqdm
 
 from hyperofa.vectors import WordVectors, nearest
 
-_FREQUENCY_POWER = 0.5  # prior of a translation: (1 + rank)^-power
-_TEMPERATURE = 0.05  # of the softmax over the source words nearest to a target word
+_TEMPERATURE = 0.1  # of CSLS similarities
+_RANK_WEIGHT = 0.5  # nats a word loses for each e-fold between its frequency rank and that of its translation
+_NO_TRANSLATION = -1.0  # nats of leaving a word out, as languages do with each other's function words
+_LARGEST_SCORE = 12.0  # nats; keeps a certain translation from shutting out all others
+_FREQUENT = 3000  # words a language, that the two spaces are fitted on
+_FORWARD, _BACKWARD = 12, 3  # translations of each source word; source words that each target word translates
+_POOL = 32  # nearest words that compete for these places
 
 
 def split_text(text: str) -> list[tuple[str, str, str]]:
@@ -40,7 +45,7 @@ class _Candidates:
     """Translations into one language: source word `s` has entries `indptr[s]:indptr[s + 1]`."""
 
     indptr: np.ndarray
-    words: np.ndarray
+    words: np.ndarray  # rows of the vector file, the number of rows where the word is left out
     cumulative: np.ndarray  # running sum of the weights within each source word
 
 
@@ -51,8 +56,6 @@ class Translator:
         words: the vector file.
         source_languages: languages of the text.
         texts: what will be translated; only its words are looked up.
-        candidates: translations kept of each word and language.
-        neighbours: source words that each target word may translate.
         max_words: only the most frequent words of each language are used.
         progress: show a progress bar.
     """
@@ -62,8 +65,6 @@ class Translator:
         words: WordVectors,
         source_languages: Sequence[str],
         texts: Sequence[str],
-        candidates: int = 8,
-        neighbours: int = 3,
         max_words: int = 50_000,
         progress: bool = True,
     ) -> None:
@@ -77,7 +78,8 @@ class Translator:
             if word in wanted:
                 index.setdefault(word, row)
         self._index = {word: number for number, word in enumerate(index)}
-        source = _unit(words.vectors[np.fromiter(index.values(), np.int64, len(index))])
+        rows = np.fromiter(index.values(), np.int64, len(index))
+        source = _Lexis(_unit(words.vectors[rows]), rows, words.ranks[rows])
         self.languages = [language for language in words.languages if language and language not in sources]
         self._tables: dict[str, _Candidates] = {}
         if not index:
@@ -85,9 +87,8 @@ class Translator:
         for language in tqdm(self.languages, desc="pairing words", unit=" languages", disable=not progress):
             targets = words.select([language])
             targets = targets[words.ranks[targets] < max_words]
-            self._tables[language] = _pair(
-                source, _unit(words.vectors[targets]), targets, words.ranks[targets], candidates, neighbours
-            )
+            target = _Lexis(_unit(words.vectors[targets]), targets, words.ranks[targets])
+            self._tables[language] = _pair(source, target, len(words))
 
     @property
     def coverage(self) -> int:
@@ -110,10 +111,20 @@ class Translator:
             if number is not None:
                 start, end = table.indptr[number], table.indptr[number + 1]
                 chosen = start + np.searchsorted(table.cumulative[start:end], draw * table.cumulative[end - 1], "right")
-                translated = self._words.words[int(table.words[min(chosen, end - 1)])]
+                row = int(table.words[min(chosen, end - 1)])
+                translated = self._words.words[row] if row < len(self._words) else ""
                 word = translated[:1].upper() + translated[1:] if word[:1].isupper() else translated
             out.append(before + word + after)
-        return " ".join(out)
+        return " ".join(filter(None, out))
+
+
+@dataclass(frozen=True)
+class _Lexis:
+    """Words of one language: unit vectors `(n, d)`, rows of the vector file `(n,)`, frequency ranks `(n,)`."""
+
+    vectors: np.ndarray
+    rows: np.ndarray
+    ranks: np.ndarray
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -122,30 +133,54 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
 
 
-def _pair(
-    source: np.ndarray, target: np.ndarray, target_rows: np.ndarray, ranks: np.ndarray, candidates: int, neighbours: int
-) -> _Candidates:
-    """Candidates for every source word from P(source | target) P(target), by CSLS (Conneau et al. 2018, eq. 3)."""
-    count = min(neighbours, len(source))
-    hubness = nearest(source, target, min(10, len(target)))[0].mean(1)  # of a source word: how near its neighbours are
-    # CSLS less the target's own hubness, which ranks nothing here: 2 cos - r(source), as one inner product.
-    queries = np.hstack([2 * target, -np.ones((len(target), 1), np.float32)])
-    scores, ids = nearest(queries, np.hstack([source, hubness[:, None]]), count, metric="dot")
-    weights = np.exp((scores - scores[:, :1]) / _TEMPERATURE)
-    weights = weights / weights.sum(1, keepdims=True) / (1.0 + ranks[:, None]) ** _FREQUENCY_POWER
-    owners, rows, weights = ids.ravel(), np.repeat(target_rows, count), weights.ravel()
+def _pair(source: _Lexis, target: _Lexis, nothing: int) -> _Candidates:
+    """Weighted translations of every source word.
 
-    missing = np.setdiff1d(np.arange(len(source)), owners)
-    if len(missing):
-        found = target_rows[nearest(source[missing], target, 1)[1][:, 0]]
-        owners, rows = np.concatenate([owners, missing]), np.concatenate([rows, found])
-        weights = np.concatenate([weights, np.ones(len(missing))])
-    order = np.lexsort((rows, -weights, owners))
-    owners, rows, weights = owners[order], rows[order], weights[order]
-    place = np.arange(len(owners)) - np.searchsorted(owners, owners)
-    kept = place < candidates
-    owners, rows, weights = owners[kept], rows[kept], weights[kept]
-    indptr = np.searchsorted(owners, np.arange(len(source) + 1))
-    total = np.cumsum(weights)
-    before = np.concatenate([[0.0], total])[indptr[:-1]]
-    return _Candidates(indptr, rows, total - np.repeat(before, np.diff(indptr)))
+    A pair scores CSLS (Conneau et al. 2018, eq. 3) over a temperature, less a penalty for unlike frequency, after a
+    ridge map has brought the source space closer to the target's. Pairs come from both directions.
+    """
+    mapped = _unit(source.vectors @ _ridge_map(source, target))
+    forward_cosine, forward = nearest(mapped, target.vectors, min(_POOL, len(target.rows)))
+    backward_cosine, backward = nearest(target.vectors, mapped, min(_POOL, len(source.rows)))
+    source_hubness, target_hubness = forward_cosine[:, :10].mean(1), backward_cosine[:, :10].mean(1)
+
+    def score(s: np.ndarray, t: np.ndarray) -> np.ndarray:
+        cosine = np.einsum("nd,nd->n", mapped[s], target.vectors[t])
+        unlike = np.abs(np.log1p(source.ranks[s]) - np.log1p(target.ranks[t]))
+        return (2 * cosine - source_hubness[s] - target_hubness[t]) / _TEMPERATURE - _RANK_WEIGHT * unlike
+
+    source_ids, target_ids = (np.arange(len(side.rows)) for side in (source, target))
+    forward_pairs = np.stack([np.repeat(source_ids, forward.shape[1]), forward.ravel()], 1)
+    backward_pairs = np.stack([backward.ravel(), np.repeat(target_ids, backward.shape[1])], 1)
+    kept = []
+    for pairs, width, count in (
+        (forward_pairs, forward.shape[1], _FORWARD),
+        (backward_pairs, backward.shape[1], _BACKWARD),
+    ):
+        scores = score(pairs[:, 0], pairs[:, 1]).reshape(-1, width)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        kept.append((np.arange(len(scores))[:, None] * width + best).ravel())
+    pairs = np.concatenate([forward_pairs[kept[0]], backward_pairs[kept[1]]])
+    pairs = np.unique(pairs, axis=0)
+    owners = np.concatenate([pairs[:, 0], source_ids])
+    rows = np.concatenate([target.rows[pairs[:, 1]], np.full(len(source_ids), nothing)])
+    nats = np.concatenate([score(pairs[:, 0], pairs[:, 1]), np.full(len(source_ids), _NO_TRANSLATION)])
+    order = np.argsort(owners, kind="stable")
+    owners, rows, weights = owners[order], rows[order], np.exp(np.minimum(nats[order], _LARGEST_SCORE))
+    indptr = np.searchsorted(owners, np.arange(len(source.rows) + 1))
+    total = np.concatenate([[0.0], np.cumsum(weights)])
+    return _Candidates(indptr, rows, total[1:] - total[indptr[:-1]][owners])
+
+
+def _ridge_map(source: _Lexis, target: _Lexis, ridge: float = 0.1) -> np.ndarray:
+    """`(d, d)` map from source to target vectors, fitted on the mutual nearest neighbours of the frequent words."""
+    dim = source.vectors.shape[1]
+    a, b = (side.vectors[side.ranks < _FREQUENT] for side in (source, target))
+    if not len(a) or not len(b):
+        return np.eye(dim, dtype=np.float32)
+    there, back = nearest(a, b, 1)[1][:, 0], nearest(b, a, 1)[1][:, 0]
+    mutual = np.flatnonzero(back[there] == np.arange(len(a)))
+    if len(mutual) < dim:  # too few to fit a map on
+        return np.eye(dim, dtype=np.float32)
+    a, b = a[mutual].astype(np.float64), b[there[mutual]].astype(np.float64)
+    return np.linalg.solve(a.T @ a + ridge * len(mutual) / dim * np.eye(dim), a.T @ b).astype(np.float32)

@@ -1,72 +1,133 @@
 """What a net sees of a bundle: padded batches of word sets, and the memory of source tokens."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 
+from hyperofa import reference
 from hyperofa.bundle import Bundle, Side
+from hyperofa.matching import pooling_weights
 from hyperofa.nets import FEATURES, Memory, WordSets
 from hyperofa.vectors import centred
 
+WordOrder = Literal["heaviest", "set"]
+Augmentation = Literal["dropout", "sample"]
+
 
 class WordSetTable:
-    """The `max_words` heaviest words of every token of one side.
+    """The words of every token of one side.
 
     Args:
         bundle: the inputs.
         side: whose tokens.
-        max_words: W, at most.
+        max_words: W, words a token is described by, at most.
+        words: `heaviest`: the heaviest words, heaviest first, as centred vectors of unit length; `set`: the first words
+            of a set, raw, as published (`reference.QUIRKS`).
+        augmentation: what `sets` does with a generator: `dropout` shuffles the words and leaves some out; `sample`
+            keeps 50-100 % of the words of half of the tokens, as published.
+
+    Attributes:
+        counts: `(tokens,)` int64, words of each token that can be seen.
     """
 
-    def __init__(self, bundle: Bundle, side: Side, max_words: int) -> None:
-        matches, words = bundle.matches(side), bundle.words
-        weights = matches.weights(words.ranks)
-        top = np.lexsort((-weights, matches.tokens))
-        place = np.arange(len(top)) - matches.indptr[matches.tokens]
-        top = top[place < max_words]
-        self.counts = np.minimum(matches.counts, max_words)
+    def __init__(
+        self,
+        bundle: Bundle,
+        side: Side,
+        max_words: int,
+        words: WordOrder = "heaviest",
+        augmentation: Augmentation = "dropout",
+    ) -> None:
+        self._matches, store = bundle.matches(side), bundle.words
+        self._limit, self._raw, self._sample = max_words, words == "set", augmentation == "sample"
+        if words == "set":
+            self._entries, self.counts = _in_set_order(self._matches.indptr, self._matches.words), self._matches.counts
+        else:
+            weights = self._matches.weights(store.ranks)
+            order = np.lexsort((-weights, self._matches.tokens))
+            place = np.arange(len(order)) - self._matches.indptr[self._matches.tokens]
+            self._entries = order[place < max_words]
+            self.counts = np.minimum(self._matches.counts, max_words)
         self._indptr = np.concatenate([[0], np.cumsum(self.counts)])
-        self._words = matches.words[top]
-        source = set(bundle.meta.source_languages or words.languages)
-        from_source = np.isin(words.language_ids, [i for i, name in enumerate(words.languages) if name in source])
-        columns = {
-            "weight": weights[top],
-            "share": matches.share[top],
-            "exact": matches.share[top] == 1,
-            "log_rank": np.log1p(words.ranks[self._words]),
-            "position": matches.position[top],
-            "source_language": from_source[self._words],
-        }
-        self._features = np.stack([columns[name] for name in FEATURES], 1).astype(np.float32)
-        self._vectors, self._language_ids, self._means = words.vectors, words.language_ids, bundle.language_means
+        source = set(bundle.meta.source_languages or store.languages)
+        self._source_languages = [i for i, name in enumerate(store.languages) if name in source]
+        self._store, self._means = store, bundle.language_means
 
     def sets(self, ids: np.ndarray, rng: np.random.Generator | None = None, word_dropout: float = 0.0) -> WordSets:
         """A padded batch of word sets.
 
         Args:
             ids: `(B,)` token ids, each with at least one word.
-            rng: shuffles and drops words; `None` keeps them, heaviest first.
-            word_dropout: chance of leaving out a word; one always stays.
+            rng: augments; `None` keeps the words and their order.
+            word_dropout: chance of leaving out a word, where that is the augmentation; one always stays.
 
         Returns:
-            Word sets of B tokens, centred vectors of unit length.
+            Word sets of B tokens.
         """
         counts = self.counts[ids]
-        width = int(counts.max(initial=1))
-        place = np.broadcast_to(np.arange(width), (len(ids), width))
-        mask = place < counts[:, None]
-        if rng is not None:
-            keys = np.where(mask, rng.random(mask.shape), 2.0)
-            place = np.argsort(keys, axis=1)
-            kept = rng.random(mask.shape) >= word_dropout
-            kept[:, 0] = True  # the first after shuffling: a word at random
-            mask = mask & kept
-        entries = (self._indptr[ids][:, None] + place)[mask]
-        words = self._words[entries]
-        vectors = np.zeros((*mask.shape, self._vectors.shape[1]), np.float32)
+        if rng is None:
+            place, mask = _whole(np.minimum(counts, self._limit))
+        elif self._sample:
+            place, mask = _sampled(counts, self._limit, rng)
+        else:
+            place, mask = _dropped(*_whole(np.minimum(counts, self._limit)), rng, word_dropout)
+        entries = self._entries[(self._indptr[ids][:, None] + place)[mask]]
+        vectors = np.zeros((*mask.shape, self._store.dim), np.float32)
         features = np.zeros((*mask.shape, len(FEATURES)), np.float32)
-        vectors[mask] = centred(self._vectors[words], self._language_ids[words], self._means)
-        features[mask] = self._features[entries]
+        vectors[mask] = self._read(self._matches.words[entries])
+        features[mask] = self._describe(entries)
         return WordSets(torch.from_numpy(vectors), torch.from_numpy(features), torch.from_numpy(mask))
+
+    def _read(self, words: np.ndarray) -> np.ndarray:
+        vectors = self._store.vectors[words]
+        return vectors if self._raw else centred(vectors, self._store.language_ids[words], self._means)
+
+    def _describe(self, entries: np.ndarray) -> np.ndarray:
+        """Features of the matches at `entries`, `(n, M)`."""
+        matches, words = self._matches, self._matches.words[entries]
+        share, ranks = matches.share[entries], self._store.ranks[words]
+        columns = {
+            "weight": pooling_weights(share, ranks),
+            "share": share,
+            "exact": share == 1,
+            "log_rank": np.log1p(ranks),
+            "position": matches.position[entries],
+            "source_language": np.isin(self._store.language_ids[words], self._source_languages),
+        }
+        return np.stack([columns[name] for name in FEATURES], 1)
+
+
+def _in_set_order(indptr: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Matches of every token in the order of `reference.word_order`."""
+    spans = zip(indptr[:-1].tolist(), indptr[1:].tolist(), strict=True)
+    parts = [start + reference.word_order(words[start:end]) for start, end in spans]
+    return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+def _whole(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places `(B, W)` of all words in their order, and the mask."""
+    place = np.broadcast_to(np.arange(int(counts.max(initial=1))), (len(counts), int(counts.max(initial=1))))
+    return place, place < counts[:, None]
+
+
+def _dropped(
+    place: np.ndarray, mask: np.ndarray, rng: np.random.Generator, word_dropout: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shuffled places, some of them masked."""
+    keys = np.where(mask, rng.random(mask.shape), 2.0)
+    kept = rng.random(mask.shape) >= word_dropout
+    kept[:, 0] = True  # the first after shuffling: a word at random
+    return np.argsort(keys, axis=1), mask & kept
+
+
+def _sampled(counts: np.ndarray, limit: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the words of `reference.sample`, cut to `limit` only then."""
+    rows = [reference.sample(count, rng)[:limit] for count in counts.tolist()]
+    place, mask = _whole(np.array([len(row) for row in rows]))
+    place = place.copy()
+    place[mask] = np.concatenate(rows)
+    return place, mask
 
 
 def make_memory(bundle: Bundle, ids: np.ndarray) -> Memory:

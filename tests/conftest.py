@@ -17,6 +17,9 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
+from hyperofa.cli import main
+from hyperofa.prepare import prepare
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
 
@@ -158,3 +161,62 @@ def vector_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             vector = rng.standard_normal(WORD_DIM)
             rows[f"{language}:{word}"] = vector / np.linalg.norm(vector)
     return write_vectors(tmp_path_factory.mktemp("vectors") / "words.vec", rows)
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """English sentences, one a line: whole, and in halves."""
+    halves = [" ".join(words[part]) for words in map(str.split, ENGLISH) for part in (slice(6), slice(6, None))]
+    path = tmp_path_factory.mktemp("texts") / "english.txt"
+    path.write_text("\n".join(ENGLISH + halves) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def bundles(
+    model_folders: dict[str, Path],
+    tokenizer_folders: dict[str, Path],
+    vector_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
+    """Bundle folders by source family (and K = 8); the target is `unigram`, but `wordpiece` for xlmr, which has it."""
+    root = tmp_path_factory.mktemp("bundles")
+    settings = {"bert": ("unigram", None), "bert8": ("unigram", 8), "roberta": ("unigram", None)}
+    settings |= {"roberta8": ("unigram", 8), "xlmr": ("wordpiece", None)}
+    for name, (target, width) in settings.items():
+        prepare(
+            source_model=str(model_folders[name.rstrip("8")]),
+            target_tokenizer=str(tokenizer_folders[target]),
+            vectors=[str(vector_file)],
+            source_languages=["eng"],
+            coordinate_dim=width,
+            output=root / name,
+        )
+    return {name: root / name for name in settings}
+
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+QUIET = [
+    *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.enable_progress_bar", "false"),
+    *("--trainer.enable_model_summary", "false", "--trainer.log_every_n_steps", "1"),
+]
+TINY_TEXT = [
+    *("--trainer.max_epochs", "2", "--data.steps", "3", "--data.sentences", "6", "--data.views.translated", "6"),
+    *("--model.precision", "float32", "--model.net.init_args.hidden_dim", "8"),
+]
+TINY_TOKENS = [
+    *("--trainer.max_epochs", "2", "--data.batch_size", "32"),
+    *("--model.net.init_args.hidden_dim", "8", "--model.net.init_args.num_layers", "1"),
+]
+
+
+@pytest.fixture(scope="session")
+def fitted(bundles: dict[str, Path], text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of short runs of `hyperofa fit` on the bundle `bert`, by config: `fit` (text) and `tokens`."""
+    root = tmp_path_factory.mktemp("runs")
+    settings = {"fit": ["--data.text", str(text_file), *TINY_TEXT], "tokens": TINY_TOKENS}
+    for name, flags in settings.items():
+        bundle = ["--data.bundle", str(bundles["bert"])]
+        folder = ["--trainer.logger.init_args.save_dir", str(root)]
+        main(["fit", "--config", str(CONFIGS / f"{name}.yaml"), *bundle, *folder, *flags, *QUIET])
+    return {name: root / name / "version_0" for name in settings}

@@ -127,6 +127,9 @@ def ofa_mixtures(query, source_words, source_embeddings, neighbours=10, temperat
     last = np.sort(similarities)[-neighbours]
     certain = np.flatnonzero(similarities > last + tie).tolist()
     tied = np.flatnonzero(np.abs(similarities - last) <= tie).tolist()
+    places = neighbours - len(certain)
+    if math.comb(len(tied), places) > 10_000:
+        raise ValueError(f"{len(tied)} source tokens tie for {places} places: too many mixtures to list")
     mixtures = []
     for chosen in itertools.combinations(tied, neighbours - len(certain)):
         nearest = [*certain, *chosen]

@@ -1,0 +1,294 @@
+"""A user's mistake ends in one line on standard error and exit code 2, with nothing half-written."""
+
+import gzip
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS, QUIET, TINY_TOKENS, WORD_DIM, write_vectors
+
+from hyperofa.cli import main
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    """Runs a command that must be refused; the line it ends with. `left`: what it may leave in `tmp_path`."""
+
+    def run(*words: object, left: tuple[str, ...] = ()) -> str:
+        before = {path for path in tmp_path.rglob("*")}
+        with pytest.raises(SystemExit) as exit_info:
+            main([str(word) for word in words])
+        assert exit_info.value.code == 2
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        last = error.rstrip("\n").split("\n")[-1].split("\r")[-1]
+        new = {str(path.relative_to(tmp_path)) for path in set(tmp_path.rglob("*")) - before}
+        assert new <= set(left)
+        return last.removeprefix("hyperofa: ") if last.startswith("hyperofa: ") else error
+
+    return run
+
+
+@pytest.fixture
+def prepare_words(model_folders, tokenizer_folders, vector_file, tmp_path):
+    """The words of a `prepare` command, with flags replaced."""
+
+    def words(**flags: object) -> list[object]:
+        given = {
+            "source_model": model_folders["bert"],
+            "target_tokenizer": tokenizer_folders["unigram"],
+            "vectors": vector_file,
+            "output": tmp_path / "bundle",
+            **flags,
+        }
+        return ["prepare", *(part for name, value in given.items() for part in (f"--{name}", value))]
+
+    return words
+
+
+def cut(lines: list[str]) -> list[str]:
+    return lines[: len(lines) // 2]
+
+
+def cut_row(lines: list[str]) -> list[str]:
+    return [*lines[:-1], lines[-1][: len(lines[-1]) // 2]]
+
+
+def narrow(lines: list[str]) -> list[str]:
+    return [*lines[:5], lines[5].rpartition(" ")[0], *lines[6:]]
+
+
+def with_nan(lines: list[str]) -> list[str]:
+    return [*lines[:5], f"{lines[5].rpartition(' ')[0]} nan", *lines[6:]]
+
+
+def doubled(lines: list[str]) -> list[str]:
+    return [*lines[:5], lines[4], *lines[6:]]
+
+
+def no_rows(lines: list[str]) -> list[str]:
+    return []
+
+
+DAMAGE = [
+    (cut, r"words\.vec: the header says 145 words, found 72; is the file cut\?"),
+    (cut_row, r"words\.vec, line 146: expected a word and 12 numbers, found \d+"),
+    (narrow, r"words\.vec, line 6: expected a word and 12 numbers, found 11"),
+    (with_nan, r"words\.vec, line 6: expected finite numbers, found NaN or inf"),
+    (doubled, r"words\.vec, line 6: the word '.*' \(eng\) was already at .*, line 5; .*--duplicate_words first"),
+    (no_rows, r"words\.vec: expected word vectors, found an empty file"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE, ids=lambda part: getattr(part, "__name__", ""))
+def test_vector_files(damage, message, prepare_words, refused, vector_file, tmp_path):
+    lines = vector_file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    path = tmp_path / "words.vec"
+    path.write_text("".join(f"{line}\n" for line in damage(lines)), encoding="utf-8")
+    match(message, refused(*prepare_words(vectors=path)))
+
+
+def match(pattern: str, text: str) -> None:
+    with pytest.raises(ValueError, match=pattern):
+        raise ValueError(text)
+
+
+def test_cut_gzip(prepare_words, refused, vector_file, tmp_path):
+    path = tmp_path / "words.vec.gz"
+    data = gzip.compress(vector_file.read_bytes())
+    path.write_bytes(data[: len(data) // 2])
+    match(r"words\.vec\.gz: damaged gzip file, is it cut\?", refused(*prepare_words(vectors=path)))
+
+
+@pytest.mark.parametrize("content", [None, {}, {"config.json": '{"model_type": "bert", "vocab_size": 9}'}])
+def test_tokenizer_folder_without_a_tokenizer(content, prepare_words, refused, tmp_path):
+    folder = tmp_path / "tokenizer"
+    if content is not None:
+        folder.mkdir()
+        for name, text in content.items():
+            (folder / name).write_text(text)
+    message = r"--target_tokenizer .*tokenizer: expected a (folder or hub id with a|fast) tokenizer"
+    match(message, refused(*prepare_words(target_tokenizer=folder)))
+
+
+def test_model_folder_without_a_model(prepare_words, refused, tokenizer_folders):
+    message = r"--source_model .*wordpiece: expected a folder or hub id with a Hugging Face model"
+    match(message, refused(*prepare_words(source_model=tokenizer_folders["wordpiece"])))
+
+
+def test_unknown_languages(prepare_words, refused):
+    for side in ("source", "target"):
+        message = rf"--{side}_languages: language 'xyz' is not among the word vectors; expected some of: deu, eng"
+        match(message, refused(*prepare_words(**{f"{side}_languages": "xyz"})))
+
+
+def test_nothing_in_common(prepare_words, refused, tmp_path):
+    path = write_vectors(tmp_path / "odd.vec", {"eng:☃☃": np.ones(3), "eng:☂": np.ones(3)})
+    match(r"--source_model .*: none of its \d+ tokens is in a word of --vectors", refused(*prepare_words(vectors=path)))
+
+
+def test_output_that_exists(prepare_words, refused, bundles, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "notes").write_text("mine")
+    match(r"bundle already exists and is not empty; give another --output", refused(*prepare_words()))
+    export = ["export", "--bundle", bundles["bert"], "--method", "mean", "--output", tmp_path / "bundle"]
+    match(r"already exists and is not empty", refused(*export))
+    (tmp_path / "file").write_text("")
+    match(r"expected a folder to write to, found a file", refused(*export[:-1], tmp_path / "file"))
+
+
+def test_a_bundle_of_another_model(refused, bundles, model_folders, tmp_path):
+    export = ["export", "--bundle", bundles["bert"], "--method", "mean", "--output", tmp_path / "model"]
+    message = r"--source_model .*roberta: expected the model that --bundle .*bert was prepared with"
+    match(message, refused(*export, "--source_model", model_folders["roberta"]))
+    match(r"--bundle .*models.*: expected a", refused(*export[:1], "--bundle", model_folders["bert"], *export[3:]))
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self):
+        return Path.touch, (self._path,)
+
+
+@pytest.fixture
+def checkpoints(fitted, tmp_path) -> dict[str, tuple[Path, str]]:
+    """Files that are no checkpoint to use, and the end of the message."""
+    good = torch.load(fitted["tokens"] / "checkpoints" / "best.ckpt", weights_only=True)
+    files = {
+        name: tmp_path / f"{name}.ckpt" for name in ("text", "empty", "bomb", "pickle", "foreign", "class", "short")
+    }
+    files["text"].write_text("no checkpoint\n")
+    files["empty"].write_text("")
+    torch.save({"hyperofa": {}, "state_dict": Bomb(tmp_path / "exploded")}, files["bomb"])
+    files["pickle"].write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
+    torch.save({"state_dict": {}}, files["foreign"])
+    torch.save({**good, "hyperofa": {**good["hyperofa"], "net": {"class": "os.system"}}}, files["class"])
+    torch.save({**good, "state_dict": dict(list(good["state_dict"].items())[1:])}, files["short"])
+    kind = r"expected a checkpoint of `hyperofa fit`"
+    endings = {"foreign": rf"{kind}, found one of something else", "class": r"expected a net of .*, found 'os\.system'"}
+    endings["short"] = r"expected the weights of a MLP; .*Missing key"
+    files["gone"] = tmp_path / "gone.ckpt"
+    endings["gone"] = rf"{kind}, found no file"
+    return {name: (path, endings.get(name, kind)) for name, path in files.items()}
+
+
+@pytest.mark.parametrize("name", ["text", "empty", "bomb", "pickle", "foreign", "class", "short", "gone"])
+def test_checkpoints_that_are_none(name, checkpoints, refused, bundles, tmp_path):
+    path, ending = checkpoints[name]
+    export = ["export", "--bundle", bundles["bert"], "--method", "hyperofa", "--output", tmp_path / "model"]
+    match(rf"--checkpoint .*{name}\.ckpt: {ending}", refused(*export, "--checkpoint", path))
+    if name not in ("class", "short"):
+        test = ["test", "--config", CONFIGS / "tokens.yaml", "--data.bundle", bundles["bert"], *QUIET]
+        match(rf"--ckpt_path .*{name}\.ckpt: {ending}", refused(*test, "--ckpt_path", path))
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_checkpoints_for_something_else(fitted, refused, bundles, tmp_path):
+    checkpoint = fitted["tokens"] / "checkpoints" / "best.ckpt"
+    widths = r"expected a net of word width 12 and coordinate width 8 for --bundle .*bert8, found 12 and 24"
+    space = (
+        r"expected a net for the vectors, source model and source languages of --bundle .*roberta, found one trained"
+    )
+    for name, message in (("bert8", widths), ("roberta", space)):
+        export = ["export", "--bundle", bundles[name], "--method", "hyperofa", "--output", tmp_path / "model"]
+        match(rf"--checkpoint .*best\.ckpt: {message}", refused(*export, "--checkpoint", checkpoint))
+    common = ["--config", CONFIGS / "tokens.yaml", *TINY_TOKENS, *QUIET, "--trainer.logger", "false"]
+    common += ["--trainer.default_root_dir", tmp_path, "--ckpt_path", checkpoint]
+    for name, message in (("bert8", "expected a checkpoint of .*found .*use its config"), ("roberta", "source model")):
+        found = refused("test", *common, "--data.bundle", bundles[name], left=("config.yaml",))
+        match(f"--ckpt_path: .*{message}", found)
+
+
+def test_method_and_checkpoint_belong_together(refused, fitted, bundles, tmp_path):
+    export = ["export", "--bundle", bundles["bert"], "--output", tmp_path / "model", "--method"]
+    match(
+        r"--checkpoint: expected .* with --method hyperofa.*found --method hyperofa with none",
+        refused(*export, "hyperofa"),
+    )
+    checkpoint = fitted["tokens"] / "checkpoints" / "best.ckpt"
+    match(r"found --method mean with .*best\.ckpt", refused(*export, "mean", "--checkpoint", checkpoint))
+    assert "--method" in refused(*export, "magic")
+
+
+def test_training_text(refused, bundles, tmp_path):
+    fit = ["fit", "--config", CONFIGS / "fit.yaml", "--data.bundle", bundles["bert"], *QUIET]
+    fit += ["--trainer.logger", "false", "--trainer.default_root_dir", tmp_path]
+    fit += ["--trainer.callbacks", "null"]
+    match(r"--data\.text: expected a file of source-language sentences", refused(*fit))
+    for content, message in (
+        (None, "expected a text file, found none"),
+        ("\n \n", "expected sentences, one a line, found none"),
+        ("one\ntwo\n", ""),
+    ):
+        path = tmp_path / "lines.txt"
+        if content is not None:
+            path.write_text(content)
+        found = refused(*fit, "--data.text", path)
+        match(rf"--data\.text.*{message}", found)
+    match("expected 20 sentences at least, .* found 2", found)
+    broken = gzip.compress(b"a sentence or two\n" * 400)
+    for name, data in (("cut.gz", broken[:-9]), ("bits.gz", broken[:20] + b"\0\0\0\0" + broken[24:])):
+        (tmp_path / name).write_bytes(data)
+        match(rf"--data\.text .*{name}: expected UTF-8 text", refused(*fit, "--data.text", tmp_path / name))
+
+
+def test_bundles_that_are_none(refused, tmp_path):
+    tokens = ["fit", "--config", CONFIGS / "tokens.yaml", "--data.bundle", tmp_path / "nowhere", *QUIET]
+    match(r"nowhere: expected a folder written by `hyperofa prepare`", refused(*tokens))
+    export = ["export", "--bundle", tmp_path / "nowhere", "--method", "mean", "--output", tmp_path / "model"]
+    match(r"--bundle .*nowhere: expected a folder written by `hyperofa prepare`", refused(*export))
+
+
+def test_settings_that_do_not_fit(refused, bundles, tmp_path):
+    fit = ["fit", "--config", CONFIGS / "tokens.yaml", "--data.bundle", bundles["bert"], *QUIET]
+    fit += ["--trainer.default_root_dir", tmp_path, "--trainer.logger", "false"]
+    match(r"--model\.learning_rate: expected a number > 0, found -1", refused(*fit, "--model.learning_rate=-1"))
+    match(r"net\.hidden_dim: expected a whole number > 0", refused(*fit, "--model.net.init_args.hidden_dim", "0"))
+    endless = ["--trainer.max_epochs=-1", "--trainer.callbacks", "null"]
+    match(r"--model\.schedule one_cycle: .*--trainer\.max_epochs", refused(*fit, *endless, left=("config.yaml",)))
+    monitor = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"monitor": "val/nothing"}}
+    (tmp_path / "monitor.yaml").write_text(json.dumps({"trainer": {"callbacks": [monitor]}}))
+    few = [*TINY_TOKENS, "--trainer.max_epochs", "1"]
+    found = refused(*fit, *few, "--config", tmp_path / "monitor.yaml", left=("config.yaml", "checkpoints"))
+    match(r"ModelCheckpoint\(monitor='val/nothing'\)` could not find", found)
+
+
+def test_misspelt_flags_and_keys(refused, prepare_words, bundles, tmp_path):
+    assert "--vektors" in refused(*prepare_words(), "--vektors", "x")
+    assert "--coordinate" in refused(*prepare_words(), "--coordinate", "8")  # no abbreviations
+    fit = ["fit", "--config", CONFIGS / "tokens.yaml", "--data.bundle", bundles["bert"]]
+    assert "--data.max_word" in refused(*fit, "--data.max_word", "3")
+    (tmp_path / "config.yaml").write_text("data:\n  batchsize: 3\n")
+    assert "batchsize" in refused(*fit, "--config", tmp_path / "config.yaml")
+    (tmp_path / "prepare.yaml").write_text("sauce_model: x\n")
+    assert "sauce_model" in refused("prepare", "--config", tmp_path / "prepare.yaml")
+    assert "frobnicate" in refused("frobnicate")
+
+
+def test_evaluation_data(refused, model_folders, tmp_path):
+    common = ["evaluate", "--model", model_folders["bert"], "--source_model", model_folders["bert"], "--data", tmp_path]
+    match(r"--data .*: expected heldout\.tsv\.gz or tatoeba", refused(*common))
+    path = tmp_path / "heldout.tsv.gz"
+    path.write_bytes(gzip.compress(b"eng\t1\tone\ndeu\t1\n"))
+    match(r"heldout\.tsv\.gz line 2: expected 3 columns apart by tabs, found 2", refused(*common))
+    path.write_bytes(gzip.compress(b"deu\t1\teins\n"))
+    match(r"heldout\.tsv\.gz: expected English \(eng\) in column 1", refused(*common))
+    path.write_bytes(gzip.compress(b"eng\t1\tone\n")[:-4])
+    match(r"heldout\.tsv\.gz: expected gzipped UTF-8 text", refused(*common))
+    path.write_bytes(gzip.compress(b"eng\t1\tone\ndeu\t1\teins\n"))
+    match(r"--languages tur: expected languages with sentences", refused(*common, "--languages", "tur"))
+    match(r"--sentences: expected at least 1, found 0", refused(*common, "--sentences", "0"))
+    match(
+        r"--model .*none: expected a folder or hub id", refused(*common[:1], "--model", tmp_path / "none", *common[3:])
+    )
+
+
+def test_vector_widths_must_agree(refused, prepare_words, vector_file, tmp_path):
+    other = write_vectors(tmp_path / "other.vec", {"eng:a": np.ones(3)})
+    found = refused(*prepare_words(), "--vectors", other)
+    match(rf"other\.vec: expected vectors {WORD_DIM} wide as in .*, found 3", found)

@@ -1,0 +1,99 @@
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from conftest import CONFIGS, write_vectors
+from hyperofa import cli
+from hyperofa.bundle import Bundle
+from hyperofa.cli import main
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--vectors", "A", "--vectors", "B"],
+        ["--vectors", "A", "B"],
+        ["--vectors=A", "--vectors=B"],
+        ["--vectors", '["A", "B"]'],
+    ],
+)
+def test_lists_are_given_flag_by_flag_or_at_once(flags, bundles, model_folders, tokenizer_folders, tmp_path):
+    """Norwegian is `no`, which YAML takes for false."""
+    for name, language in (("a.vec", "no"), ("b.vec", "en")):
+        rows = [f"{language}:{word} 1 {number}.5" for number, word in enumerate(("the", "river", "town", "rain"))]
+        (tmp_path / name).write_text("\n".join([f"{len(rows)} 2", *rows]) + "\n")
+    paths = {"A": str(tmp_path / "a.vec"), "B": str(tmp_path / "b.vec")}
+    for letter, path in paths.items():
+        flags = [flag.replace(letter, path) for flag in flags]
+    config = {"source_model": str(model_folders["bert"]), "target_tokenizer": str(tokenizer_folders["unigram"])}
+    config |= {"vectors": ["replaced by the flag"], "coordinate_dim": 4}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    command = ["prepare", *flags, "--config", str(tmp_path / "config.yaml"), "--source_languages", "no"]
+    main([*command, "--output", str(tmp_path / "bundle")])
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.words.languages == ("en", "no")
+    assert bundle.meta.source_languages == ["no"]
+    assert bundle.meta.coordinate_dim == 4
+
+
+def test_a_list_may_be_unset(bundles, model_folders, tokenizer_folders, vector_file, tmp_path, capsys):
+    command = ["prepare", "--source_model", str(model_folders["bert"]), "--vectors", str(vector_file)]
+    command += ["--target_tokenizer", str(tokenizer_folders["unigram"]), "--output", str(tmp_path / "bundle")]
+    main([*command, "--source_languages", "null"])
+    assert Bundle.load(tmp_path / "bundle").meta.source_languages is None
+    assert "target tokens with words" in capsys.readouterr().out
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["--help"])
+    assert exit_info.value.code == 0
+    listed = capsys.readouterr().out
+    assert all(f"  {name} " in listed for name in (*cli.COMMANDS, *cli.LIGHTNING_COMMANDS))
+
+
+@pytest.mark.parametrize("command", ["prepare", "export", "evaluate"])
+def test_help_of_a_command(command, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main([command, "--help"])
+    assert exit_info.value.code == 0
+    assert "--config" in capsys.readouterr().out
+
+
+def test_other_flags_are_left_alone():
+    words = ["export", "--method", "mean", "--copied", "role", "exact", "--seed=3"]
+    expected = ["export", "--method", "mean", "--seed=3", "--copied", json.dumps(["role", "exact"])]
+    assert cli._gather_lists(words, {"": cli.COMMANDS["export"]}) == expected
+
+
+def test_the_config_for_colexnet_reads_its_layout(model_folders, tokenizer_folders, tmp_path):
+    """A gensim file whose words look like `eng:$word$`, SentencePiece on both sides; only sizes and paths differ."""
+    models = pytest.importorskip("gensim.models")
+    vectors = models.KeyedVectors(5)
+    words = ["eng:$the$", "eng:$river$", "eng:$town$", "eng:$rain$", "deu:$regen$", "deu:$stadt"]
+    vectors.add_vectors(words, np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32))
+    vectors.save(str(tmp_path / "colexnet.wv"))
+    stand_ins = ["--source_model", str(model_folders["xlmr"]), "--target_tokenizer", str(tokenizer_folders["unigram"])]
+    stand_ins += ["--vectors", str(tmp_path / "colexnet.wv"), "--coordinate_dim", "8"]
+    main(["prepare", "--config", str(CONFIGS / "xlmr-glot500.yaml"), *stand_ins, "--output", str(tmp_path / "bundle")])
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert list(bundle.words.words) == ["the", "river", "town", "rain", "regen", "stadt"]
+    assert bundle.words.languages == ("deu", "eng")
+    assert bundle.words.boundaries.tolist() == [3, 3, 3, 3, 3, 1]
+    assert bundle.words.vectors.dtype == np.float16
+
+
+def test_the_config_for_fasttext_reads_its_layout(model_folders, tokenizer_folders, tmp_path):
+    """Text files without language codes, one a language, for RoBERTa with byte-level BPE."""
+    rng, flags = np.random.default_rng(0), ["--vectors"]
+    for language, words in (("eng", ["the", "river", "town", "rain"]), ("deu", ["Regen", "Stadt"])):
+        path = write_vectors(tmp_path / f"wiki.{language[:2]}.align.vec", {w: rng.standard_normal(5) for w in words})
+        flags.append(f"{language}={path}")
+    flags += ["--source_model", str(model_folders["roberta"]), "--target_tokenizer", str(tokenizer_folders["unigram"])]
+    main(["prepare", "--config", str(CONFIGS / "roberta-fasttext.yaml"), *flags, "--output", str(tmp_path / "bundle")])
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.words.languages == ("deu", "eng")
+    assert bundle.meta.source_languages == ["eng"]
+    assert bundle.target.covered.any()

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from hyperofa import baselines
+from hyperofa.baselines import Rows
+from hyperofa.bundle import Bundle
+from hyperofa.initialisation import ORIGINS, initialise, script, target_task
+from hyperofa.tokens import OVERLAP_KINDS, Token, canonical_tokens
+
+
+def rows_for(bundle: Bundle, known: np.ndarray) -> Rows:
+    """Rows that can be told from all others."""
+    width = bundle.meta.coordinate_dim
+    return Rows(np.full((len(known), width), 7, np.float32) + np.arange(len(known))[:, None], known)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "xlmr"])
+@pytest.mark.parametrize("kinds", [OVERLAP_KINDS, ("role", "exact"), ()])
+@pytest.mark.parametrize("knowing", ["covered", "some", "none"])
+def test_the_ladder_is_climbed_in_order(bundles, name, kinds, knowing):
+    bundle = Bundle.load(bundles[name])
+    known = bundle.target.covered.copy()
+    known[::2] &= knowing == "covered"
+    known[1::2] &= knowing != "none"
+    task, rows = target_task(bundle), rows_for(bundle, known)
+    filled = initialise(bundle, rows, task, kinds)
+    spelled = baselines.subtokens(task)
+    tokens = canonical_tokens(bundle.tokenizer("target"))
+    chosen, rest = bundle.overlap.choose(kinds), bundle.overlap.choose()
+    copies = [dict(zip(pairs.target_ids.tolist(), pairs.source_ids.tolist(), strict=True)) for pairs in (chosen, rest)]
+    expected: dict[int, tuple[str, np.ndarray]] = {}
+    for token in range(len(tokens)):
+        if token in copies[0]:
+            expected[token] = "copied", bundle.coordinates[copies[0][token]]
+        elif known[token]:
+            expected[token] = "predicted", rows.coordinates[token]
+        elif token in copies[1]:
+            expected[token] = "copied", bundle.coordinates[copies[1][token]]
+        elif spelled.known[token]:
+            expected[token] = "subtokens", spelled.coordinates[token]
+    by_script: dict[str, list[np.ndarray]] = {}
+    for token, (_, row) in expected.items():
+        by_script.setdefault(script(tokens[token]), []).append(row)
+    by_script.pop("", None)
+    for token in set(range(len(tokens))) - set(expected):
+        like = by_script.get(script(tokens[token]))
+        origin = "mean" if like is None else "script"
+        expected[token] = origin, np.mean(bundle.coordinates if like is None else like, 0)
+    assert [ORIGINS[number] for number in filled.origins] == [expected[token][0] for token in range(len(tokens))]
+    for token, (_, row) in expected.items():
+        np.testing.assert_allclose(filled.coordinates[token], row, rtol=1e-3, atol=1e-4)
+    assert sum(filled.counts().values()) == len(tokens) == bundle.meta.target_tokens
+    mixed = np.isin(filled.origins, [ORIGINS.index("copied"), ORIGINS.index("subtokens")])
+    np.testing.assert_array_equal(np.diff(filled.mixture.indptr) > 0, mixed)
+    np.testing.assert_allclose((filled.mixture @ bundle.coordinates)[mixed], filled.coordinates[mixed], atol=1e-4)
+
+
+def test_letters_that_the_source_cannot_spell_take_the_mean_of_their_script(bundles):
+    bundle = Bundle.load(bundles["bert"])
+    nothing = rows_for(bundle, np.zeros(bundle.meta.target_tokens, bool))
+    filled = initialise(bundle, nothing, target_task(bundle), OVERLAP_KINDS)
+    tokens = canonical_tokens(bundle.tokenizer("target"))
+    alone = [i for i, token in enumerate(tokens) if "ß" in token.text.decode(errors="ignore")]
+    assert {ORIGINS[number] for number in filled.origins[alone]} == {"script"}
+    assert (filled.coordinates[alone] == filled.coordinates[alone[0]]).all()
+
+
+def test_a_methods_mixtures_are_kept(bundles):
+    bundle = Bundle.load(bundles["roberta8"])
+    task = target_task(bundle)
+    filled = initialise(bundle, baselines.ofa(task), task, ("role",))
+    predicted = filled.origins == ORIGINS.index("predicted")
+    assert predicted.sum() > 50
+    np.testing.assert_allclose(
+        (filled.mixture @ bundle.coordinates)[predicted], filled.coordinates[predicted], atol=1e-4
+    )
+
+
+def test_script_is_that_of_the_first_letter():
+    assert [script(Token(text.encode(), True)) for text in ("a", "1я", "ß", "漢", "!", "")] == [
+        "LATIN", "CYRILLIC", "LATIN", "CJK", "", "",
+    ]  # fmt: skip
+    assert script(None) == script(Token(b"<s>", False, ("bos",), special=True)) == ""
+    assert script(Token("я".encode()[:1], False)) == ""

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch
+
+from hyperofa.metrics import SentenceRetrieval, TokenMetrics
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_token_metrics_equal_brute_force():
+    rng = np.random.default_rng(0)
+    predicted, expected, others = (rng.standard_normal((n, 5)).astype(np.float32) for n in (23, 23, 60))
+    expected += predicted
+    metrics = TokenMetrics()
+    for start in range(0, 23, 7):
+        metrics.update(
+            *(torch.from_numpy(part[start : start + 7]) for part in (predicted, expected)), torch.tensor(others)
+        )
+    ranks, cosines = [], (unit(predicted) * unit(expected)).sum(1)
+    for row, cosine in zip(predicted, cosines, strict=True):
+        ranks.append(1 + sum(other @ row / np.linalg.norm(other) / np.linalg.norm(row) > cosine for other in others))
+    ratios = np.linalg.norm(predicted, axis=1) / np.linalg.norm(expected, axis=1)
+    found = {name: value.item() for name, value in metrics.compute().items()}
+    ranks = np.array(ranks)
+    best = {"cosine": cosines.mean(), "norm_ratio": ratios.mean(), "mrr": (1 / ranks).mean()}
+    assert found == pytest.approx({**best, "hit10": (ranks <= 10).mean()}, rel=1e-5)
+    assert 0 < found["hit10"] < 1
+
+
+def test_perfect_predictions_score_one():
+    rows = torch.eye(4)
+    metrics = TokenMetrics()
+    metrics.update(rows * 2, rows, -rows)
+    assert {name: value.item() for name, value in metrics.compute().items()} == {
+        "cosine": 1, "norm_ratio": 2, "mrr": 1, "hit10": 1,
+    }  # fmt: skip
+
+
+def test_sentence_retrieval_equals_brute_force():
+    rng = np.random.default_rng(1)
+    keys = unit(rng.standard_normal((30, 6))).astype(np.float32)
+    queries = unit(keys + rng.standard_normal((30, 6))).astype(np.float32)
+    metric = SentenceRetrieval()
+    for start in range(0, 30, 8):
+        metric.update(*(torch.from_numpy(part[start : start + 8]) for part in (queries, keys)))
+    ranks = [1 + sum(query @ key > query @ keys[i] for key in keys) for i, query in enumerate(queries)]
+    assert metric.compute().item() == pytest.approx(np.mean([1 / rank for rank in ranks]), rel=1e-5)
+    metric.reset()
+    metric.update(torch.eye(3), torch.eye(3))
+    assert metric.compute() == 1
