@@ -27,7 +27,17 @@ TRAINED = "hyperofa"
 _SEEDED = (TRAINED, "random", "mean_noise", "small_noise")
 _PLACEHOLDER = re.compile(r"\{([a-z]+(?:\.\w+)*)\}")
 # Editing these changes no result.
-_REPORTING = ("ablation.py", "cells.py", "cli.py", "curves.py", "grid.py", "plots.py", "report.py", "results.py")
+_REPORTING = (
+    "ablation.py",
+    "bootstrap.py",
+    "cells.py",
+    "cli.py",
+    "curves.py",
+    "grid.py",
+    "plots.py",
+    "report.py",
+    "results.py",
+)
 
 
 @dataclass(frozen=True)

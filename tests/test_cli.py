@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 import yaml
-
 from conftest import CONFIGS, write_vectors
+
 from hyperofa import cli
 from hyperofa.bundle import Bundle
 from hyperofa.cli import main

@@ -25,7 +25,7 @@ def run(tmp_path_factory) -> tuple[Demo, str]:
     (output / "stale.txt").write_text("of the earlier demo", encoding="utf-8")
     said = io.StringIO()
     with redirect_stderr(said):
-        result = demo(output, seed=3, sentences=1_000, vocabulary=1_500, steps=2, held_out=60)
+        result = demo(output, seed=3, sentences=800, vocabulary=1_500, steps=2, held_out=50)
     return result, said.getvalue()
 
 
@@ -64,7 +64,7 @@ def test_what_is_said(run):
     assert transformers_logging.is_progress_bar_enabled()
     table = str(result).splitlines()
     assert [line.split()[0] for line in table[2:9]] == ["method", *METHODS]
-    assert "among 60 (top-1, percent)" in table[0]
+    assert "among 50 (top-1, percent)" in table[0]
 
 
 def test_the_commands_in_its_readme_make_the_same_model(run, monkeypatch):

@@ -247,5 +247,6 @@ def test_every_training_config_instantiates(path, bundles, text_file, tmp_path):
     if "trainer" not in config or "data" not in config:
         pytest.skip("no config of hyperofa fit")
     flags = ["--trainer.fast_dev_run", "1", "--data.bundle", str(bundles["bert8"])]
+    flags += ["--model.net.init_args.hidden_dim", "8"]  # the widths of the paper would take seconds
     text = [] if config["data"].get("streams") == "tokens" else ["--data.text", str(text_file)]
     main(["fit", "--config", str(path), *flags, *text, *QUIET, "--trainer.default_root_dir", str(tmp_path)])
