@@ -6,12 +6,14 @@ functions initialise a target vocabulary and are scored on held-out source token
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.special import softmax
 from tokenizers import Tokenizer as BackendTokenizer
 
+from hyperofa.errors import InputError
 from hyperofa.reference import mix_nearest
 from hyperofa.tokens import Token
 from hyperofa.vectors import nearest
@@ -53,28 +55,96 @@ class Rows:
     mixture: sp.csr_matrix | None = None
 
 
-def ofa(task: Task, neighbours: int = 10, temperature: float = 0.1, rescale: bool = False) -> Rows:
+@dataclass(frozen=True)
+class Mixing:
+    """How OFA's mixture is made; the defaults are those that did best on real languages (`benchmarks/README.md`).
+
+    Attributes:
+        neighbours: k, source tokens mixed.
+        temperature: > 0, divides the similarities.
+        rescale: give every row the mean length of the source rows; a mean of many rows is shorter than they are.
+        csls: correct the similarities for hubs, source tokens that are near to everything (Conneau et al. 2018, eq. 3).
+        directions: of the pooled word vectors: `keep` them, `remove` the mean and the three strongest (Mu and
+            Viswanath 2018), or `whiten` them all.
+    """
+
+    neighbours: int = 3
+    temperature: float = 0.1
+    rescale: bool = True
+    csls: bool = False
+    directions: Literal["keep", "remove", "whiten"] = "keep"
+
+
+PUBLISHED_MIXING = Mixing(neighbours=10, rescale=False)
+
+
+def ofa(task: Task, mixing: Mixing = PUBLISHED_MIXING) -> Rows:
     """OFA: each token is a softmax-weighted mean of the source tokens nearest in the word-vector space.
 
     Args:
         task: what is wanted.
-        neighbours: k, source tokens mixed.
-        temperature: > 0, divides the cosine similarities.
-        rescale: give every row the mean length of the source rows; a mean of many rows is shorter than they are.
+        mixing: how many, how sharply, and how similarity is measured.
 
     Returns:
         Rows known where the token has words. Source: arXiv 2311.08849 §3.2 and its code (k = 10, T = 0.1).
+
+    Raises:
+        InputError: no neighbours, or a temperature that is not positive.
     """
+    if mixing.neighbours < 1 or mixing.temperature <= 0:
+        raise InputError(
+            "--mixing: expected at least 1 neighbour and a temperature above 0, found "
+            f"{mixing.neighbours} and {mixing.temperature}"
+        )
     queried = np.flatnonzero(task.covered)
-    scores, ids = nearest(task.queries[queried], task.keys, neighbours, valid=task.usable)
-    weights = softmax(scores.astype(np.float64) / temperature, axis=1)
+    keys, queries = _turned(task.keys, task.queries[queried], task.usable, mixing.directions)
+    if mixing.csls:
+        keys, queries = _with_hubness(keys, queries, task.usable)
+    metric: Literal["dot", "cosine"] = "dot" if mixing.csls else "cosine"
+    scores, ids = nearest(queries, keys, mixing.neighbours, valid=task.usable, metric=metric)
+    weights = softmax(scores.astype(np.float64) / mixing.temperature, axis=1)
     indptr = np.zeros(len(task.covered) + 1, np.int64)
     indptr[1:] = np.cumsum(np.where(task.covered, ids.shape[1], 0))
     mixture = sp.csr_matrix((weights.ravel(), ids.ravel(), indptr), shape=(len(task.covered), len(task.keys)))
     rows = (mixture @ task.coordinates).astype(np.float32)
-    if rescale:
+    if mixing.rescale:
         rows = with_norm(rows, mean_norm(task.coordinates[task.usable]))
     return Rows(rows, task.covered, mixture)
+
+
+def _turned(
+    keys: np.ndarray, queries: np.ndarray, usable: np.ndarray, directions: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keys `(S, d)` and queries `(Q, d)` with common directions removed or all of them evened out."""
+    if directions == "keep":
+        return keys, queries
+    everything = np.concatenate([keys[usable], queries])
+    everything = everything / np.maximum(np.linalg.norm(everything, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    centre = everything.mean(0)
+    values, vectors = np.linalg.eigh(np.cov(everything, rowvar=False))
+    if directions == "remove":
+        turn = np.eye(len(centre)) - vectors[:, -3:] @ vectors[:, -3:].T
+    else:
+        turn = vectors / np.sqrt(np.maximum(values, 1e-3 * values[-1]))
+    lengths = [np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny) for x in (keys, queries)]
+    turned = [((x / n - centre) @ turn).astype(np.float32) for x, n in zip((keys, queries), lengths, strict=True)]
+    return turned[0], turned[1]
+
+
+def _with_hubness(keys: np.ndarray, queries: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and queries whose inner product is 2 cos - r(key), r the mean cosine with the ten nearest queries."""
+    tiny = np.finfo(np.float32).tiny
+    unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), tiny) for x in (keys, queries)]
+    hubness = np.zeros((len(keys), 1), np.float32)
+    hubness[usable, 0] = nearest(unit[0][usable], unit[1], 10)[0].mean(1)
+    return np.hstack([unit[0], hubness]), np.hstack([2 * unit[1], -np.ones((len(queries), 1), np.float32)])
+
+
+def blend(rows: Rows, others: Rows, share: float) -> Rows:
+    """Rows moved towards others: (1 - share) · rows + share · others where both know the token."""
+    both = (rows.known & others.known)[:, None]
+    mixed = np.where(both, (1 - share) * rows.coordinates + share * others.coordinates, rows.coordinates)
+    return Rows(mixed.astype(np.float32), rows.known)
 
 
 def ofa_with_zero_rows(task: Task) -> Rows:

@@ -137,7 +137,7 @@ def demo(
         accuracy: dict[str, dict[str, float]] = {}
         for method in _METHODS:
             model = folder / "models" / method
-            export(folder / "bundle", method, model, checkpoint if method == "hyperofa" else None, seed=seed)
+            export(folder / "bundle", method, model, [checkpoint] if method == "hyperofa" else None, seed=seed)
             scores = score(sets, (load_model(model), load_tokenizer(model)), encoder)["demo"]
             accuracy[method] = {language: round(top1, 3) for language, (top1, _) in scores.items()}
             sys.stderr.write(f"      {method}: {np.mean(list(accuracy[method].values())):.1f} %\n")

@@ -11,14 +11,14 @@ from transformers import PreTrainedModel
 
 from hyperofa import baselines
 from hyperofa.artifacts import new_folder, read_json, sha256_file
-from hyperofa.baselines import Rows, Task
+from hyperofa.baselines import Mixing, Rows, Task
 from hyperofa.bundle import Bundle, Pooling
 from hyperofa.card import model_card
 from hyperofa.errors import InputError
 from hyperofa.factorised import factorise, parameter_count
 from hyperofa.initialisation import ORIGINS, Fallback, Initialisation, initialise, target_task
 from hyperofa.plm import load_model
-from hyperofa.prediction import load_trained, predict
+from hyperofa.prediction import Trained, learned_share, load_trained, predict
 from hyperofa.prepare import hash_rows
 from hyperofa.reference import lost_bias
 from hyperofa.safety import measure
@@ -37,28 +37,28 @@ _SAFETY_LINES = 100
 class _Baseline:
     """A method without training: how it sees words, what it copies, and what it computes."""
 
-    rows: Callable[[Task, np.random.Generator], Rows]
+    rows: Callable[[Task, np.random.Generator, Mixing], Rows]
     pooling: Pooling = "weighted"
     copied: tuple[OverlapKind, ...] = OVERLAP_KINDS
     fallback: Fallback = "ladder"
 
 
 _BASELINES: dict[str, _Baseline] = {
-    "ofa": _Baseline(lambda task, _: baselines.ofa(task), "duplicates", ("role", "exact", "case")),
-    "ofa_tuned": _Baseline(lambda task, _: baselines.ofa(task, neighbours=3, rescale=True)),
-    "subtokens": _Baseline(lambda task, _: baselines.subtokens(task)),
-    "mean": _Baseline(baselines.mean),
-    "mean_noise": _Baseline(lambda task, rng: baselines.mean(task, rng, HEWITT_NOISE)),
-    "random": _Baseline(baselines.random),
-    "zeros": _Baseline(lambda task, rng: baselines.small_noise(task, rng, 0)),
-    "small_noise": _Baseline(baselines.small_noise),
+    "ofa": _Baseline(lambda task, *_: baselines.ofa(task), "duplicates", ("role", "exact", "case")),
+    "ofa_tuned": _Baseline(lambda task, rng, mixing: baselines.ofa(task, mixing)),
+    "subtokens": _Baseline(lambda task, *_: baselines.subtokens(task)),
+    "mean": _Baseline(lambda task, rng, _: baselines.mean(task, rng)),
+    "mean_noise": _Baseline(lambda task, rng, _: baselines.mean(task, rng, HEWITT_NOISE)),
+    "random": _Baseline(lambda task, rng, _: baselines.random(task, rng)),
+    "zeros": _Baseline(lambda task, rng, _: baselines.small_noise(task, rng, 0)),
+    "small_noise": _Baseline(lambda task, rng, _: baselines.small_noise(task, rng)),
 }
 
 
 # On a bundle in reference mode.
 _PUBLISHED: dict[str, _Baseline] = {
-    "ofa": _Baseline(lambda task, _: baselines.ofa_with_zero_rows(task), "duplicates", fallback="noise"),
-    "random": _Baseline(lambda task, _: baselines.nothing(task), fallback="noise_in_sequence"),
+    "ofa": _Baseline(lambda task, *_: baselines.ofa_with_zero_rows(task), "duplicates", fallback="noise"),
+    "random": _Baseline(lambda task, *_: baselines.nothing(task), fallback="noise_in_sequence"),
 }
 
 
@@ -81,8 +81,10 @@ def export(
     bundle: Path,
     method: Method,
     output: Path,
-    checkpoint: Path | None = None,
+    checkpoint: list[Path] | None = None,
     source_model: str | None = None,
+    mixing: Mixing = Mixing(),  # noqa: B008  frozen
+    ofa_share: float | None = 0.0,
     copied: list[OverlapKind] | None = None,
     pad_to_multiple_of: int | None = None,
     seed: int = 0,
@@ -101,7 +103,10 @@ def export(
             mean_noise (Hewitt's, covariance noise of scale 1e-5); random (normal, like the source rows); small_noise
             (normal around zero, standard deviation 0.02, transformers' default) and zeros, to see what they break.
         output: model folder to write.
-        checkpoint: trained hypernetwork of `hyperofa fit`.
+        checkpoint: trained hypernetwork of `hyperofa fit`; the mean over several of them if the flag is repeated.
+        mixing: how ofa_tuned, and the OFA that hyperofa is blended with, mix source rows.
+        ofa_share: part of ofa_tuned in every row that hyperofa predicts, from 0 to 1; null for the share that does best
+            on the validation tokens.
         source_model: where the source model is now, if it moved since `hyperofa prepare`.
         copied: kinds of overlap whose rows are copied (role, exact, case, symbol); other tokens of the overlap are
             predicted if the method can. The method's own choice if not given.
@@ -122,10 +127,10 @@ def export(
         InputError: an input is missing or belongs to another bundle.
     """
     opened = Bundle.load(bundle)
-    if (method == "hyperofa") != (checkpoint is not None):
+    if (method == "hyperofa") != bool(checkpoint):
         raise InputError(
             "--checkpoint: expected the checkpoint of a trained net with --method hyperofa, and none with others; "
-            f"found --method {method} with {checkpoint or 'none'}"
+            f"found --method {method} with {' '.join(map(str, checkpoint or [])) or 'none'}"
         )
     widest = max(opened.meta.input_dim, opened.meta.output_dim)
     if factorised and widest >= opened.meta.embedding_dim:
@@ -133,6 +138,8 @@ def export(
             f"--factorised true: expected a bundle of fewer coordinates than the {opened.meta.embedding_dim} columns "
             f"of the embeddings, found {widest} in --bundle {bundle}; prepare one with --coordinate_dim"
         )
+    if ofa_share is not None and not 0 <= ofa_share <= 1:
+        raise InputError(f"--ofa_share: expected a number from 0 to 1, or null, found {ofa_share}")
     source_model = source_model or opened.meta.source_model
     measured = None if scores is None else read_json(scores)
     lines = [line for path in text or [] for line in read_lines([path], "--text")[:_SAFETY_LINES]]
@@ -144,7 +151,10 @@ def export(
                 f"--source_model {source_model}: expected the model that --bundle {bundle} was prepared "
                 "with, found other embeddings; prepare again, or give the right one"
             )
-        filled = _initialise(opened, method, checkpoint, copied, seed)
+        if checkpoint:
+            filled = _from_nets(opened, [load_trained(path, opened) for path in checkpoint], mixing, ofa_share, copied)
+        else:
+            filled = _from_baseline(opened, method, mixing, copied, seed)
         rows = _put_rows(opened, vocabulary, filled, model, pad_to_multiple_of, factorised)
         safety = None
         if lines:
@@ -170,7 +180,7 @@ def export(
             "source_hash": opened.meta.source_hash,
             "target_hash": opened.meta.target_hash,
             "space": opened.meta.space,
-            "checkpoint": None if checkpoint is None else sha256_file(checkpoint),
+            "checkpoint": [sha256_file(path) for path in checkpoint or []],
             "counts": filled.counts(),
             "parameters": parameter_count(model),
             "factorised": factorised,
@@ -180,17 +190,30 @@ def export(
     return Export(output, method, filled.counts(), parameter_count(model) if factorised else None)
 
 
-def _initialise(
-    bundle: Bundle, method: Method, checkpoint: Path | None, copied: Sequence[OverlapKind] | None, seed: int
+def _from_nets(
+    bundle: Bundle,
+    nets: Sequence[Trained],
+    mixing: Mixing,
+    ofa_share: float | None,
+    copied: Sequence[OverlapKind] | None,
 ) -> Initialisation:
-    if checkpoint is not None:
-        trained = load_trained(checkpoint, bundle)
-        fallback: Fallback = "noise" if bundle.meta.reference else "ladder"
-        kinds = trained.copied if copied is None else copied
-        return initialise(bundle, predict(trained, bundle), target_task(bundle), kinds, fallback)
+    """The mean prediction of the nets, blended with OFA."""
+    predictions = [predict(net, bundle) for net in nets]
+    rows = Rows(np.mean([each.coordinates for each in predictions], axis=0), predictions[0].known)
+    task = target_task(bundle)
+    share = learned_share(bundle, nets[0], mixing) if ofa_share is None else ofa_share
+    if share > 0:
+        rows = baselines.blend(rows, baselines.ofa(task, mixing), share)
+    fallback: Fallback = "noise" if bundle.meta.reference else "ladder"
+    return initialise(bundle, rows, task, nets[0].copied if copied is None else copied, fallback)
+
+
+def _from_baseline(
+    bundle: Bundle, method: Method, mixing: Mixing, copied: Sequence[OverlapKind] | None, seed: int
+) -> Initialisation:
     baseline = (_BASELINES | _PUBLISHED if bundle.meta.reference else _BASELINES)[method]
     task = target_task(bundle, baseline.pooling)
-    rows = baseline.rows(task, np.random.default_rng(seed))
+    rows = baseline.rows(task, np.random.default_rng(seed), mixing)
     return initialise(bundle, rows, task, baseline.copied if copied is None else copied, baseline.fallback)
 
 
@@ -239,8 +262,9 @@ def _write_provenance(bundle: Bundle, filled: Initialisation, norms: np.ndarray,
     """One line a target token: its origin, kind of overlap, number of words, length of the row, source tokens."""
     names = bundle.tokenizer("source").convert_ids_to_tokens(list(range(bundle.meta.source_tokens)))
     tokens = bundle.tokenizer("target").convert_ids_to_tokens(list(range(bundle.meta.target_tokens)))
-    pairs = bundle.overlap.choose()
-    kinds = dict(zip(pairs.target_ids.tolist(), pairs.kinds.tolist(), strict=True))
+    pairs = bundle.overlap
+    places = zip(pairs.target_ids[::-1].tolist(), pairs.source_ids[::-1].tolist(), strict=True)
+    kinds = dict(zip(places, pairs.kinds[::-1].tolist(), strict=True))  # of several kinds the first counts
     words, mixture = bundle.target.counts, filled.mixture
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
@@ -249,6 +273,6 @@ def _write_provenance(bundle: Bundle, filled: Initialisation, norms: np.ndarray,
             span = slice(mixture.indptr[token], mixture.indptr[token + 1])
             parts = sorted(zip(-mixture.data[span], mixture.indices[span], strict=True))
             sources = " ".join(f"{names[source]}:{-weight:.4f}" for weight, source in parts)
-            kind = OVERLAP_KINDS[kinds[token]] if token in kinds else ""
             origin = ORIGINS[filled.origins[token]]
+            kind = OVERLAP_KINDS[kinds[token, parts[0][1]]] if origin == "copied" else ""
             table.writerow([token, name, origin, kind, words[token], f"{norms[token]:.4f}", sources])

@@ -124,7 +124,13 @@ def hewitt(
         safety: dict[str, Safety] = {}
         for method in chosen:
             path = folder / "models" / method
-            export(bundle.path, method, path, checkpoint if method == "hyperofa" else None, seed=training.seed)
+            export(
+                bundle.path,
+                method,
+                path,
+                [checkpoint] if method == "hyperofa" and checkpoint is not None else None,
+                seed=training.seed,
+            )
             model, tokenizer = load_model(path), load_tokenizer(path)
             safety[method] = measure(source, (model, tokenizer), held_out[:_SAFETY_LINES])
             curves[method] = train(model, tokenizer, lines, held_out, training, trainer)

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from hyperofa.baselines import Rows
-from hyperofa.bundle import Bundle
+from hyperofa.baselines import Mixing, Rows, Task, blend, ofa
+from hyperofa.bundle import Bundle, Side
 from hyperofa.errors import InputError
+from hyperofa.metrics import TokenMetrics
 from hyperofa.nets import Memory, Net, build
 from hyperofa.plm import best_device
 from hyperofa.tokens import OverlapKind
@@ -105,7 +107,6 @@ class CoordinateFile(Callback):
         np.savez(path, ids=ids.astype(np.int64), coordinates=coordinates)
 
 
-@torch.inference_mode()
 def predict(trained: Trained, bundle: Bundle, batch_size: int = 1024) -> Rows:
     """Coordinates of every target token that has words.
 
@@ -117,15 +118,54 @@ def predict(trained: Trained, bundle: Bundle, batch_size: int = 1024) -> Rows:
     Returns:
         Rows of T tokens, known where the token has words.
     """
-    device = best_device()
-    net = trained.net.to(device)
-    memory = Memory(*(part.to(device) for part in make_memory(bundle, np.flatnonzero(bundle.source.covered))))
-    table = WordSetTable(bundle, "target", trained.max_words, trained.words)
+    memory = make_memory(bundle, np.flatnonzero(bundle.source.covered))
     rows = np.zeros((bundle.meta.target_tokens, bundle.meta.coordinate_dim), np.float32)
     ids = np.flatnonzero(bundle.target.covered)
-    ids = ids[np.argsort(table.counts[ids], kind="stable")]
-    for start in tqdm(range(0, len(ids), batch_size), desc="predicting", unit=" batches"):
-        chosen = ids[start : start + batch_size]
-        sets = table.sets(chosen)
-        rows[chosen] = net(type(sets)(*(part.to(device) for part in sets)), memory).float().cpu().numpy()
+    rows[ids] = _coordinates(trained, bundle, "target", ids, memory, batch_size)
     return Rows(rows, bundle.target.covered)
+
+
+@torch.inference_mode()
+def _coordinates(
+    trained: Trained, bundle: Bundle, side: Side, ids: np.ndarray, memory: Memory, batch_size: int = 1024
+) -> np.ndarray:
+    """Predicted coordinates `(n, K)` of tokens of one side, all with words."""
+    device = best_device()
+    net, memory = trained.net.to(device), Memory(*(part.to(device) for part in memory))
+    table = WordSetTable(bundle, side, trained.max_words, trained.words)
+    rows = np.zeros((len(ids), bundle.meta.coordinate_dim), np.float32)
+    order = np.argsort(table.counts[ids], kind="stable")
+    for start in tqdm(range(0, len(ids), batch_size), desc=f"predicting {side} tokens", unit=" batches"):
+        chosen = order[start : start + batch_size]
+        sets = table.sets(ids[chosen])
+        rows[chosen] = net(type(sets)(*(part.to(device) for part in sets)), memory).float().cpu().numpy()
+    return rows
+
+
+def learned_share(bundle: Bundle, trained: Trained, mixing: Mixing) -> float:
+    """The part of OFA, in tenths, with which blended rows best single out the validation tokens among the source's.
+
+    Args:
+        bundle: the inputs.
+        trained: the net; here it sees only the training tokens, and so does OFA.
+        mixing: of OFA.
+    """
+    ids, others = bundle.split["val"], bundle.split["train"]
+    usable = np.zeros(bundle.meta.source_tokens, bool)
+    usable[others] = True
+    pooled, coordinates = bundle.pooled("source"), np.asarray(bundle.coordinates)
+    nothing = sp.csr_matrix((len(ids), len(usable)))
+    task = Task(coordinates, pooled, usable, np.asarray(pooled[ids]), np.ones(len(ids), bool), nothing)
+    mixed = ofa(task, mixing)
+    predicted = Rows(_coordinates(trained, bundle, "source", ids, make_memory(bundle, others)), mixed.known)
+    shares = [tenths / 10 for tenths in range(11)]
+    return max(
+        shares,
+        key=lambda share: _mrr(blend(predicted, mixed, share).coordinates, coordinates[ids], coordinates[others]),
+    )
+
+
+def _mrr(predicted: np.ndarray, expected: np.ndarray, others: np.ndarray) -> float:
+    metric = TokenMetrics()
+    metric.update(*(torch.from_numpy(np.array(part)) for part in (predicted, expected, others)))
+    return float(metric.compute()["mrr"])

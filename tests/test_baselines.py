@@ -4,8 +4,9 @@ import reference
 import scipy.sparse as sp
 
 from hyperofa import baselines
-from hyperofa.baselines import Task
+from hyperofa.baselines import Mixing, Rows, Task
 from hyperofa.bundle import Bundle
+from hyperofa.errors import InputError
 from hyperofa.initialisation import target_task
 from hyperofa.tokens import bare_backend, canonical_tokens
 
@@ -27,7 +28,7 @@ def make_task(wanted=30, source=60, width=7, dim=5, seed=0) -> Task:
 @pytest.mark.parametrize(("neighbours", "temperature"), [(10, 0.1), (3, 0.04)])
 def test_ofa_equals_its_definition(seed, neighbours, temperature):
     task = make_task(seed=seed)
-    rows = baselines.ofa(task, neighbours, temperature)
+    rows = baselines.ofa(task, Mixing(neighbours, temperature, rescale=False))
     np.testing.assert_array_equal(rows.known, task.covered)
     usable = task.usable & task.keys.any(1)
     for token in np.flatnonzero(task.covered):
@@ -42,7 +43,7 @@ def test_ofa_equals_its_definition(seed, neighbours, temperature):
 
 def test_ofa_on_a_bundle_equals_its_definition(bundles):
     task = target_task(Bundle.load(bundles["roberta"]), "duplicates")
-    rows = baselines.ofa(task, neighbours=4)
+    rows = baselines.ofa(task, Mixing(neighbours=4, rescale=False))
     for token in np.flatnonzero(task.covered)[::7]:
         usable = np.flatnonzero(task.usable)
         found = reference.cosines(task.queries[token], task.keys[usable])
@@ -55,7 +56,7 @@ def test_ofa_on_a_bundle_equals_its_definition(bundles):
 
 def test_rescaled_mixtures_have_the_length_of_source_rows():
     task = make_task()
-    rows, plain = baselines.ofa(task, rescale=True), baselines.ofa(task)
+    rows, plain = baselines.ofa(task, Mixing(neighbours=10)), baselines.ofa(task)
     length = np.linalg.norm(task.coordinates[task.usable], axis=1).mean()
     np.testing.assert_allclose(np.linalg.norm(rows.coordinates[task.covered], axis=1), length, rtol=1e-5)
     cosines = [reference.cosines(a, b[None])[0] for a, b in zip(rows.coordinates, plain.coordinates, strict=True)]
@@ -122,3 +123,49 @@ def test_what_needs_the_unknown_token_is_not_spelled(bundles):
     sharp_s = [i for i, token in enumerate(tokens) if "ß" in token.text.decode(errors="ignore")]
     assert sharp_s
     assert not np.diff(spelled.indptr)[sharp_s].any()
+
+
+def test_csls_moves_away_from_hubs():
+    """Key 0 is near to every query, key 1 to one alone: the corrected similarity takes key 1 for that one."""
+    queries = np.eye(12, dtype=np.float32) + 0.4
+    queries = np.vstack([queries, [[1.0] + [0.9] * 11]]).astype(np.float32)
+    keys = np.vstack([np.ones(12), [1.0] + [0.0] * 11]).astype(np.float32)
+    covered = np.ones(len(queries), bool)
+    task = Task(np.eye(2), keys, np.ones(2, bool), queries, covered, sp.csr_matrix((len(queries), 2)))
+    plain, corrected = (
+        baselines.ofa(task, Mixing(neighbours=1, csls=csls)).mixture.toarray().argmax(1) for csls in (False, True)
+    )
+    assert plain[0] == 0
+    assert corrected[0] == 1
+    assert corrected[-1] == 0
+
+
+@pytest.mark.parametrize("directions", ["remove", "whiten"])
+def test_strong_common_directions_stop_counting(directions):
+    """Behind one large shared direction, the small differences decide once it is removed or evened out."""
+    rng = np.random.default_rng(0)
+    meanings = rng.standard_normal((40, 16)).astype(np.float32)
+    shared = rng.standard_normal((2, 16)).astype(np.float32)
+    keys = meanings + 6 * shared[rng.integers(2, size=40)]
+    queries = meanings + 6 * shared[rng.integers(2, size=40)]
+    everyone = np.ones(40, bool)
+    task = Task(np.eye(40), keys, everyone, queries, everyone, sp.csr_matrix((40, 40)))
+    hits = [
+        (
+            baselines.ofa(task, Mixing(neighbours=1, directions=choice)).mixture.toarray().argmax(1) == np.arange(40)
+        ).mean()
+        for choice in ("keep", directions)
+    ]
+    assert hits[1] > hits[0] + 0.2
+
+
+def test_blend_moves_only_what_both_know():
+    rows = Rows(np.zeros((3, 2), np.float32), np.array([True, True, False]))
+    others = Rows(np.ones((3, 2), np.float32), np.array([True, False, True]))
+    np.testing.assert_allclose(baselines.blend(rows, others, 0.25).coordinates[:2], [[0.25, 0.25], [0, 0]])
+
+
+@pytest.mark.parametrize("mixing", [Mixing(neighbours=0), Mixing(temperature=0)])
+def test_a_mixture_needs_neighbours_and_a_temperature(mixing):
+    with pytest.raises(InputError, match=r"--mixing: expected at least 1 neighbour and a temperature above 0"):
+        baselines.ofa(make_task(), mixing)

@@ -128,7 +128,7 @@ def test_methods_differ_in_the_predicted_rows_alone(bundles, fitted, tmp_path):
     for method in METHODS:
         checkpoint = fitted["tokens"] / "checkpoints" / "best.ckpt" if method == "hyperofa" else None
         folder = tmp_path / method
-        export(bundles["bert"], method, folder, checkpoint=checkpoint, copied=["role", "exact"])
+        export(bundles["bert"], method, folder, checkpoint=checkpoint and [checkpoint], copied=["role", "exact"])
         rows[method] = load_file(folder / "model.safetensors")
         origins[method] = np.array([row["origin"] for row in read_provenance(folder)])
     embedding = next(name for name in rows["mean"] if name.endswith("word_embeddings.weight"))
@@ -156,3 +156,24 @@ def test_no_overlap_can_be_copied_by_choice(bundles, tmp_path):
 def test_rows_are_padded_on_request(bundles, tmp_path):
     export(bundles["bert"], "mean", tmp_path / "model", pad_to_multiple_of=64)
     assert AutoModelForMaskedLM.from_pretrained(tmp_path / "model").config.vocab_size % 64 == 0
+
+
+def test_several_checkpoints_are_averaged(bundles, fitted, tmp_path):
+    checkpoint = fitted["tokens"] / "checkpoints" / "best.ckpt"
+    one = export(bundles["bert"], "hyperofa", tmp_path / "one", [checkpoint])
+    two = export(bundles["bert"], "hyperofa", tmp_path / "two", [checkpoint, checkpoint])
+    assert one.counts == two.counts
+    rows = [AutoModel.from_pretrained(tmp_path / name).get_input_embeddings().weight for name in ("one", "two")]
+    torch.testing.assert_close(rows[0], rows[1])
+
+
+def test_a_share_of_ofa_moves_the_rows_there(bundles, fitted, tmp_path):
+    checkpoint = fitted["tokens"] / "checkpoints" / "best.ckpt"
+    rows = {}
+    for share in (0.0, 0.5, 1.0, None):
+        export(bundles["bert"], "hyperofa", tmp_path / str(share), [checkpoint], ofa_share=share)
+        rows[share] = AutoModel.from_pretrained(tmp_path / str(share)).get_input_embeddings().weight.detach()
+    torch.testing.assert_close(rows[0.5], (rows[0.0] + rows[1.0]) / 2)
+    assert not torch.equal(rows[0.0], rows[1.0])
+    shares = [(1 - tenths / 10) * rows[0.0] + tenths / 10 * rows[1.0] for tenths in range(11)]
+    assert min((mix - rows[None]).abs().max() for mix in shares) < 1e-5

@@ -162,7 +162,7 @@ class TestReplacement:
 
 @pytest.mark.parametrize("net", ["SourceAttention", "MLP"])
 def test_a_hypernetwork_predicts_both_sides(replaced, checkpoints, tmp_path, net):
-    result = export(replaced["llama"].path, "hyperofa", tmp_path / "out", checkpoint=checkpoints[net])
+    result = export(replaced["llama"].path, "hyperofa", tmp_path / "out", checkpoint=[checkpoints[net]])
     assert result.counts["predicted"] > 0
     found, origins = load(tmp_path / "out"), read_origins(tmp_path / "out")
     new = [token for token, origin in origins.items() if origin == "predicted"]
@@ -223,11 +223,16 @@ class TestExpansion:
 
 def test_a_hypernetwork_keeps_old_rows_too(expanded, sources, checkpoints, tmp_path):
     folder = tmp_path / "llama"
-    result = export(expanded["llama"].path, "hyperofa", folder, checkpoint=checkpoints["expanded"])
+    result = export(expanded["llama"].path, "hyperofa", folder, checkpoint=[checkpoints["expanded"]])
     TestExpansion._compare(sources["llama"], folder)
     assert result.counts["predicted"] >= 2
     asked = export(
-        expanded["llama"].path, "hyperofa", folder, checkpoint=checkpoints["expanded"], copied=["role"], overwrite=True
+        expanded["llama"].path,
+        "hyperofa",
+        folder,
+        checkpoint=[checkpoints["expanded"]],
+        copied=["role"],
+        overwrite=True,
     )
     assert asked.counts == result.counts
     TestExpansion._compare(sources["llama"], folder)
