@@ -113,7 +113,7 @@ def _result(output: Path, cell: Cell, folder: Path, keep_models: bool) -> dict[s
     if cell.flags("export")["method"] == TRAINED:
         with timed("fit"):
             checkpoint = _ensure_run(output, cell, bundle)
-        arguments["checkpoint"] = str(checkpoint)
+        arguments["checkpoint"] = [str(checkpoint)]
         parameters = sum(tensor.numel() for tensor in read_checkpoint(checkpoint)["state_dict"].values())
     with timed("export"):
         exported = _call(export, {**arguments, "seed": cell.seed, "overwrite": True}, folder / "export.yaml")

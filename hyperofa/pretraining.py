@@ -176,6 +176,9 @@ def write_curves(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
                 table.writerow([*([name] if named else []), step, *(f"{value:.6g}" for value in values)])
 
 
+_HIGHEST = 1e12  # of a plotted perplexity: ruined models reach numbers that no axis can show
+
+
 def plot_curves(curves: Mapping[str, Sequence[Point]], picture: Path, new_steps: int = 0) -> None:
     """Plot perplexity and bits per byte over the steps.
 
@@ -188,7 +191,7 @@ def plot_curves(curves: Mapping[str, Sequence[Point]], picture: Path, new_steps:
     titles = {"perplexity": "validation perplexity", "bits_per_byte": "bits per byte"}
     for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for name, curve in curves.items():
-            values = [getattr(point, key) for point in curve]
+            values = [min(getattr(point, key), _HIGHEST) for point in curve]
             axes.plot([point.step for point in curve], values, label=name, marker="." if len(curve) < 50 else None)
         axes.set(title=title, xlabel="step", yscale="log")
         if new_steps:

@@ -43,8 +43,12 @@ def slow_vectors(folder, texts, layer):
     return np.array(rows)
 
 
-def slow_accuracy(queries, keys):
-    ranks = [sum(query @ key > query @ keys[i] for key in keys) for i, query in enumerate(queries)]
+def slow_accuracy(queries, keys, slack=0.0):
+    """Top-1 and top-10; with slack, as it would be if keys that near to the right one lost (or, below 0, won)."""
+    ranks = [
+        sum(query @ key > query @ keys[i] + slack for j, key in enumerate(keys) if j != i)
+        for i, query in enumerate(queries)
+    ]
     return [100 * np.mean([rank < top for rank in ranks]) for top in (1, 10)]
 
 
@@ -60,9 +64,14 @@ def test_scores_equal_brute_force(layer, data, model_folders, bundles, tmp_path,
     found = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["accuracy"]
     keys = slow_vectors(model_folders["bert"], english, layer)
     for language, texts in foreign.items():
-        expected = slow_accuracy(slow_vectors(model, texts, layer), keys)
-        assert found["SR-B"][language] == pytest.approx(expected, abs=1e-3)
-        assert f"{language}:{expected[0]:.0f}/{expected[1]:.0f}" in printed
+        # Sentences of a random model lie close together: float32 in batches may rank near ties another way.
+        vectors = slow_vectors(model, texts, layer)
+        top1, top10 = found["SR-B"][language]
+        lowest, highest = slow_accuracy(vectors, keys, -1e-6), slow_accuracy(vectors, keys, 1e-6)
+        assert lowest[0] - 1e-3 <= top1 <= highest[0] + 1e-3
+        assert lowest[1] - 1e-3 <= top10 <= highest[1] + 1e-3
+        assert highest[0] - lowest[0] < 50
+        assert f"{language}:{top1:.0f}/{top10:.0f}" in printed
     expected = slow_accuracy(slow_vectors(model, GERMAN * 2, layer), keys)
     # Each German sentence comes twice with two English ones, so ranks tie: only the numbers of sets are compared.
     assert found["SR-T"]["deu"] == pytest.approx(expected, abs=13)

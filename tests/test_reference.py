@@ -399,7 +399,7 @@ def test_a_published_net_is_exported_as_published(small, tmp_path):
     checkpoint = next(tmp_path.rglob("last.ckpt"))
     trained = load_trained(checkpoint, small)
     assert (trained.words, trained.max_words, trained.copied) == ("set", 7, ("exact", "case"))
-    exported = export(small.path, "hyperofa", tmp_path / "model", checkpoint)
+    exported = export(small.path, "hyperofa", tmp_path / "model", [checkpoint])
     fuzzy = len(small.overlap.choose())
     assert {name for name, count in exported.counts.items() if count} == {"copied", "predicted", "noise"}
     assert exported.counts["copied"] == fuzzy
