@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hyperofa.baselines import Rows
+from hyperofa.baselines import Mixing, ofa
 from hyperofa.bundle import Bundle, Side, SplitName
 from hyperofa.errors import InputError
 from hyperofa.initialisation import ORIGINS, initialise, target_task
@@ -119,11 +119,6 @@ class HyperDataModule(lightning.LightningDataModule):
         self._text_languages = text_languages
         if views.parallel and not parallel:
             raise InputError("--data.parallel: expected a file of parallel text for --data.views.parallel, found none")
-        if streams != "tokens" and not text:
-            raise InputError(
-                "--data.text: expected a file of source-language sentences, one a line, found none; give one, or train "
-                "on the source tokens alone with --config configs/tokens.yaml"
-            )
         if streams == "text" and self.bundle.meta.output_dim:
             self._streams = "both"
         self._batch_size, self.max_words, self._word_dropout = batch_size, max_words, word_dropout
@@ -140,6 +135,11 @@ class HyperDataModule(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Build what the streams of this stage read; called by Lightning on every process."""
+        if stage == "fit" and self._streams != "tokens" and not self._text_files:
+            raise InputError(
+                "--data.text: expected a file of source-language sentences, one a line, found none; give one, or train "
+                "on the source tokens alone with --config configs/tokens.yaml"
+            )
         bundle = self.bundle
         self._tables = {
             side: WordSetTable(bundle, side, self.max_words, self.words, self._augmentation)
@@ -267,6 +267,6 @@ def fixed_rows(bundle: Bundle, copied: Sequence[OverlapKind]) -> tuple[np.ndarra
     Returns:
         `(T, K)` coordinates of copied tokens and of fall-backs, and `(T,)` bool, true for the tokens it is to predict.
     """
-    known = Rows(np.zeros((bundle.meta.target_tokens, bundle.meta.coordinate_dim), np.float32), bundle.target.covered)
-    filled = initialise(bundle, known, target_task(bundle), copied)
+    task = target_task(bundle)
+    filled = initialise(bundle, ofa(task, Mixing()), task, copied)  # OFA's rows stand in where fall-backs average
     return filled.coordinates, filled.origins == ORIGINS.index("predicted")

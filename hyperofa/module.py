@@ -49,8 +49,8 @@ class HyperModule(lightning.LightningModule):
         step_factor: see `schedule`.
     """
 
-    _keys: Tensor
-    _values: Tensor
+    # No buffers: DDP would send them to every process at every step.
+    _memory: Memory
     _primitives: Tensor
 
     def __init__(
@@ -107,22 +107,22 @@ class HyperModule(lightning.LightningModule):
     def setup(self, stage: str) -> None:
         """Take the memory and the primitives from the data, and load the PLM where text is read."""
         data = self._data
-        self.register_buffer("_keys", data.memory.keys, persistent=False)
-        self.register_buffer("_values", data.memory.values, persistent=False)
-        self.register_buffer("_primitives", torch.from_numpy(data.bundle.input_primitives.copy()), persistent=False)
+        self._memory, self._primitives = data.memory, torch.from_numpy(data.bundle.input_primitives.copy())
         if data.reads_text and stage in ("fit", "validate") and not self._plm:
             self._plm.append(FrozenPLM(load_model(data.bundle.meta.source_model), **self._plm_options))
 
     def on_fit_start(self) -> None:
-        """Move the PLM beside the net."""
+        """Move what the net works with beside it."""
+        self._memory = Memory(*(part.to(self.device) for part in self._memory))
+        self._primitives = self._primitives.to(self.device)
         for plm in self._plm:
             plm.to(self.device)
 
-    on_validation_start = on_fit_start
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
 
     def forward(self, sets: WordSets, own: Tensor) -> Tensor:
         """Coordinates `(B, K)` of B word sets; `own` as in `Net.forward`."""
-        return self.net(sets, Memory(self._keys, self._values), own)
+        return self.net(sets, self._memory, own)
 
     def training_step(self, batches: dict[str, TokenBatch | TextBatch], batch_number: int) -> Tensor:
         """Weighted sum of the losses of the streams."""
@@ -152,11 +152,11 @@ class HyperModule(lightning.LightningModule):
         if stage == "train":
             self._log(stage, {"token_loss": loss.total}, len(batch.own))
         else:
-            self._token_metrics.update(predicted, batch.expected, self._values)
+            self._token_metrics.update(predicted, batch.expected, self._memory.values)
             split = len(self._primitives)
             if split < predicted.shape[1]:  # the head is untied
                 for side, columns in (("input", slice(split)), ("output", slice(split, None))):
-                    parts = (rows[:, columns] for rows in (predicted, batch.expected, self._values))
+                    parts = (rows[:, columns] for rows in (predicted, batch.expected, self._memory.values))
                     self._side_metrics[side].update(*parts)  # type: ignore[operator]
             self._log(stage, {"token_loss": loss.total, "contrastive": loss.contrastive}, len(batch.own))
         return loss.total
