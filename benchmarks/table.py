@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
     print("|---" * (2 * len(tasks) + 3) + "|")
     for method, found in runs.items():
         cells = [spread([run["means"][task][k] for run in found]) for task in tasks for k in (0, 1)]
-        times = [path.read_text().split() for path in sorted(folder.glob(f"{method}-[0-9]*.time"))]
+        times = [path.read_text().split() for path in sorted(folder.glob(f"{method}-[0-9]*.time"))[: len(found)]]
         minutes = [(float(user) + float(system)) / 60 for user, system, _ in times]
         print(f"| {method} | " + " | ".join(cells) + f" | {len(found)} | {spread(minutes) if minutes else '–'} |")
     for task in tasks:
