@@ -60,7 +60,8 @@ class FrozenPLM:
         self.model = model.eval().requires_grad_(False).to(torch.bfloat16 if half else torch.float32)
         self.layers = tuple(layers)
         if gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+            old = model.gradient_checkpointing_enable  # its former name
+            getattr(model, "activation_checkpointing_enable", old)()
             for module in model.modules():
                 if isinstance(module, GradientCheckpointingLayer):
                     module.training = True  # what it asks for; dropout, in its children, stays off
@@ -171,7 +172,7 @@ def _input_scale(model: PreTrainedModel) -> float:
     column = int(weight[row].abs().argmax())
     with torch.no_grad():
         embedded = embedding(torch.tensor([[row]], device=weight.device))
-    return float(embedded[0, 0, column] / weight[row, column])
+    return float(embedded[0, 0, column].detach() / weight[row, column])
 
 
 def _has_fast_bfloat16() -> bool:

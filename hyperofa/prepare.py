@@ -132,10 +132,11 @@ def prepare(
         if extends(target, source) and not reference:
             pairs = with_identity(pairs, len(source_tokens))
         np.savez(folder / "overlap.npz", target_ids=pairs.target_ids, source_ids=pairs.source_ids, kinds=pairs.kinds)
-        covered = matches["target"].covered
-        if len(pairs) == 0 and not covered.any():
+        covered = (target_tokens[token_id] for token_id in np.flatnonzero(matches["target"].covered).tolist())
+        described = any(token is not None and token.text.strip() for token in covered)
+        if len(pairs.choose(("exact", "case"))) == 0 and not described:
             raise InputError(
-                f"--target_tokenizer {target_tokenizer}: none of its {num_target} tokens is in the source "
+                f"--target_tokenizer {target_tokenizer}: none of its tokens but special ones is in the source "
                 "vocabulary or in a word of --vectors; expected vectors in the languages and script of that tokenizer"
             )
         if not matches["source"].covered.any():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, QUIET, TINY_TOKENS, WORD_DIM, write_vectors
+from conftest import CONFIGS, QUIET, SPECIALS, TINY_TOKENS, WORD_DIM, train_unigram, wrap, write_vectors
 
 from hyperofa.cli import main
 
@@ -292,3 +292,12 @@ def test_vector_widths_must_agree(refused, prepare_words, vector_file, tmp_path)
     other = write_vectors(tmp_path / "other.vec", {"eng:a": np.ones(3)})
     found = refused(*prepare_words(), "--vectors", other)
     match(rf"other\.vec: expected vectors {WORD_DIM} wide as in .*, found 3", found)
+
+
+def test_a_target_tokenizer_that_shares_nothing(prepare_words, refused, tmp_path):
+    folder = wrap(train_unigram(["абв где жзи клм", "где абв", "клм жзи"], 40), tmp_path / "cyrillic", **SPECIALS)
+    path = write_vectors(
+        tmp_path / "eng.vec", {"eng:the": np.ones(3), "eng:river": np.arange(3), "eng:old": -np.ones(3)}
+    )
+    message = r"--target_tokenizer .*cyrillic: none of its tokens but special ones is in the source vocabulary"
+    match(message, refused(*prepare_words(target_tokenizer=folder, vectors=path, target_languages="eng")))

@@ -75,3 +75,15 @@ def test_sentence_loss_equals_plain_numpy():
             losses.append(contrast + 0.7 * (1 - cosines[owner]))
     found = sentence_loss(*map(torch.from_numpy, (predicted, expected, owners)), temperature=0.2, cosine_weight=0.7)
     assert found.item() == pytest.approx(np.mean(losses))
+
+
+def test_gradient_checkpointing_changes_no_gradient(model_folders):
+    gradients = []
+    for checkpointing in (False, True):
+        plm = FrozenPLM(load_model(model_folders["bert"]), precision="float32", gradient_checkpointing=checkpointing)
+        _, _, tokens, table = sentences_of(load_tokenizer(model_folders["bert"]))
+        rows = plm.model.get_input_embeddings().weight[tokens].clone().requires_grad_()
+        plm.encode(rows, table)[0].sum().backward()
+        gradients.append(rows.grad)
+    assert gradients[0].any()
+    torch.testing.assert_close(*gradients)
