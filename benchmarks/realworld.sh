@@ -36,7 +36,7 @@ score() {
   hyperofa evaluate --model "$output/models/$1" --source_model "$source" --data "$data" --output "$output/$1.json"
 }
 
-for method in random mean mean_noise subtokens ofa ofa_tuned; do
+for method in random mean subtokens ofa ofa_tuned; do
   if [ ! -f "$output/$method-0.json" ]; then
     hyperofa export --bundle "$output/bundle" --method "$method" --output "$output/models/$method-0" --overwrite true
     score "$method-0"

@@ -5,7 +5,7 @@ import statistics
 import sys
 from pathlib import Path
 
-METHODS = ("random", "mean", "mean_noise", "subtokens", "ofa", "ofa_tuned", "hyperofa", "hyperofa_parallel")
+METHODS = ("random", "mean", "subtokens", "ofa", "ofa_tuned", "hyperofa", "hyperofa_parallel")
 
 
 def read(folder: Path, method: str) -> list[dict]:
