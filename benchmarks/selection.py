@@ -14,11 +14,10 @@ from pathlib import Path
 from scipy.stats import spearmanr
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-TEXT = ["--data.streams", "text", "--data.steps", "20", "--trainer.max_epochs", "4"]
-TOKENS = ["--data.streams", "tokens", "--trainer.max_epochs", "4"]
+TEXT = ["--data.streams", "text", "--data.steps", "20", "--trainer.max_epochs", "3"]
+TOKENS = ["--data.streams", "tokens", "--trainer.max_epochs", "3"]
 SETTINGS = {  # flags after `hyperofa fit`
     "attention-text": TEXT,
-    "mlp-text": [*TEXT, "--model.net", "hyperofa.nets.MLP"],
     "attention-tokens": TOKENS,
     "mlp-tokens-mse": [*TOKENS, "--model.net", "hyperofa.nets.MLP", "--model.contrastive_weight", "0"],
     "mlp-tokens-contrastive": [*TOKENS, "--model.net", "hyperofa.nets.MLP", "--model.contrastive_weight", "1"],
