@@ -90,7 +90,7 @@ def run_cell(output: Path, cell_id: str, keep_models: bool = False) -> None:
             return
         try:
             result = _result(output, cell, folder, keep_models)
-        except Exception as error:
+        except Exception as error:  # whatever ended the cell is recorded, for the others to go on, and raised again
             write_failure(output, cell_id, str(error) if isinstance(error, InputError) else repr(error))
             raise
         _replace(folder / "result.json", result)

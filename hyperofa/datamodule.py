@@ -210,11 +210,10 @@ class HyperDataModule(lightning.LightningDataModule):
         table = self._tables["source"]
         dropout = self._word_dropout if train else None
         dataset = _Tokens(ids, table, self._own, self.bundle.coordinates, dropout)
-        sampler = GroupedBatches(table.counts[ids], self._batch_size, train, self._seed, *self._place())
-        if train and self._batches == "ascending":
-            sampler = GroupedBatches(
-                table.counts[ids], self._batch_size, True, self._seed, *self._place(), group=GROUP, ascending=True
-            )
+        published: dict[str, Any] = (
+            {"group": GROUP, "ascending": True} if train and self._batches == "ascending" else {}
+        )
+        sampler = GroupedBatches(table.counts[ids], self._batch_size, train, self._seed, *self._place(), **published)
         return self._loader(dataset, sampler)
 
     def _place(self) -> tuple[int, int]:

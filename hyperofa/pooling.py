@@ -7,14 +7,14 @@ from hyperofa.matching import Matches
 from hyperofa.store import WordVectors
 
 
-def pool(matches: Matches, weights: np.ndarray, words: WordVectors, means: np.ndarray | None) -> np.ndarray:
-    """Weighted mean of each token's word vectors.
+def pool(matches: Matches, weights: np.ndarray, words: WordVectors, means: np.ndarray) -> np.ndarray:
+    """Weighted mean of each token's word vectors, of unit length and less their language's mean.
 
     Args:
         matches: words of the tokens.
         weights: `(matches,)`, > 0.
         words: the vectors.
-        means: `(L, d)`: average unit vectors less their language's mean; `None` averages the raw vectors.
+        means: `(L, d)` mean unit vector of each language.
 
     Returns:
         `(tokens, d)` float32, zero rows for tokens without words.
@@ -22,8 +22,6 @@ def pool(matches: Matches, weights: np.ndarray, words: WordVectors, means: np.nd
     num_words = len(words.vectors)
     total = np.bincount(matches.tokens, weights, minlength=len(matches.indptr) - 1)
     weights = weights / total[matches.tokens]
-    if means is None:
-        return (matches.matrix(weights, num_words) @ words.vectors).astype(np.float32)
     norms = word_norms(words)
     scaled = np.divide(weights, norms[matches.words], out=np.zeros_like(weights), where=norms[matches.words] > 0)
     known = np.where(norms[matches.words] > 0, weights, 0)
