@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.lib.format import open_memmap
 from tokenizers import Encoding
 from tokenizers import Tokenizer as BackendTokenizer
-from tqdm import tqdm
 
 from hyperofa.errors import InputError
 
@@ -101,6 +101,27 @@ class Matches:
             np.save(folder / f"{name}.npy", getattr(self, name))
 
     @classmethod
+    def merge(cls, parts: Sequence["Matches"], folder: Path) -> "Matches":
+        """Write the matches of consecutive words as one, without holding them in memory.
+
+        Args:
+            parts: matches of the same tokens; all words of a part come before those of the next one.
+            folder: as for `save`, and the files are the same.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        indptr = np.sum([part.indptr for part in parts], axis=0)
+        np.save(folder / "indptr.npy", indptr)
+        for name in ("words", "share", "position", "variants"):
+            merged = open_memmap(folder / f"{name}.npy", "w+", getattr(parts[0], name).dtype, (int(indptr[-1]),))
+            free = indptr[:-1].copy()
+            for part in parts:
+                merged[np.repeat(free - part.indptr[:-1], part.counts) + np.arange(len(part.words))] = getattr(
+                    part, name
+                )
+                free += part.counts
+        return cls.load(folder)
+
+    @classmethod
     def load(cls, folder: Path) -> "Matches":
         """Memory-map what `save` wrote.
 
@@ -135,30 +156,34 @@ def match_words(
     boundaries: Sequence[int] | np.ndarray,
     *,
     num_tokens: int,
+    ids: Sequence[int] | np.ndarray | None = None,
     ignored: Iterable[int] = (),
     variants: Variants = surface_variants,
-    progress: str | None = None,
+    tokenised: Callable[[int], object] | None = None,
 ) -> Matches:
     """Tokenise words in their surface variants and collect, for each token, the words that contain it.
 
     Args:
         tokenizer: Rust tokenizer that neither truncates nor pads (`tokens.bare_backend`).
-        words: word `w` is the one at position `w`.
+        words: V words.
         boundaries: `(V,)` flags of each word, given to `variants`.
         num_tokens: size of the vocabulary, holes counted.
+        ids: `(V,)` their ids, ascending; their positions if not given.
         ignored: token ids that no word belongs to (unknown and other special tokens).
         variants: the surface forms of a word.
-        progress: name of the progress bar; `None` shows none.
+        tokenised: told how many more words are done, again and again.
 
     Returns:
         Matches with `num_tokens` rows.
     """
     parts = []
-    with tqdm(total=len(boundaries), desc=progress, unit=" words", disable=progress is None) as bar:
-        for chunk in _tokenised(tokenizer, words, boundaries, variants):
-            parts.append(_matches_of(chunk, num_tokens))
-            bar.update(chunk.num_words)
+    for chunk in _tokenised(tokenizer, words, boundaries, variants):
+        parts.append(_matches_of(chunk, num_tokens))
+        if tokenised is not None:
+            tokenised(chunk.num_words)
     tokens, owners, share, position, found = (np.concatenate(column) for column in zip(_NO_MATCH, *parts, strict=True))
+    if ids is not None:
+        owners = np.asarray(ids, np.int32)[owners]
     kept = np.flatnonzero(~np.isin(tokens, np.fromiter(ignored, np.int64)))
     order = kept[np.argsort(tokens[kept], kind="stable")]
     indptr = np.concatenate([[0], np.cumsum(np.bincount(tokens[order], minlength=num_tokens))]).astype(np.int64)

@@ -1,6 +1,7 @@
 """From word vectors, a source model and a target tokenizer to a bundle: match, overlap, pool, split, factorise."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,14 +11,16 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference as published
-from hyperofa.artifacts import new_folder, sha256_text, versions, write_json
-from hyperofa.bundle import FORMAT, Bundle, Meta, SplitName
+from hyperofa.artifacts import fingerprint, resumed_folder, sha256_text, versions, write_json
+from hyperofa.bundle import FORMAT, Bundle, Meta, Side, SplitName
 from hyperofa.errors import InputError
 from hyperofa.factorization import Scaling, factorize
-from hyperofa.matching import Matches, Variants, match_words, surface_variants
+from hyperofa.matching import Matches, Variants, surface_variants
 from hyperofa.plm import load_model
-from hyperofa.pooling import pool
-from hyperofa.readers import SpellingChoice
+from hyperofa.ranks import Ranks, joined
+from hyperofa.readers import SpellingChoice, split_spec
+from hyperofa.shards import match_shards, merge_shards
+from hyperofa.splitting import split_tokens
 from hyperofa.store import WordVectors
 from hyperofa.surgery import Vocabulary, read_vocabulary
 from hyperofa.tokens import (
@@ -27,11 +30,12 @@ from hyperofa.tokens import (
     canonical_tokens,
     extends,
     find_overlap,
-    fold_case,
     load_tokenizer,
     with_identity,
 )
 from hyperofa.vectors import convert_vectors, language_means
+
+_SHARDS = "shards"
 
 
 def prepare(
@@ -53,6 +57,9 @@ def prepare(
     overwrite: bool = False,
 ) -> Bundle:
     """Bring word vectors, a source model and a target tokenizer together in one bundle folder.
+
+    Killed, it goes on where it was when called again with the same flags. Under `torchrun` the processes share the
+    matching; the bundle has the same bytes.
 
     Args:
         source_model: folder or hub id of the PLM that gets a new vocabulary.
@@ -94,168 +101,170 @@ def prepare(
                 "97 / 2.5 / 0.5 % with seed 42; leave them out"
             )
         seed = published.SPLIT_SEED
-    with new_folder(output, overwrite) as folder:
-        target = load_tokenizer(target_tokenizer)
-        source = load_tokenizer(source_model, "--source_model")
-        vocabulary = read_vocabulary(load_model(source_model))
-        words = convert_vectors(
-            vectors,
-            folder / "words",
-            dtype=vectors_dtype,
-            max_words=max_words,
-            duplicates=duplicate_words,
-            allow_pickle=allow_pickle,
-            spelling=steps.spelling,
+    files = fingerprint(source_model, target_tokenizer, *(split_spec(spec)[1] for spec in vectors))
+    words = _Words(vectors, vectors_dtype, max_words, duplicate_words, allow_pickle)
+    settings = (
+        words,
+        source_languages,
+        target_languages,
+        coordinate_dim,
+        validation_share,
+        test_share,
+        seed,
+        reference,
+    )
+    with joined() as ranks:
+        with resumed_folder(output, sha256_text(files, f"{settings} {versions()}"), overwrite, ranks) as folder:
+            if not (folder / "meta.json").is_file():
+                target = load_tokenizer(target_tokenizer)
+                source = load_tokenizer(source_model, "--source_model")
+                vocabulary = read_vocabulary(load_model(source_model))
+                num_source, num_target = len(vocabulary.input_rows), len(canonical_tokens(target))
+                sides = (
+                    _Side("source", source_model, source, num_source, source_languages),
+                    _Side("target", target_tokenizer, target, num_target, target_languages),
+                )
+                store = _convert(words, steps, sides, folder, ranks)
+                _match(sides, store, steps, folder, ranks)
+                if ranks.first:
+                    shares = (validation_share, test_share, seed)
+                    _finish(folder, sides, vocabulary, store, steps, shares, coordinate_dim)
+            if ranks.first:
+                shutil.rmtree(folder / _SHARDS, ignore_errors=True)
+        return Bundle.load(output)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Which vectors to take, and how."""
+
+    files: list[str]
+    dtype: Literal["float32", "float16"]
+    max_words: int | None
+    duplicates: Literal["error", "first"]
+    allow_pickle: bool
+
+
+class _Side:
+    """A vocabulary: its tokenizer, where that came from, its canonical tokens, and the languages that describe it."""
+
+    def __init__(
+        self, name: Side, origin: str, tokenizer: PreTrainedTokenizerBase, size: int, languages: list[str] | None
+    ) -> None:
+        self.name, self.origin, self.tokenizer, self.size, self.languages = name, origin, tokenizer, size, languages
+        self.tokens = canonical_tokens(tokenizer)
+        if len(self.tokens) > size:
+            raise InputError(
+                f"--source_model {origin}: expected at least {len(self.tokens)} embedding rows for its tokenizer, "
+                f"found {size}"
+            )
+
+
+def _convert(words: _Words, steps: "_Steps", sides: Sequence[_Side], folder: Path, ranks: Ranks) -> WordVectors:
+    """Convert the vectors, in one process, and see that they have the languages."""
+    if ranks.first:
+        if not (folder / "words").is_dir():
+            convert_vectors(
+                words.files,
+                folder / "words",
+                dtype=words.dtype,
+                max_words=words.max_words,
+                duplicates=words.duplicates,
+                allow_pickle=words.allow_pickle,
+                spelling=steps.spelling,
+            )
+        for side in sides:
+            try:
+                WordVectors.load(folder / "words").language_ids_of(side.languages or [])
+            except InputError as error:
+                raise InputError(f"--{side.name}_languages: {error}") from None
+    ranks.wait()
+    return WordVectors.load(folder / "words")
+
+
+def _match(sides: Sequence[_Side], words: WordVectors, steps: "_Steps", folder: Path, ranks: Ranks) -> None:
+    """Match and pool both sides; each process its shards, the first one the rest."""
+    for side in sides:
+        special = [number for number, token in enumerate(side.tokens) if token is not None and token.special]
+        match_shards(
+            bare_backend(side.tokenizer),
+            words,
+            side.languages,
+            folder / _SHARDS / side.name,
+            ranks,
+            num_tokens=side.size,
+            ignored=() if steps.words_of_special_tokens else special,
+            variants=steps.variants,
+            progress=f"matching {side.name} tokens",
         )
-        for flag, chosen in (("source", source_languages), ("target", target_languages)):
-            _check_languages(words, chosen, f"--{flag}_languages")
+    ranks.wait()
+    if ranks.first:
         means = language_means(words.vectors, words.language_ids, len(words.languages))
         np.save(folder / "language_means.npy", means)
-
-        source_tokens = canonical_tokens(source)
-        num_source = len(vocabulary.input_rows)
-        if len(source_tokens) > num_source:
-            raise InputError(
-                f"--source_model {source_model}: expected at least {len(source_tokens)} embedding rows for its "
-                f"tokenizer, found {num_source}"
-            )
-        target_tokens = canonical_tokens(target)
-        num_target = len(target_tokens)
-        matches = {
-            side: _match(tokenizer, tokens, count, words, languages, means, steps, folder / side)
-            for side, tokenizer, tokens, count, languages in (
-                ("source", source, source_tokens, num_source, source_languages),
-                ("target", target, target_tokens, num_target, target_languages),
-            )
-        }
-        pairs = steps.overlap(source, target)
-        if extends(target, source) and not reference:
-            pairs = with_identity(pairs, len(source_tokens))
-        np.savez(folder / "overlap.npz", target_ids=pairs.target_ids, source_ids=pairs.source_ids, kinds=pairs.kinds)
-        covered = (target_tokens[token_id] for token_id in np.flatnonzero(matches["target"].covered).tolist())
-        described = any(token is not None and token.text.strip() for token in covered)
-        if len(pairs.choose(("exact", "case"))) == 0 and not described:
-            raise InputError(
-                f"--target_tokenizer {target_tokenizer}: none of its tokens but special ones is in the source "
-                "vocabulary or in a word of --vectors; expected vectors in the languages and script of that tokenizer"
-            )
-        if not matches["source"].covered.any():
-            raise InputError(
-                f"--source_model {source_model}: none of its {num_source} tokens is in a word of --vectors"
-                + (f" of --source_languages {' '.join(source_languages)}" if source_languages else "")
-                + "; expected vectors in the languages the model knows"
-            )
-        parts = steps.split(source_tokens, matches["source"].covered, validation_share, test_share, seed)
-        np.savez(folder / "split.npz", train=parts["train"], val=parts["val"], test=parts["test"])
-        input_dim, output_dim, explained = _write_factors(vocabulary, coordinate_dim, steps.scaling, folder)
-
-        source_hash = hash_rows(vocabulary)
-        fixed = f"{sorted(source_languages or [])} {input_dim}+{output_dim}{' reference' * reference}"
-        meta = Meta(
-            format=FORMAT,
-            source_model=str(source_model),
-            source_hash=source_hash,
-            target_hash=sha256_text(*(f"{text}\t{token}" for text, token in sorted(target.get_vocab().items()))),
-            space=sha256_text(source_hash, words.content_hash, fixed),
-            word_dim=words.dim,
-            embedding_dim=vocabulary.input_rows.shape[1],
-            input_dim=input_dim,
-            output_dim=output_dim,
-            source_tokens=num_source,
-            target_tokens=num_target,
-            source_languages=source_languages,
-            target_languages=target_languages,
-            explained=explained,
-            counts=_count(words, matches["source"], matches["target"], pairs, target_tokens, parts),
-            seed=seed,
-            versions=versions(),
-            reference=reference,
-        )
-        write_json(folder / "meta.json", asdict(meta))
-    return Bundle.load(output)
+        for side in sides:
+            merge_shards(folder / _SHARDS / side.name, words, means, folder / side.name)
+            side.tokenizer.save_pretrained(folder / side.name / "tokenizer")
 
 
-def _check_languages(words: WordVectors, languages: list[str] | None, flag: str) -> None:
-    """Name the flag of a language that the vectors do not have."""
-    try:
-        words.language_ids_of(languages or [])
-    except InputError as error:
-        raise InputError(f"{flag}: {error}") from None
-
-
-def _match(
-    tokenizer: PreTrainedTokenizerBase,
-    tokens: Sequence[Token | None],
-    num_tokens: int,
-    words: WordVectors,
-    languages: list[str] | None,
-    means: np.ndarray,
-    steps: "_Steps",
+def _finish(
     folder: Path,
-) -> Matches:
-    """Match, pool and save one side."""
-    special = [token_id for token_id, token in enumerate(tokens) if token is not None and token.special]
-    matches = match_words(
-        bare_backend(tokenizer),
-        words.words,
-        words.boundaries,
-        num_tokens=num_tokens,
-        ignored=() if steps.words_of_special_tokens else special,
-        variants=steps.variants,
-        progress=f"matching {folder.name} tokens",
+    sides: tuple[_Side, _Side],
+    vocabulary: Vocabulary,
+    words: WordVectors,
+    steps: "_Steps",
+    split: tuple[float, float, int],
+    coordinate_dim: int | None,
+) -> None:
+    """Find the overlap, split, factorise, and write down what it all is."""
+    source, target = sides
+    matches = {side.name: Matches.load(folder / side.name) for side in sides}
+    pairs = steps.overlap(source.tokenizer, target.tokenizer)
+    if extends(target.tokenizer, source.tokenizer) and steps is not _PUBLISHED:
+        pairs = with_identity(pairs, len(source.tokens))
+    np.savez(folder / "overlap.npz", target_ids=pairs.target_ids, source_ids=pairs.source_ids, kinds=pairs.kinds)
+    covered = (target.tokens[token_id] for token_id in np.flatnonzero(matches["target"].covered).tolist())
+    described = any(token is not None and token.text.strip() for token in covered)
+    if len(pairs.choose(("exact", "case"))) == 0 and not described:
+        raise InputError(
+            f"--target_tokenizer {target.origin}: none of its tokens but special ones is in the source "
+            "vocabulary or in a word of --vectors; expected vectors in the languages and script of that tokenizer"
+        )
+    if not matches["source"].covered.any():
+        raise InputError(
+            f"--source_model {source.origin}: none of its {source.size} tokens is in a word of --vectors"
+            + (f" of --source_languages {' '.join(source.languages)}" if source.languages else "")
+            + "; expected vectors in the languages the model knows"
+        )
+    parts = steps.split(source.tokens, matches["source"].covered, *split)
+    np.savez(folder / "split.npz", train=parts["train"], val=parts["val"], test=parts["test"])
+    input_dim, output_dim, explained = _write_factors(vocabulary, coordinate_dim, steps.scaling, folder)
+
+    reference = steps is _PUBLISHED
+    source_hash = hash_rows(vocabulary)
+    fixed = f"{sorted(source.languages or [])} {input_dim}+{output_dim}{' reference' * reference}"
+    vocab = sorted(target.tokenizer.get_vocab().items())
+    meta = Meta(
+        format=FORMAT,
+        source_model=source.origin,
+        source_hash=source_hash,
+        target_hash=sha256_text(*(f"{text}\t{token}" for text, token in vocab)),
+        space=sha256_text(source_hash, words.content_hash, fixed),
+        word_dim=words.dim,
+        embedding_dim=vocabulary.input_rows.shape[1],
+        input_dim=input_dim,
+        output_dim=output_dim,
+        source_tokens=source.size,
+        target_tokens=target.size,
+        source_languages=source.languages,
+        target_languages=target.languages,
+        explained=explained,
+        counts=_count(words, matches["source"], matches["target"], pairs, target.tokens, parts),
+        seed=split[-1],
+        versions=versions(),
+        reference=reference,
     )
-    if languages is not None:
-        matches = matches.restrict(np.isin(words.language_ids, words.language_ids_of(languages)))
-    matches.save(folder)
-    np.save(folder / "pooled.npy", pool(matches, matches.weights(words.ranks), words, means))
-    tokenizer.save_pretrained(folder / "tokenizer")
-    return matches
-
-
-def split_tokens(
-    tokens: Sequence[Token | None], covered: np.ndarray, validation_share: float, test_share: float, seed: int
-) -> dict[SplitName, np.ndarray]:
-    """Split the covered tokens so that all case and word-start variants of a string fall on one side.
-
-    Args:
-        tokens: canonical source tokens by id.
-        covered: `(S,)` bool, tokens with words.
-        validation_share: part of the strings for `val`.
-        test_share: part of the strings for `test`.
-        seed: of the shuffle.
-
-    Returns:
-        Token ids, ascending; `val` and `test` have at least one token each.
-
-    Raises:
-        InputError: too few strings are covered, or the shares leave none to train on.
-    """
-    groups: dict[bytes, list[int]] = {}
-    for token_id in np.flatnonzero(covered).tolist():
-        token = tokens[token_id] if token_id < len(tokens) else None
-        if token is not None:
-            groups.setdefault(fold_case(token), []).append(token_id)
-    if len(groups) < 3:
-        raise InputError(
-            f"expected words for at least 3 source tokens to train, validate and test on, found {len(groups)}"
-        )
-    keys = sorted(groups)
-    order = np.random.default_rng(seed).permutation(len(keys))
-    num_val, num_test = (max(1, round(share * len(keys))) for share in (validation_share, test_share))
-    if num_val + num_test >= len(keys):
-        raise InputError(
-            f"--validation_share {validation_share} and --test_share {test_share} leave none of {len(keys)} strings to "
-            "train on; give smaller ones"
-        )
-
-    def tokens_of(cut: np.ndarray) -> np.ndarray:
-        return np.array(sorted(token_id for key in cut for token_id in groups[keys[key]]), np.int64)
-
-    return {
-        "train": tokens_of(order[num_val + num_test :]),
-        "val": tokens_of(order[:num_val]),
-        "test": tokens_of(order[num_val : num_val + num_test]),
-    }
+    write_json(folder / ".meta.json", asdict(meta))
+    (folder / ".meta.json").rename(folder / "meta.json")
 
 
 @dataclass(frozen=True)

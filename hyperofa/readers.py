@@ -20,6 +20,9 @@ from hyperofa.errors import InputError
 WORD_START, WORD_END = 1, 2
 """Bits of a word's borders: it starts, or ends, where a word of the text does."""
 
+SEEN = 4096
+"""Words by which `Spelling.detect` decides."""
+
 _BLOCK = 4096
 _SHARE = 0.1
 _LANGUAGE = r"[a-z]{3}(?:_[A-Z][a-z]{3})?|[a-z]{2}"
@@ -54,7 +57,7 @@ class VectorFile:
         format: what it is.
         count: rows it declares.
         dim: width of a vector.
-        blocks: reads the first `limit` rows, in blocks of bounded memory; may be called again.
+        blocks: reads rows `start` to `limit` in blocks of bounded memory, given limit and start; may be called again.
         language: of words that carry none; '' when unknown.
     """
 
@@ -62,7 +65,7 @@ class VectorFile:
     format: Literal["text", "fasttext", "gensim", "store"]
     count: int
     dim: int
-    blocks: Callable[[int], Iterator[Block]]
+    blocks: Callable[[int, int], Iterator[Block]]
     language: str = ""
 
     def where(self, row: int) -> str:
@@ -201,10 +204,9 @@ def _open_text(path: Path, language: str) -> VectorFile:
     if count < 1 or dim < 1:
         raise InputError(f"{path}, line 1: expected a header 'COUNT DIM' of positive numbers, found {count} and {dim}")
 
-    def blocks(limit: int) -> Iterator[Block]:
+    def blocks(limit: int, start: int = 0) -> Iterator[Block]:
         with _reporting_cut(path), _open_stream(path) as file:
-            file.readline()
-            row = 0
+            row = sum(1 for _ in islice(file, start + 1)) - 1
             while row < limit:
                 lines = list(islice(file, min(_BLOCK, limit - row)))
                 if not lines:
@@ -307,10 +309,10 @@ def _open_fasttext(path: Path, language: str) -> VectorFile:
     if not words:
         raise InputError(f"{path}: expected word vectors, found a fastText model without words")
 
-    def blocks(limit: int) -> Iterator[Block]:
+    def blocks(limit: int, start: int = 0) -> Iterator[Block]:
         model = Subwords(path)
-        for start in range(0, limit, _BLOCK):
-            texts = words[start : min(start + _BLOCK, limit)]
+        for first in range(start, limit, _BLOCK):
+            texts = words[first : min(first + _BLOCK, limit)]
             yield Block(texts, model.vectors(texts))
 
     return VectorFile(path, "fasttext", len(words), dim, blocks, language)
@@ -376,9 +378,9 @@ def _open_gensim(path: Path, language: str, allow_pickle: bool) -> VectorFile:
     if len(words) != count or not count:
         raise InputError(f"{path}: expected a vector for each word, found {len(words)} words and {count} vectors")
 
-    def blocks(limit: int) -> Iterator[Block]:
-        for start in range(0, limit, _BLOCK):
-            rows = slice(start, min(start + _BLOCK, limit))
+    def blocks(limit: int, start: int = 0) -> Iterator[Block]:
+        for first in range(start, limit, _BLOCK):
+            rows = slice(first, min(first + _BLOCK, limit))
             yield Block(words[rows], np.asarray(vectors[rows], np.float32))
 
     return VectorFile(path, "gensim", count, dim, blocks, language)

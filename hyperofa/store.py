@@ -2,9 +2,12 @@
 
 import hashlib
 import mmap
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, overload
 
@@ -19,6 +22,11 @@ KIND = {"kind": "hyperofa word vectors", "version": 1}
 
 ROWS = 16384
 """Words that are handled at a time."""
+
+CHECKPOINT = 65536
+"""Words after which a writer notes how far it is."""
+
+_NOTE = "progress.json"
 
 
 class WordList(Sequence[str]):
@@ -146,6 +154,14 @@ class WordVectors:
             problem = f"{type(error).__name__}: {error}"
             raise InputError(f"{folder}: damaged store of word vectors, convert the files anew ({problem})") from None
 
+    def link(self, folder: Path) -> None:
+        """Make the same store in an empty folder: its files under second names, or copied to another disk."""
+        for path in self.folder.iterdir():
+            try:
+                os.link(path, folder / path.name)
+            except OSError:
+                shutil.copyfile(path, folder / path.name)
+
     def language_ids_of(self, languages: Sequence[str]) -> NDArray[np.int16]:
         """Ids `(n,)` of language codes.
 
@@ -172,23 +188,41 @@ def _map_array(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
 
 
 class StoreWriter:
-    """Writes a store block by block; holds 10 bytes a word, and no vectors."""
+    """Writes a store block by block; holds 10 bytes a word, and no vectors.
+
+    Every `CHECKPOINT` words it notes how far it is. Opened on a folder that a killed process left, it cuts the files
+    back to the last note and goes on from there: `read` says which row of the input comes next.
+    """
 
     def __init__(self, folder: Path, dim: int, dtype: np.dtype[Any]) -> None:
         self._folder, self._dim, self._dtype = folder, dim, dtype
         self._codes: dict[str, int] = {}
-        self._ids: list[NDArray[np.int16]] = []
         self._hashes: list[NDArray[np.int64]] = []
         self._digest = hashlib.sha256()
         self._count = 0
+        self.read = 0
 
     def __enter__(self) -> "StoreWriter":
+        note: dict[str, Any] = {"rows": 0, "read": 0, "codes": []}
+        if (self._folder / _NOTE).exists():
+            note |= read_json(self._folder / _NOTE)
+        self._count, self.read, codes = note["rows"], note["read"], note["codes"]
+        self._codes = {code: number for number, code in enumerate(codes)}
+        self._noted = self._count
         with ExitStack() as stack:
-            self._words = stack.enter_context((self._folder / "words.bin").open("wb"))
-            self._offsets = stack.enter_context(_GrowingArray(self._folder / "offsets.npy", np.dtype(np.int64)))
-            self._boundaries = stack.enter_context(_GrowingArray(self._folder / "boundaries.npy", np.dtype(np.uint8)))
-            self._vectors = stack.enter_context(_GrowingArray(self._folder / "vectors.npy", self._dtype, (self._dim,)))
-            self._offsets.append([0])
+
+            def array(name: str, dtype: Any, rows: int, row: tuple[int, ...] = ()) -> _GrowingArray:
+                return stack.enter_context(_GrowingArray(self._folder / f"{name}.npy", np.dtype(dtype), row, rows))
+
+            self._offsets = array("offsets", np.int64, self._count + 1 if self._count else 0)
+            self._boundaries = array("boundaries", np.uint8, self._count)
+            self._ids = array("codes", np.int16, self._count)
+            self._vectors = array("vectors", self._dtype, self._count, (self._dim,))
+            if self._count == 0:
+                self._offsets.append([0])
+            size = int(self._offsets.kept()[-1])
+            self._words = stack.enter_context(_open_at(self._folder / "words.bin", size, self._digest))
+            self._hash_kept(size)
             self._stack = stack.pop_all()
         return self
 
@@ -207,15 +241,27 @@ class StoreWriter:
         self._digest.update(joined)
         self._boundaries.append([borders for _, _, borders in entries])
         self._vectors.append(vectors)
-        self._ids.append(np.array([self._codes.setdefault(code, len(self._codes)) for _, code, _ in entries], np.int16))
+        self._ids.append([self._codes.setdefault(code, len(self._codes)) for _, code, _ in entries])
         self._hashes.append(np.fromiter(map(hash, entries), np.int64, len(entries)))
         self._count += len(entries)
+
+    def note(self, read: int) -> None:
+        """Say that what was appended is all of the input's first `read` rows; a kill after this loses none of them."""
+        self.read = read
+        if self._count - self._noted < CHECKPOINT:
+            return
+        for file in (self._words, self._offsets, self._boundaries, self._ids, self._vectors):
+            file.flush()
+        partial = self._folder / f".{_NOTE}"
+        write_json(partial, {"rows": self._count, "read": read, "codes": list(self._codes)})
+        partial.replace(self._folder / _NOTE)
+        self._noted = self._count
 
     def finish(self, sources: Sequence[dict[str, Any]]) -> WordVectors:
         """Write what is known only at the end, once the block is left: ranks, sorted languages, the description."""
         languages = sorted(self._codes)
         sorted_ids = np.array([languages.index(code) for code in self._codes], np.int16)
-        language_ids = sorted_ids[np.concatenate(self._ids)]
+        language_ids = sorted_ids[np.load(self._folder / "codes.npy")]
         np.save(self._folder / "language_ids.npy", language_ids)
         np.save(self._folder / "ranks.npy", _ranks(language_ids))
         digests = (self._digest, self._offsets.digest, self._boundaries.digest, self._vectors.digest)
@@ -230,6 +276,20 @@ class StoreWriter:
         }
         write_json(self._folder / "meta.json", KIND | meta)
         return WordVectors.load(self._folder)
+
+    def _hash_kept(self, size: int) -> None:
+        """Hash the entries that were there already, as `append` did."""
+        if self._count == 0:
+            return
+        codes = list(self._codes)
+        offsets, ids, borders = self._offsets.kept(), self._ids.kept(), self._boundaries.kept()
+        with (self._folder / "words.bin").open("rb") as file:
+            words = WordList(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b"", offsets)
+        for start in range(0, self._count, ROWS):
+            rows = slice(start, start + ROWS)
+            languages = [codes[number] for number in ids[rows].tolist()]
+            entries = zip(words[rows], languages, borders[rows].tolist(), strict=True)
+            self._hashes.append(np.fromiter(map(hash, entries), np.int64))
 
     def find_duplicates(self, store: WordVectors) -> dict[int, int]:
         """Rows of the finished store whose word, language and borders came before, and where they came first.
@@ -249,6 +309,12 @@ class StoreWriter:
         return repeated
 
 
+def forget_progress(folder: Path) -> None:
+    """Remove from a finished store what only a process that goes on would need."""
+    for name in (_NOTE, "codes.npy"):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _ranks(language_ids: NDArray[np.int16]) -> NDArray[np.int32]:
     """How many words of the same language come before each."""
     order = np.argsort(language_ids, kind="stable")
@@ -261,14 +327,20 @@ def _ranks(language_ids: NDArray[np.int16]) -> NDArray[np.int32]:
 class _GrowingArray:
     """A `.npy` file that rows are appended to; its header, which NumPy pads for this, comes last.
 
-    `digest` hashes the rows on their way.
+    `digest` hashes the rows on their way. The first `kept` rows of a file that is there already are taken over.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype[Any], row: tuple[int, ...] = ()) -> None:
-        self._file: IO[bytes] = path.open("wb")
-        self._dtype, self._row, self._count = dtype, row, 0
+    def __init__(self, path: Path, dtype: np.dtype[Any], row: tuple[int, ...] = (), kept: int = 0) -> None:
+        self._path, self._dtype, self._row, self._count = path, dtype, row, kept
         self.digest = hashlib.sha256()
-        self._write_header()
+        header = BytesIO()
+        self._write_header(header)
+        self._start = header.tell()
+        size = kept * int(np.prod(row, dtype=np.int64)) * dtype.itemsize
+        self._file = _open_at(path, self._start + size, self.digest, self._start)
+        self._file.seek(0)
+        self._write_header(self._file)
+        self._file.seek(0, os.SEEK_END)
 
     def append(self, rows: ArrayLike) -> None:
         data = np.ascontiguousarray(rows, self._dtype)
@@ -276,14 +348,35 @@ class _GrowingArray:
         self.digest.update(data.data)
         self._file.write(data.data)
 
+    def flush(self) -> None:
+        self._file.flush()
+
+    def kept(self) -> NDArray[Any]:
+        """All rows so far."""
+        self.flush()
+        if self._count == 0:
+            return np.empty((0, *self._row), self._dtype)
+        return np.memmap(self._path, self._dtype, "r", self._start, (self._count, *self._row))
+
     def __enter__(self) -> "_GrowingArray":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.seek(0)
-        self._write_header()
+        self._write_header(self._file)
         self._file.close()
 
-    def _write_header(self) -> None:
+    def _write_header(self, file: IO[bytes]) -> None:
         descr, shape = np.lib.format.dtype_to_descr(self._dtype), (self._count, *self._row)
-        np.lib.format.write_array_header_1_0(self._file, {"descr": descr, "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+
+
+def _open_at(path: Path, size: int, digest: "hashlib._Hash", start: int = 0) -> IO[bytes]:
+    """Open a file to append after its first `size` bytes; those from `start` on go into `digest`."""
+    path.touch()
+    file = path.open("r+b")
+    file.truncate(size)
+    file.seek(start)
+    while chunk := file.read(1 << 22):
+        digest.update(chunk)
+    return file

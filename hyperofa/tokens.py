@@ -66,6 +66,7 @@ def load_tokenizer(path: str | Path, flag: str = "--target_tokenizer") -> PreTra
         raise InputError(f"{flag} {path}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}")
     if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):  # made up from a model's config.json alone
         raise InputError(f"{flag} {path}: expected a folder or hub id with a tokenizer, found only special tokens")
+    tokenizer.init_kwargs.pop("local_files_only", None)  # says how it was loaded, and would be saved with it
     return tokenizer
 
 

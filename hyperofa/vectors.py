@@ -1,170 +1,20 @@
 """Word vectors: conversion into the store, centring, alignment, nearest neighbours."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from tqdm import tqdm
 
-from hyperofa.artifacts import new_folder
+from hyperofa.conversion import convert_vectors
 from hyperofa.errors import InputError
-from hyperofa.readers import (
-    Block,
-    Spelling,
-    SpellingChoice,
-    VectorFile,
-    check_language,
-    list_shards,
-    open_file,
-    split_spec,
-)
-from hyperofa.store import ROWS, StoreWriter, WordList, WordVectors
+from hyperofa.store import ROWS, WordList, WordVectors
 
 __all__ = ["WordList", "WordVectors", "align", "centred", "convert_vectors", "language_means", "nearest"]
 
 _SLACK = 8  # candidates beyond k, to see whether a tie reaches past it
 _TIE = 4e-6  # scores nearer than this may be a tie that faiss rounded apart
 _GPU_LIMIT = 2048  # the most neighbours that faiss finds on a GPU
-
-
-# From files to a store.
-
-
-def convert_vectors(
-    specs: Sequence[str],
-    output: str | Path,
-    *,
-    dtype: Literal["float32", "float16"] = "float32",
-    default_language: str = "",
-    max_words: int | None = None,
-    allow_pickle: bool = False,
-    duplicates: Literal["error", "first"] = "error",
-    spelling: SpellingChoice = "auto",
-    overwrite: bool = False,
-) -> WordVectors:
-    """Convert word-vector files into one memory-mapped store; memory does not grow with the vectors.
-
-    Args:
-        specs: 'PATH' or 'LANG=PATH' each, LANG for the words that name no language themselves: a file that
-            `readers.open_file` reads, a folder of such files (shards, by name), or a store.
-        output: folder to write; it appears when it is whole.
-        dtype: of the stored vectors.
-        default_language: for the words of files without LANG; '' for unknown.
-        max_words: of each file, the first that many; None for all.
-        allow_pickle: let gensim unpickle `.wv` and `.kv` files.
-        duplicates: refuse a word that comes twice with one language and borders, or keep its first (a second pass).
-        spelling: read language prefixes and border marks where a file uses them ('auto'), always, or never.
-        overwrite: replace `output`.
-
-    Returns:
-        The store, mapped from `output`.
-
-    Raises:
-        InputError: a file is missing, cut, malformed or holds NaN; widths differ; a word comes twice; `output` exists.
-    """
-    check_language(default_language)
-    if max_words is not None and max_words < 1:
-        raise InputError(f"--max_words: expected at least 1, found {max_words}")
-    files = [file for spec in specs for file in _open_spec(spec, default_language, allow_pickle)]
-    if not files:
-        raise InputError("--vectors: expected at least one file of word vectors, found none")
-    for file in files:
-        if file.dim != files[0].dim:
-            raise InputError(
-                f"{file.path}: expected vectors {files[0].dim} wide as in {files[0].path}, found {file.dim}; "
-                "files of one space must agree"
-            )
-    with new_folder(output, overwrite) as folder:
-        store, repeated = _write_store(files, folder, np.dtype(dtype), max_words, spelling)
-        if repeated and duplicates == "error":
-            row, first = next(iter(repeated.items()))
-            word, language = store.words[row], store.languages[store.language_ids[row]]
-            raise InputError(
-                f"{_where(store, files, row)}: the word {word!r}{f' ({language})' if language else ''} was already at "
-                f"{_where(store, files, first)}; remove one, or keep the first with --duplicate_words first"
-            )
-        if repeated:
-            _write_store(files, folder, np.dtype(dtype), max_words, spelling, frozenset(repeated))
-    return WordVectors.load(output)
-
-
-def _open_spec(spec: str, default_language: str, allow_pickle: bool) -> list[VectorFile]:
-    language, path = split_spec(spec)
-    language = default_language if language is None else language
-    if WordVectors.is_store(path):
-        return [_open_store(path, language)]
-    paths = list_shards(path) if path.is_dir() else [path]
-    return [open_file(shard, language, allow_pickle) for shard in paths]
-
-
-def _open_store(path: Path, language: str) -> VectorFile:
-    store = WordVectors.load(path)
-
-    def blocks(limit: int) -> Iterator[Block]:
-        for start in range(0, limit, ROWS):
-            rows = slice(start, min(start + ROWS, limit))
-            languages = [store.languages[i] or language for i in store.language_ids[rows]]
-            words = store.words[rows]
-            entries = list(zip(words, languages, store.boundaries[rows].tolist(), strict=True))
-            yield Block(words, store.vectors[rows].astype(np.float32), entries)
-
-    return VectorFile(path, "store", len(store), store.dim, blocks, language)
-
-
-def _where(store: WordVectors, files: list[VectorFile], row: int) -> str:
-    file = 0
-    while row >= store.sources[file]["words"]:
-        row -= store.sources[file]["words"]
-        file += 1
-    return files[file].where(row)
-
-
-def _write_store(
-    files: list[VectorFile],
-    folder: Path,
-    dtype: np.dtype[Any],
-    max_words: int | None,
-    spelling: SpellingChoice,
-    dropped: frozenset[int] = frozenset(),
-) -> tuple[WordVectors, dict[int, int]]:
-    """Stream all files into `folder`, less the `dropped` rows; also return the rows that repeat an earlier one."""
-    limits = [min(file.count, max_words or file.count) for file in files]
-    sources: list[dict[str, Any]] = []
-    row = 0
-    progress = tqdm(total=sum(limits), desc="word vectors", unit=" words", unit_scale=True)
-    with progress, StoreWriter(folder, files[0].dim, dtype) as writer:
-        for file, limit in zip(files, limits, strict=True):
-            first, before, rules = row, len(writer), None
-            for block in file.blocks(limit):
-                rules = rules or Spelling.detect(block.words, spelling)
-                entries = block.entries or [rules.split(word, file.language) for word in block.words]
-                vectors = _cast(block.vectors, dtype, file, row - first)
-                if dropped:
-                    keep = [i for i in range(len(entries)) if row + i not in dropped]
-                    entries, vectors = [entries[i] for i in keep], vectors[keep]
-                writer.append(entries, vectors)
-                row += len(block.words)
-                progress.update(len(block.words))
-            source: dict[str, Any] = {"path": str(file.path), "format": file.format, "language": file.language}
-            if file.format != "store" and rules is not None:
-                source |= {"prefixes": rules.prefixes, "marks": rules.marks}
-            sources.append(source | {"words": len(writer) - before})
-    store = writer.finish(sources)
-    return store, writer.find_duplicates(store)
-
-
-def _cast(vectors: NDArray[np.float32], dtype: np.dtype[Any], file: VectorFile, first: int) -> NDArray[Any]:
-    with np.errstate(over="ignore"):
-        cast = vectors.astype(dtype, copy=False)
-    bad = ~np.isfinite(cast).all(axis=1)
-    if bad.any():
-        row = int(bad.argmax())
-        found = f"a number too large for {dtype}" if np.isfinite(vectors[row]).all() else "NaN or inf"
-        raise InputError(f"{file.where(first + row)}: expected finite numbers, found {found}")
-    return cast
 
 
 # Per language: centring.

@@ -14,11 +14,11 @@ MAX_LINES = 400
 # A module imports from lower floors, and from those before it on its own floor. A new module goes where it fits.
 FLOORS = {
     "ground: files, vocabularies, word vectors, nets": """
-        errors artifacts samplers metrics curves factorization losses objectives
-        tokens matching reference tokenizer_json mining readers store vectors pooling
+        errors ranks artifacts samplers metrics curves factorization losses objectives
+        tokens matching reference tokenizer_json mining readers store conversion vectors pooling
         nets modeling_factorised plm __init__ config_fields surgery factorised""",
     "what is prepared, and what trains on it": """
-        bundle prepare wordsets translation functional texts safety verification""",
+        bundle shards splitting prepare wordsets translation functional texts safety verification""",
     "methods": "baselines initialisation datamodule module prediction",
     "models on disk": "card export expansion trimming",
     "what they are worth": """

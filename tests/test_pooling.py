@@ -5,7 +5,7 @@ from conftest import write_vectors
 
 from hyperofa.bundle import Bundle
 from hyperofa.matching import Matches
-from hyperofa.pooling import pool, word_norms
+from hyperofa.pooling import pool
 from hyperofa.vectors import convert_vectors, language_means
 
 
@@ -59,9 +59,16 @@ def test_a_zero_vector_says_nothing(tmp_path):
     words = convert_vectors([str(write_vectors(tmp_path / "w.vec", rows))], tmp_path / "store", spelling="marked")
     means = language_means(words.vectors, words.language_ids, 1)
     matches = Matches(np.array([0, 2, 3]), np.array([0, 1, 1]), np.ones(3), np.zeros(3), np.ones(3, np.uint8))
-    weights = np.array([1.0, 3.0, 1.0])
-    np.testing.assert_allclose(
-        pool(matches, weights, words, means), slow_pool(matches, weights, words, means), atol=1e-6
-    )
-    assert not pool(matches, weights, words, means)[1].any()
-    np.testing.assert_allclose(word_norms(words, block=2), np.linalg.norm(words.vectors, axis=1), rtol=1e-6)
+    weights = matches.weights(words.ranks)
+    expected = slow_pool(matches, weights, words, means)
+    np.testing.assert_allclose(pool([matches], words, means), expected, atol=1e-6)
+    assert not expected[1].any()
+
+
+def test_pooling_in_parts_is_pooling(bundles):
+    bundle = Bundle.load(bundles["bert"])
+    half = len(bundle.words) // 2
+    parts = [bundle.target.restrict(np.arange(len(bundle.words)) < half)]
+    parts.append(bundle.target.restrict(np.arange(len(bundle.words)) >= half))
+    pooled = pool(parts, bundle.words, bundle.language_means)
+    np.testing.assert_allclose(pooled, bundle.pooled("target"), atol=1e-6)

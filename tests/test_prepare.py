@@ -10,7 +10,8 @@ from hyperofa.artifacts import sha256_file
 from hyperofa.bundle import Bundle
 from hyperofa.errors import InputError
 from hyperofa.plm import load_model
-from hyperofa.prepare import prepare, split_tokens
+from hyperofa.prepare import prepare
+from hyperofa.splitting import split_tokens
 from hyperofa.surgery import read_vocabulary
 from hyperofa.tokens import Token, canonical_tokens, fold_case
 

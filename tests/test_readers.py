@@ -70,7 +70,8 @@ def test_all_formats_give_the_same_store(tmp_path, model, toy):
     ]
     stores.append(convert_vectors([str(tmp_path / "store1")], tmp_path / "again"))
     assert {store.content_hash for store in stores} == {stores[0].content_hash}
-    assert {store.sources[0]["format"] for store in stores} == {"text", "fasttext", "gensim", "store"}
+    assert {store.sources[0]["format"] for store in stores} == {"text", "fasttext", "gensim"}
+    assert (tmp_path / "again" / "vectors.npy").samefile(tmp_path / "store1" / "vectors.npy")  # linked, not copied
     for store in stores:
         assert list(store.words) == words
         np.testing.assert_array_equal(store.vectors, vectors)

@@ -1,0 +1,60 @@
+"""One job in several processes: which of them this is, what it does, and how they wait for each other.
+
+`torchrun --nproc-per-node N -m hyperofa prepare …` starts N on one machine; more machines share the output folder.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+T = TypeVar("T")
+_PATIENCE = timedelta(days=1)  # one process may work alone for hours while the others wait
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `size` processes; a process of its own is the first of one."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process does what only one may do."""
+        return self.rank == 0
+
+    def mine(self, parts: Sequence[T]) -> Sequence[T]:
+        """Every `size`-th part; all of them over the processes, none twice."""
+        return parts[self.rank :: self.size]
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """The processes that `torchrun` started together; this one alone where it did not.
+
+    Each takes the GPU of its number on its machine, if there are GPUs.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        yield ALONE
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    distributed.init_process_group("gloo", timeout=_PATIENCE)
+    try:
+        yield Ranks(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,62 @@
+"""Run a command of the package again and again, killed at random moments, until it ends by itself.
+
+    python killed.py SEED KILLS COMMAND...
+
+Each attempt is a process forked from this one, which has imported everything, and dies by SIGKILL. Shards and the
+distance between two notes of progress are small, so that there is something to go on from. Says for each
+kill after how many seconds it came.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+
+import hyperofa.shards
+import hyperofa.store
+from hyperofa.cli import main
+
+hyperofa.shards.SHARD = 300
+hyperofa.store.CHECKPOINT = 500
+hyperofa.prediction.SHARD = 32
+
+
+def attempt(command: list[str]) -> int:
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        main(command)
+        os._exit(0)
+    return child
+
+
+def patient(child: int, seconds: float) -> int | None:
+    """The exit status of a child, `None` if it had to be killed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def run(seed: int, kills: int, command: list[str]) -> int:
+    draw = random.Random(seed)
+    longest = 2.0
+    for _ in range(kills):
+        seconds = draw.uniform(0.05, longest)
+        status = patient(attempt(command), seconds)
+        if status is not None:
+            sys.stdout.write(f"ended before {seconds:.2f} s\n")
+            return status
+        sys.stdout.write(f"killed after {seconds:.2f} s\n")
+    status = patient(attempt(command), 300)
+    return -1 if status is None else status
+
+
+if __name__ == "__main__":
+    sys.exit(run(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))
