@@ -1,4 +1,4 @@
-"""Training losses as pure functions: contrastive, squared and absolute error, sentence similarity.
+"""Training losses as pure functions: contrastive, squared and absolute error, cosine distance.
 
 All of them compute in at least float32 with autocast switched off: half-precision cosines divided by a small
 temperature are too coarse to rank a batch.
@@ -84,27 +84,6 @@ def contrastive(predicted: Tensor, expected: Tensor, temperature: float) -> Tens
         ValueError: the shapes differ.
     """
     return functional.cross_entropy(*_logits(predicted, expected, temperature))
-
-
-def sentence_contrastive(predicted: Tensor, expected: Tensor, temperature: float, *, symmetric: bool = True) -> Tensor:
-    """InfoNCE between two encodings of the same sentences: each must find its counterpart in the batch.
-
-    Args:
-        predicted: `(B, E)` float, sentences encoded with predicted rows; any length, only directions count.
-        expected: `(B, E)` float, the same sentences in the same order, encoded by the untouched model.
-        temperature: > 0, divides the cosine similarities.
-        symmetric: average both directions of search; else only `predicted` searches in `expected`.
-
-    Returns:
-        Mean over the batch (and the directions), in nats.
-
-    Raises:
-        InputError: a temperature that is not positive.
-        ValueError: the shapes differ.
-    """
-    logits, labels = _logits(predicted, expected, temperature)
-    forward = functional.cross_entropy(logits, labels)
-    return (forward + functional.cross_entropy(logits.T, labels)) / 2 if symmetric else forward
 
 
 def mse(predicted: Tensor, expected: Tensor, *, normalise: bool = False) -> Tensor:
