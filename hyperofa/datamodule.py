@@ -20,13 +20,14 @@ from hyperofa.baselines import Mixing, ofa
 from hyperofa.bundle import Bundle, Side, SplitName
 from hyperofa.errors import InputError
 from hyperofa.initialisation import ORIGINS, initialise, target_task
+from hyperofa.memory import Memory
 from hyperofa.nets import WordSets
 from hyperofa.reference import GROUP
 from hyperofa.samplers import Draw, GroupedBatches, RandomBatches
 from hyperofa.texts import MAX_TOKENS, TextViews, Views, ViewSide, read_lines, read_pairs
 from hyperofa.tokens import OverlapKind, bare_backend
 from hyperofa.translation import Translator
-from hyperofa.wordsets import Augmentation, WordOrder, WordSetTable, make_memory
+from hyperofa.wordsets import Augmentation, WordOrder, WordSetTable, list_neighbours, make_memory, own_places
 
 
 class TokenBatch(NamedTuple):
@@ -35,7 +36,7 @@ class TokenBatch(NamedTuple):
     Attributes:
         ids: `(B,)` int64 token ids.
         sets: B word sets.
-        own: `(B,)` int64, each token's own place in the memory, the memory's length where it has none.
+        own: `(B,)` int64, each token's own place in the memory, its length or more where it has none.
         expected: `(B, K)` float32 coordinates; zero where they are what is wanted.
     """
 
@@ -149,10 +150,18 @@ class HyperDataModule(lightning.LightningDataModule):
         whole = stage == "predict" or (self._streams == "text" and stage != "test")
         remembered = np.flatnonzero(bundle.source.covered) if whole else bundle.split["train"]
         self.memory = make_memory(bundle, remembered)
-        self._own = np.full(bundle.meta.source_tokens, len(remembered))
-        self._own[remembered] = np.arange(len(remembered))
-        if stage in ("fit", "validate") and self._text_files:
+        self._own = own_places(bundle, remembered)
+        text = stage in ("fit", "validate") and self.reads_text
+        self._sides: list[Side] = ["target"] if stage == "predict" else ["source", "target"] if text else ["source"]
+        if text:
             self._set_up_text()
+
+    def memory_of(self, neighbours: int | None) -> Memory:
+        """The memory; with lists of so many `neighbours` of the tokens that this stage predicts, unless `None`."""
+        if neighbours is None:
+            return self.memory
+        ids = {side: np.flatnonzero(self.bundle.matches(side).covered) for side in self._sides}
+        return list_neighbours(self.memory, self.bundle, self._own, ids, neighbours)
 
     def _set_up_text(self) -> None:
         bundle = self.bundle
@@ -171,17 +180,20 @@ class HyperDataModule(lightning.LightningDataModule):
         order = np.random.default_rng(self._seed).permutation(len(lines))
         translator = Translator(bundle.words, languages, lines)
         target_rows, predictable = fixed_rows(bundle, self.copied)
-        outside = len(self.memory.keys)
         sides = {
             "source": ViewSide(
-                self._backend("source"), self._tables["source"], bundle.source.covered, bundle.coordinates, self._own
+                self._backend("source"),
+                self._tables["source"],
+                bundle.source.covered,
+                bundle.coordinates,
+                self._own["source"],
             ),
             "target": ViewSide(
                 self._backend("target"),
                 self._tables["target"],
                 predictable,
                 target_rows,
-                np.full(len(predictable), outside),
+                self._own["target"],
             ),
         }
         self._texts = {
@@ -209,7 +221,7 @@ class HyperDataModule(lightning.LightningDataModule):
         train = part == "train"
         table = self._tables["source"]
         dropout = self._word_dropout if train else None
-        dataset = _Tokens(ids, table, self._own, self.bundle.coordinates, dropout)
+        dataset = _Tokens(ids, table, self._own["source"], self.bundle.coordinates, dropout)
         published: dict[str, Any] = (
             {"group": GROUP, "ascending": True} if train and self._batches == "ascending" else {}
         )
@@ -255,7 +267,7 @@ class HyperDataModule(lightning.LightningDataModule):
         meta, table = self.bundle.meta, self._tables["target"]
         ids = np.flatnonzero(self.bundle.target.covered)
         wanted = np.broadcast_to(np.float32(0), (meta.target_tokens, meta.coordinate_dim))
-        dataset = _Tokens(ids, table, np.full(meta.target_tokens, len(self.memory.keys)), wanted, None)
+        dataset = _Tokens(ids, table, self._own["target"], wanted, None)
         sampler = GroupedBatches(table.counts[ids], self._batch_size, False, self._seed, *self._place())
         return self._loader(dataset, sampler)
 

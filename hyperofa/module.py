@@ -15,8 +15,9 @@ from hyperofa.datamodule import HyperDataModule, TokenBatch
 from hyperofa.errors import InputError
 from hyperofa.functional import FrozenPLM, Precision, Sentences, sentence_loss
 from hyperofa.losses import Distance, token_loss
+from hyperofa.memory import Memory
 from hyperofa.metrics import SentenceRetrieval, TokenMetrics
-from hyperofa.nets import Memory, Net, SourceAttention, WordSets
+from hyperofa.nets import Net, SourceAttention, WordSets
 from hyperofa.plm import load_model
 from hyperofa.texts import VIEWS, TextBatch
 
@@ -107,13 +108,14 @@ class HyperModule(lightning.LightningModule):
     def setup(self, stage: str) -> None:
         """Take the memory and the primitives from the data, and load the PLM where text is read."""
         data = self._data
-        self._memory, self._primitives = data.memory, torch.from_numpy(data.bundle.input_primitives.copy())
+        self._memory = data.memory_of(self.net.neighbours)
+        self._primitives = torch.from_numpy(data.bundle.input_primitives.copy())
         if data.reads_text and stage in ("fit", "validate") and not self._plm:
             self._plm.append(FrozenPLM(load_model(data.bundle.meta.source_model), **self._plm_options))
 
     def on_fit_start(self) -> None:
         """Move what the net works with beside it."""
-        self._memory = Memory(*(part.to(self.device) for part in self._memory))
+        self._memory = self._memory.to(self.device)
         self._primitives = self._primitives.to(self.device)
         for plm in self._plm:
             plm.to(self.device)

@@ -12,10 +12,11 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import embedding, normalize
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from hyperofa.errors import InputError
+from hyperofa.memory import Memory
 
 Pooling = Literal["weighted", "mean"]
 
@@ -39,18 +40,6 @@ class WordSets(NamedTuple):
     mask: Tensor
 
 
-class Memory(NamedTuple):
-    """The source tokens that a net may look at.
-
-    Attributes:
-        keys: `(M, d)` float, pooled word vectors of length 1.
-        values: `(M, K)` float, coordinates.
-    """
-
-    keys: Tensor
-    values: Tensor
-
-
 class Net(nn.Module, ABC):
     """A hypernetwork.
 
@@ -58,6 +47,8 @@ class Net(nn.Module, ABC):
         word_dim: d, width of the word vectors.
         coordinate_dim: K, width of the coordinates.
     """
+
+    neighbours: int | None = None  # nearest source tokens that a token looks at, which the memory must list; None: all
 
     def __init__(self, word_dim: int, coordinate_dim: int) -> None:
         super().__init__()
@@ -82,14 +73,14 @@ class Net(nn.Module, ABC):
         Args:
             sets: B word sets; call `check` on them first.
             memory: source tokens; only `SourceAttention` looks at them.
-            own: `(B,)` int64, each token's own place in the memory, which is hidden from it; M for a token without one.
-                `None` hides nothing.
+            own: `(B,)` int64, each token's own place in the memory, which is hidden from it; M or more for a token
+                without one. `None` hides nothing, where the memory lists no neighbours.
 
         Returns:
             `(B, K)` float.
 
         Raises:
-            ValueError: shapes that do not fit, or a set without words.
+            ValueError: shapes that do not fit, a set without words, or not the memory that the net looks at.
         """
 
     def check(self, sets: WordSets) -> None:
@@ -123,12 +114,15 @@ class SourceAttention(Net):
     of it is scaled. Every learned part starts as zero, so training starts from the fixed pooling and a softmax mixture,
     as in OFA, whose rows the PLM already understands.
 
+    Looking at all source tokens costs a product with each of them at every step; with `neighbours`, a step costs the
+    same whatever their number.
+
     Args:
         word_dim: d, width of the word vectors.
         coordinate_dim: K, width of the coordinates.
         hidden_dim: width of the hidden layers.
         temperature: of the attention at the start, > 0.
-        neighbours: source tokens mixed, at most, the nearest ones; `None` for all.
+        neighbours: source tokens mixed, those whose pooled vectors were nearest before training; `None` for all.
         dropout: probability of dropping an input of the correction.
     """
 
@@ -162,30 +156,43 @@ class SourceAttention(Net):
     def forward(self, sets: WordSets, memory: Memory | None = None, own: Tensor | None = None) -> Tensor:
         """Predict coordinates `(B, K)`; the order of the words plays no role."""
         self.check(sets)
-        if memory is None:
-            raise ValueError("SourceAttention needs a memory of source tokens, found none")
+        if memory is None or (memory.near is None) != (self.neighbours is None):
+            expected = "a memory" if self.neighbours is None else "a memory that lists neighbours"
+            found = "none" if memory is None else "one without lists" if memory.near is None else "one with lists"
+            raise ValueError(f"SourceAttention: expected {expected}, found {found}")
         logits = sets.features[..., _WEIGHT].clamp_min(torch.finfo(torch.float32).tiny).log()
         logits = logits + self.pooling(_scaled(sets.features))[..., 0]
         attention = logits.masked_fill(~sets.mask, -torch.inf).softmax(dim=1)
         pooled = normalize(torch.bmm(attention[:, None], sets.vectors)[:, 0], dim=1)  # (B, d)
-
-        keys = self._project(memory.keys)  # (M, d)
-        scores = self._project(pooled) @ keys.T * self.log_sharpness.exp() + self.key_bias(keys)[:, 0]
-        if own is not None:
-            hidden = nn.functional.pad(torch.zeros_like(scores), (0, 1)).scatter(1, own[:, None], -torch.inf)
-            scores = scores + hidden[:, :-1]
-        lengths = memory.values.norm(dim=1)
-        if self.neighbours is not None and self.neighbours < scores.shape[1]:
-            top, places = scores.topk(self.neighbours, dim=1)
-            weights = top.softmax(dim=1)
-            mixture = torch.bmm(weights[:, None], memory.values[places])[:, 0]
-            length = (weights * lengths[places]).sum(1, keepdim=True)
+        if memory.near is None:
+            mixture, length = self._mix(pooled, memory, own)
         else:
-            weights = scores.softmax(dim=1)
-            mixture, length = weights @ memory.values, (weights @ lengths)[:, None]
+            mixture, length = self._mix_near(pooled, memory, memory.near[own])
         direction = normalize(mixture, dim=1)  # (B, K)
         correction = self.correction(torch.cat([pooled, direction], dim=1))
         return (direction * length + correction) * self.log_scale.exp()
+
+    def _mix(self, pooled: Tensor, memory: Memory, own: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mix all values of the memory: mixtures `(B, K)`, and the mean length `(B, 1)` of what each mixes."""
+        keys = self._project(memory.keys)  # (M, d)
+        scores = self._project(pooled) @ keys.T * self.log_sharpness.exp() + self.key_bias(keys)[:, 0]
+        if own is not None:
+            rows = (own < len(keys)).nonzero()[:, 0]
+            scores = scores.index_put((rows, own[rows]), scores.new_tensor(-torch.inf))
+        weights = scores.softmax(dim=1)
+        return weights @ memory.values, (weights @ memory.values.norm(dim=1))[:, None]
+
+    def _mix_near(self, pooled: Tensor, memory: Memory, near: Tensor) -> tuple[Tensor, Tensor]:
+        """The same over the values at the places `near` `(B, k)`; no other row of the memory is touched."""
+        places, slots = near.unique(return_inverse=True)  # (U,), (B, k): what is near to several is projected once
+        places = places.clamp(max=len(memory.keys) - 1)
+        keys, values = self._project(memory.keys[places]), memory.values[places]  # (U, d), (U, K)
+        # embedding(slots, keys) is keys[slots] with a faster gradient.
+        scores = torch.bmm(embedding(slots, keys), self._project(pooled)[..., None])[..., 0]
+        scores = scores * self.log_sharpness.exp() + self.key_bias(keys)[:, 0][slots]
+        weights = scores.masked_fill(near == len(memory.keys), -torch.inf).softmax(dim=1)
+        mixture = torch.bmm(weights[:, None], values[slots])[:, 0]
+        return mixture, (weights * values.norm(dim=1)[slots]).sum(dim=1, keepdim=True)
 
     def _project(self, vectors: Tensor) -> Tensor:
         return normalize(vectors + self.projection(vectors), dim=1)

@@ -14,10 +14,10 @@ from hyperofa.baselines import Mixing, Rows, Task, blend, ofa
 from hyperofa.bundle import Bundle, Side
 from hyperofa.errors import InputError
 from hyperofa.metrics import TokenMetrics
-from hyperofa.nets import Memory, Net, build
+from hyperofa.nets import Net, build
 from hyperofa.plm import best_device
 from hyperofa.tokens import OverlapKind
-from hyperofa.wordsets import WordOrder, WordSetTable, make_memory
+from hyperofa.wordsets import WordOrder, WordSetTable, list_neighbours, make_memory, own_places
 
 
 @dataclass(frozen=True)
@@ -118,27 +118,30 @@ def predict(trained: Trained, bundle: Bundle, batch_size: int = 1024) -> Rows:
     Returns:
         Rows of T tokens, known where the token has words.
     """
-    memory = make_memory(bundle, np.flatnonzero(bundle.source.covered))
     rows = np.zeros((bundle.meta.target_tokens, bundle.meta.coordinate_dim), np.float32)
     ids = np.flatnonzero(bundle.target.covered)
-    rows[ids] = _coordinates(trained, bundle, "target", ids, memory, batch_size)
+    rows[ids] = _coordinates(trained, bundle, "target", ids, np.flatnonzero(bundle.source.covered), batch_size)
     return Rows(rows, bundle.target.covered)
 
 
 @torch.inference_mode()
 def _coordinates(
-    trained: Trained, bundle: Bundle, side: Side, ids: np.ndarray, memory: Memory, batch_size: int = 1024
+    trained: Trained, bundle: Bundle, side: Side, ids: np.ndarray, remembered: np.ndarray, batch_size: int = 1024
 ) -> np.ndarray:
-    """Predicted coordinates `(n, K)` of tokens of one side, all with words."""
+    """Predicted coordinates `(n, K)` of tokens of one side, all with words, from the source tokens remembered."""
+    memory, own = make_memory(bundle, remembered), own_places(bundle, remembered)
+    if trained.net.neighbours is not None:
+        memory = list_neighbours(memory, bundle, own, {side: ids}, trained.net.neighbours)
     device = best_device()
-    net, memory = trained.net.to(device), Memory(*(part.to(device) for part in memory))
+    net, memory = trained.net.to(device), memory.to(device)
     table = WordSetTable(bundle, side, trained.max_words, trained.words)
     rows = np.zeros((len(ids), bundle.meta.coordinate_dim), np.float32)
     order = np.argsort(table.counts[ids], kind="stable")
     for start in tqdm(range(0, len(ids), batch_size), desc=f"predicting {side} tokens", unit=" batches"):
         chosen = order[start : start + batch_size]
-        sets = table.sets(ids[chosen])
-        rows[chosen] = net(type(sets)(*(part.to(device) for part in sets)), memory).float().cpu().numpy()
+        sets, places = table.sets(ids[chosen]), torch.from_numpy(own[side][ids[chosen]])
+        predicted = net(type(sets)(*(part.to(device) for part in sets)), memory, places.to(device))
+        rows[chosen] = predicted.float().cpu().numpy()
     return rows
 
 
@@ -157,7 +160,7 @@ def learned_share(bundle: Bundle, trained: Trained, mixing: Mixing) -> float:
     nothing = sp.csr_matrix((len(ids), len(usable)))
     task = Task(coordinates, pooled, usable, np.asarray(pooled[ids]), np.ones(len(ids), bool), nothing)
     mixed = ofa(task, mixing)
-    predicted = Rows(_coordinates(trained, bundle, "source", ids, make_memory(bundle, others)), mixed.known)
+    predicted = Rows(_coordinates(trained, bundle, "source", ids, others), mixed.known)
     shares = [tenths / 10 for tenths in range(11)]
     return max(
         shares,

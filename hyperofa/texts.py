@@ -108,7 +108,7 @@ class TextBatch(NamedTuple):
         coordinates: `(U, K)` float32, the table; zero where predicted.
         predicted: `(P,)` int64, rows of the table to predict.
         sets: P word sets.
-        own: `(P,)` int64, each predicted token's own place in the memory, the memory's length where it has none.
+        own: `(P,)` int64, each predicted token's own place in the memory, its length or more where it has none.
     """
 
     source_ids: Tensor

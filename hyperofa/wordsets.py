@@ -1,5 +1,6 @@
 """What a net sees of a bundle: padded batches of word sets, and the memory of source tokens."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 from hyperofa import reference
 from hyperofa.bundle import Bundle, Side
 from hyperofa.matching import pooling_weights
-from hyperofa.nets import FEATURES, Memory, WordSets
+from hyperofa.memory import Memory, near_places
+from hyperofa.nets import FEATURES, WordSets
 from hyperofa.vectors import centred
 
 WordOrder = Literal["heaviest", "set"]
@@ -135,3 +137,44 @@ def make_memory(bundle: Bundle, ids: np.ndarray) -> Memory:
     keys = np.array(bundle.pooled("source")[ids], np.float32)
     keys /= np.maximum(np.linalg.norm(keys, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return Memory(torch.from_numpy(keys), torch.from_numpy(np.array(bundle.coordinates[ids], np.float32)))
+
+
+def own_places(bundle: Bundle, ids: np.ndarray) -> dict[Side, np.ndarray]:
+    """Each token's own place in a memory of source tokens.
+
+    Args:
+        bundle: the inputs.
+        ids: `(M,)` source tokens in the memory.
+
+    Returns:
+        `(S,)` and `(T,)` int64: the place in `ids`; for the other source tokens and the target tokens, which have none,
+        numbers from M on, each its own.
+    """
+    count = bundle.meta.source_tokens
+    source = np.full(count, -1)
+    source[ids] = np.arange(len(ids))
+    source[source < 0] = np.arange(len(ids), count)
+    return {"source": source, "target": np.arange(count, count + bundle.meta.target_tokens)}
+
+
+def list_neighbours(
+    memory: Memory, bundle: Bundle, own: Mapping[Side, np.ndarray], ids: Mapping[Side, np.ndarray], neighbours: int
+) -> Memory:
+    """Let tokens look at the nearest source tokens alone, by an exact search among the pooled word vectors.
+
+    Args:
+        memory: of `make_memory`.
+        bundle: the inputs.
+        own: of `own_places`.
+        ids: tokens of each side that will be predicted, each with at least one word.
+        neighbours: k.
+
+    Returns:
+        The memory with a list for each of these tokens; those of the others are empty.
+    """
+    keys = memory.keys.numpy()
+    near = np.full((sum(map(len, own.values())), min(neighbours, len(keys))), len(keys), np.int32)
+    for side, wanted in ids.items():
+        places = own[side][wanted]
+        near[places] = near_places(bundle.pooled(side)[wanted], places, keys, near.shape[1])
+    return memory._replace(near=torch.from_numpy(near))

@@ -48,7 +48,7 @@ def test_a_batch_fits_together(data):
     assert len(batch.predicted) == len(batch.sets.mask) == len(batch.own)
     assert batch.sets.mask.any(1).all()
     assert not batch.coordinates[batch.predicted].any()
-    assert batch.own.max() <= len(data.memory.keys)
+    assert batch.own.max() < len(data._own["source"]) + len(data._own["target"])
 
 
 def test_rows_are_those_of_the_tokens(data):
@@ -75,7 +75,8 @@ def test_rows_are_those_of_the_tokens(data):
             tokens = target(source.decode(ids[1:-1])).input_ids
             if len(tokens) == len(slots):
                 assert [slot in predicted for slot in slots] == predictable[tokens].tolist()
-                assert all(own[slot] == len(place) for slot in slots if slot in predicted)
+                pairs = [(slot, token) for slot, token in zip(slots, tokens, strict=True) if slot in predicted]
+                assert all(own[slot] == data._own["target"][token] >= len(place) for slot, token in pairs)
             np.testing.assert_allclose(batch.coordinates[slots[0]], fixed[target.bos_token_id])
             np.testing.assert_allclose(batch.coordinates[slots[-1]], fixed[target.eos_token_id])
 

@@ -1,0 +1,51 @@
+"""The source tokens that a net may look at, and which of them lie nearest to each token."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hyperofa.vectors import nearest
+
+
+class Memory(NamedTuple):
+    """The source tokens that a net may look at.
+
+    Attributes:
+        keys: `(M, d)` float, pooled word vectors of length 1.
+        values: `(M, K)` float, coordinates.
+        near: `(N, k)` int32, the places in the memory that each token looks at, in no order, M where there are fewer
+            than k. Row n is of the token whose place is n; rows from M on are of tokens outside the memory. `None`:
+            every token looks at all of it.
+    """
+
+    keys: Tensor
+    values: Tensor
+    near: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Memory":
+        """The same on another device."""
+        near = None if self.near is None else self.near.to(device)
+        return Memory(self.keys.to(device), self.values.to(device), near)
+
+
+def near_places(queries: np.ndarray, own: np.ndarray, keys: np.ndarray, count: int) -> np.ndarray:
+    """Find the keys nearest to each query by cosine, without the query itself.
+
+    Args:
+        queries: `(n, d)` float.
+        own: `(n,)` int, each query's own place among the keys; M or more for a query that is none of them.
+        keys: `(M, d)` float; zero rows are never found.
+        count: k, at most M.
+
+    Returns:
+        `(n, k)` int32 places, in no order, M where there are fewer keys.
+    """
+    _, found = nearest(queries, keys, count + 1)
+    # One more than asked for: it stands in for the query itself.
+    spare = found[:, count:] if found.shape[1] > count else len(keys)
+    others = np.where(found[:, :count] == own[:, None], spare, found[:, :count])
+    places = np.full((len(queries), count), len(keys), np.int32)
+    places[:, : others.shape[1]] = others
+    return places
