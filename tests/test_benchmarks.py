@@ -1,0 +1,155 @@
+"""The benchmark suite: both ways of every stage give one result, the command runs, its table says what was measured."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+
+import plain  # noqa: E402
+from inputs import SIZES, Inputs, World, halves  # noqa: E402
+from report import growth, summarise, table  # noqa: E402
+from stages import STAGES, Target  # noqa: E402
+
+TINY = SIZES["tiny"]
+COMPARED = [name for name, stage in STAGES.items() if "plain" in stage.sides]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    made = Inputs(tmp_path_factory.mktemp("inputs"), TINY)
+    assert len(made.make()) == 4
+    assert made.make() == []
+    made.prepare()
+    return made
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_both_ways_agree(name, inputs):
+    stage, facts = STAGES[name], {}
+    for side in ("product", "plain"):
+        job = stage.sides[side](inputs)
+        result = job.run()
+        seconds = np.ones(2) if job.estimate is None else job.estimate(result)
+        assert (seconds > 0).all()
+        facts[side] = job.check(result)
+    if stage.agree is not None:
+        assert stage.agree(facts["product"], facts["plain"])[0], stage.agree(facts["product"], facts["plain"])[1]
+
+
+def test_differences_are_seen(inputs):
+    job = STAGES["matching"].sides["product"](inputs)
+    found = job.check(job.run())
+    assert not STAGES["matching"].agree(found, {"pairs": found["pairs"][1:]})[0]
+    assert not STAGES["factorisation"].agree({"error": 0.51}, {"error": 0.5})[0]
+    row, sure = np.zeros((1, 2)), np.array([True])
+    assert not STAGES["ofa"].agree({"rows": row + 1}, {"rows": row, "decided": sure})[0]
+    assert STAGES["ofa"].agree({"rows": row + 1}, {"rows": row, "decided": ~sure})[0]
+
+
+def test_a_checkpoint_is_measured_against_its_net(inputs):
+    job = STAGES["checkpoint"].sides["product"](inputs)
+    facts = job.check(job.run())
+    assert 1 < facts["checkpoint_ratio"] <= facts["resumable_ratio"]
+
+
+def test_plain_mixture():
+    keys = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 0.0]])
+    rows = plain.ofa(np.array([[2.0, 0.0]]), keys, np.eye(3), neighbours=2, temperature=0.1)
+    weights = np.exp(np.array([1.0, 0.6]) / 0.1)
+    np.testing.assert_allclose(rows, [[*(weights / weights.sum()), 0]], rtol=1e-6)
+
+
+def test_worlds_repeat_and_grow():
+    world = World(TINY, None)
+    assert world.entries() == World(TINY, None).entries()
+    assert len(set(entry[:2] for entry in world.entries())) == TINY.words
+    half = World(halves(TINY)["words"], None)
+    assert half.entries() == world.entries()[: TINY.words // 2]
+    assert Inputs(Path("x"), halves(TINY)["words"]).target == Inputs(Path("x"), TINY).target
+
+
+def test_real_languages_come_first(tmp_path):
+    with gzip.open(tmp_path / "deu.tsv.gz", "wt", encoding="utf-8") as file:
+        file.write("MAT.1.1\tDas ist das Buch, das ist es.\nMAT.1.2\tDas Haus\n")
+    world = World(TINY, tmp_path)
+    assert world.codes[:2] == ["deu", "qaa"]
+    assert world.words(0, 2) == ["das", "ist"]
+
+
+def measured(stage, side, seconds, size="tiny", **more):
+    costs = {"cpu_seconds": seconds, "peak_mib": 500.0, "private_mib": 400.0, "items": 10, "estimated": False}
+    floors = {"operations": 1e9, "traffic": 0.0, "facts": {}}
+    return {"stage": stage, "side": side, "size": size, "seconds": seconds} | costs | floors | more
+
+
+RATES = {"float32": 1e10, "bfloat16": 1e10, "read": 1e10}
+
+
+def test_medians_ratios_and_targets():
+    runs = [measured("matching", "product", seconds) for seconds in (1.0, 2.0, 9.0)]
+    runs += [measured("matching", "plain", 10.0), measured("matching", "floor", 1.9)]
+    (row,) = summarise(runs, RATES)
+    assert (row["seconds"], row["ratio"], row["floor"]) == (2.0, 5.0, 1.9)
+    assert [asked["met"] for asked in row["asked"]] == [True, True]
+    assert Target("seconds", 3).met(2)
+    assert not Target("ratio", 3).met(2)
+
+
+def test_growth_is_an_exponent():
+    runs = [measured("ofa", "product", 8.0)]
+    runs += [measured("ofa", "product", 8.0 / 2**n, f"tiny-{axis}") for n, axis in enumerate(halves(TINY))]
+    assert growth(summarise(runs, RATES))[-1] == "| ofa | tiny | 0.0 (+0) | 1.0 (+0) | 2.0 (+0) |"
+
+
+def test_failures_stand_in_the_table():
+    runs = [{"stage": "ofa", "size": "tiny", "side": "product", "error": "MemoryError"}]
+    runs += [measured("export", "product", 1.0), runs[0] | {"stage": "export", "side": "plain", "error": "no disk"}]
+    done = {"measurements": runs, "rates": RATES, "summary": summarise(runs, RATES)}
+    done["machine"] = {"cpu": "CPU", "cores": 2, "memory_gib": 8, "torch": "2", "tokenizers": "0"}
+    lines = table(done).splitlines()
+    assert lines[-2].startswith("| ofa | tiny |")
+    assert lines[-2].endswith("product: MemoryError |")
+    assert lines[-1].startswith("| export | tiny | 1 |")
+    assert lines[-1].endswith("plain: no disk |")
+
+
+def run_suite(output, *words):
+    command = [sys.executable, str(BENCHMARKS / "suite.py"), str(output), "--sizes", "tiny", *words]
+    # One thread: where cores are shared, threads wait for each other longer than such small work takes.
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def test_the_command(tmp_path):
+    result = run_suite(tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    done = json.loads((tmp_path / "suite.json").read_text())
+    rows = {row["stage"]: row for row in done["summary"]}
+    assert list(rows) == [*STAGES, "export + prediction"]
+    assert all(rows[name]["same"]["equal"] for name in COMPARED if STAGES[name].agree)
+    assert all(0 < row["private_mib"] <= row["peak_mib"] for row in rows.values())
+    lines = [line for line in (tmp_path / "suite.md").read_text().splitlines() if line.startswith("|")]
+    assert len(lines) == len(rows) + 2
+    assert len({line.count("|") for line in lines}) == 1
+
+    (tmp_path / "inputs" / "bundle-tiny" / "coordinates.npy").unlink()
+    result = run_suite(tmp_path, "--stages", "ofa")
+    assert result.returncode == 1
+    again = {row["stage"]: row for row in json.loads((tmp_path / "suite.json").read_text())["summary"]}
+    assert "coordinates.npy" in again.pop("ofa")["failed"][0]
+    assert {name: row["seconds"] for name, row in again.items()} == {
+        name: row["seconds"] for name, row in rows.items() if name != "ofa"
+    }
+
+
+def test_an_unknown_stage_is_named(tmp_path):
+    result = run_suite(tmp_path, "--stages", "nonsense")
+    assert result.returncode == 2
+    assert "found nonsense" in result.stderr
