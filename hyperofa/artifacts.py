@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hyperofa.errors import InputError
 from hyperofa.ranks import ALONE, Ranks
@@ -106,17 +106,25 @@ def _only_writer(path: Path) -> Iterator[None]:
     """Hold a lock file beside `path`; the system frees it when the process ends, however it ends."""
     lock = path.with_name(f".{path.name}.lock")
     with lock.open("w") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{path}: another process is writing there; wait for it, or give another --output"
-            ) from None
+        if not try_lock(file):
+            raise InputError(f"{path}: another process is writing there; wait for it, or give another --output")
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+def try_lock(file: IO[str]) -> bool:
+    """Lock a file open for writing; false if another process holds it.
+
+    The system frees it when this process ends or closes the file, whatever its children do.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return False
+    return True
 
 
 def _umask() -> int:

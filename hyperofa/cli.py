@@ -9,9 +9,11 @@ from typing import Any
 
 from jsonargparse import auto_cli
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hyperofa.ablation import ablate
+from hyperofa.artifacts import fingerprint, sha256_text
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.demo import demo
 from hyperofa.errors import InputError
@@ -23,6 +25,7 @@ from hyperofa.module import HyperModule
 from hyperofa.prediction import CoordinateFile, read_checkpoint
 from hyperofa.prepare import prepare
 from hyperofa.pretraining import pretrain
+from hyperofa.resumption import Resumption
 from hyperofa.trimming import trim
 from hyperofa.verification import verify
 
@@ -59,12 +62,26 @@ class HyperCLI(LightningCLI):
         self.config = parser.parse_args(args)
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path not in (None, *_CHECKPOINT_NAMES):
-            read_checkpoint(path, "--ckpt_path")
+            checkpoint = read_checkpoint(path, "--ckpt_path")
+            if self.config.subcommand == "fit" and "optimizer_states" not in checkpoint:
+                raise InputError(
+                    f"--ckpt_path {path}: expected a checkpoint that training can go on from, found the net "
+                    "alone; give last.ckpt"
+                )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link the widths."""
         for width in ("word_dim", "coordinate_dim"):
             parser.link_arguments(f"data.{width}", f"model.{width}", apply_on="instantiate")
+
+    def before_fit(self) -> None:
+        """Go on with a run of the same settings and input that was killed, unless a checkpoint is given."""
+        config, data, logger = self.config["fit"], self.datamodule, self.trainer.logger
+        if config.ckpt_path is None and isinstance(logger, CSVLogger):
+            resumption = next(each for each in self.trainer.callbacks if isinstance(each, Resumption))  # type: ignore[attr-defined]
+            settings = self._parser("fit").dump(config, skip_none=False)
+            key = sha256_text(settings, fingerprint(*data.files))
+            self.config_init["fit"].ckpt_path = resumption.begin(logger, key)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -122,7 +139,7 @@ def _run_lightning(words: list[str]) -> None:
         auto_configure_optimizers=False,
         save_config_kwargs={"overwrite": True},
         # Lightning's own sampler would undo the grouping of batches by size; ours shares them out among processes.
-        trainer_defaults={"use_distributed_sampler": False, "callbacks": [CoordinateFile()]},
+        trainer_defaults={"use_distributed_sampler": False, "callbacks": [CoordinateFile(), Resumption()]},
         parser_kwargs={"prog": "hyperofa", "allow_abbrev": False},
     )
 

@@ -7,6 +7,7 @@ the languages of the vector file (`translation.Translator`).
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import lightning
@@ -134,6 +135,11 @@ class HyperDataModule(lightning.LightningDataModule):
         """Whether there is text, and so a PLM is needed."""
         return bool(self._text_files)
 
+    @property
+    def files(self) -> list[str | Path]:
+        """All that it reads."""
+        return [self.bundle.path, *self._text_files, *self._parallel_files]
+
     def setup(self, stage: str) -> None:
         """Build what the streams of this stage read; called by Lightning on every process."""
         if stage == "fit" and self._streams != "tokens" and not self._text_files:
@@ -226,11 +232,16 @@ class HyperDataModule(lightning.LightningDataModule):
             {"group": GROUP, "ascending": True} if train and self._batches == "ascending" else {}
         )
         sampler = GroupedBatches(table.counts[ids], self._batch_size, train, self._seed, *self._place(), **published)
+        sampler.set_epoch(self._epoch())
         return self._loader(dataset, sampler)
 
     def _place(self) -> tuple[int, int]:
         """This process's rank and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _epoch(self) -> int:
+        """The epoch that begins: workers draw from it before Lightning names it."""
+        return self.trainer.current_epoch if self.trainer is not None else 0
 
     def _loader(self, dataset: Dataset[Any], sampler: Sampler[Draw]) -> DataLoader[Any]:
         workers = self._num_workers
@@ -245,6 +256,7 @@ class HyperDataModule(lightning.LightningDataModule):
             loaders["tokens"] = self._tokens("train")
         if self._streams != "tokens":
             sampler = RandomBatches(self._steps, self._seed, self._place()[0])
+            sampler.set_epoch(self._epoch())
             loaders["text"] = self._loader(self._texts["train"], sampler)
         return loaders
 

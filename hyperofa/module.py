@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Literal
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Adam, AdamW
@@ -121,6 +122,16 @@ class HyperModule(lightning.LightningModule):
             plm.to(self.device)
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start
+
+    def on_train_start(self) -> None:
+        """Note the seed that the run began with."""
+        self._seed = torch.initial_seed()
+
+    def on_train_batch_start(self, batch: Any, batch_number: int) -> None:
+        """Seed what an epoch draws by its number and process alone: a run that goes on draws the same."""
+        if batch_number == 0:
+            place = (self._seed, self.current_epoch, self.global_rank)
+            torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
 
     def forward(self, sets: WordSets, own: Tensor) -> Tensor:
         """Coordinates `(B, K)` of B word sets; `own` as in `Net.forward`."""

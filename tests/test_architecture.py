@@ -19,7 +19,7 @@ FLOORS = {
         nets modeling_factorised plm __init__ config_fields surgery factorised""",
     "what is prepared, and what trains on it": """
         bundle shards splitting prepare wordsets translation functional texts safety verification""",
-    "methods": "baselines initialisation datamodule module prediction",
+    "methods": "baselines initialisation datamodule module prediction resumption",
     "models on disk": "card export expansion trimming",
     "what they are worth": """
         evaluation blocks languagemodel pretraining grid bootstrap results plots report cells ablation hewitt

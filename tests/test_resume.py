@@ -1,5 +1,6 @@
 """Killed at random moments and called again, or spread over processes: the same bytes."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -7,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_vectors
+from conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS, write_vectors
 
 import hyperofa.store
 from hyperofa.artifacts import resumed_folder, sha256_file
+from hyperofa.cli import main
 from hyperofa.conversion import convert_vectors
 from hyperofa.errors import InputError
 from hyperofa.prepare import prepare
@@ -23,12 +25,13 @@ def hashes(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_file(path) for path in files}
 
 
-def run(*command: str | Path, **environment: str) -> str:
+def run(*command: str | Path, folder: Path = HERE, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, *map(str, command)],
         capture_output=True,
         timeout=180,
         text=True,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(HERE.parent), **environment},
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -90,6 +93,77 @@ def test_processes_share_the_work_of_prepare(flags, whole, tmp_path):
     assert hashes(tmp_path / "bundle") == hashes(whole)
 
 
+def fit_flags(config, bundle, text_file):
+    flags = ["fit", "--config", str(CONFIGS / f"{config}.yaml"), "--data.bundle", str(bundle), *QUIET]
+    flags += ["--trainer.logger.init_args.save_dir", "runs"]
+    if config == "fit":
+        return [*flags, *TINY_TEXT, "--trainer.max_epochs", "5", "--data.text", str(text_file)]
+    step = ["--model.schedule", "step", "--model.step_epochs", "2", "--model.net.init_args.dropout", "0.3"]
+    return [*flags, *TINY_TOKENS, *step, "--trainer.max_epochs", "12", "--data.num_workers", "1"]
+
+
+@pytest.mark.parametrize("config", ["fit", "tokens"])
+def test_a_killed_fit_goes_on_where_it_was(config, bundles, text_file, tmp_path):
+    flags = fit_flags(config, bundles["bert8"], text_file)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    run("-m", "hyperofa", *flags, folder=tmp_path / "whole")
+    said = run(HERE / "killed.py", "1", "5", *flags, folder=tmp_path / "killed")
+    assert "killed" in said
+    # A kill may come when a run is done, and then there is another.
+    whole, killed = (hashes(tmp_path / name / "runs" / config / "version_0") for name in ("whole", "killed"))
+    assert killed == whole
+    assert {Path(name).name for name in whole} == {
+        "best.ckpt", "last.ckpt", "metrics.csv", "config.yaml", "curves.png",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_a_fit_goes_on_from_the_end_of_an_epoch(epoch, bundles, text_file, tmp_path, monkeypatch, caplog):
+    flags = [*fit_flags("tokens", bundles["bert8"], text_file), "--trainer.max_epochs", "3"]
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "whole")
+    main(flags)
+    monkeypatch.chdir(tmp_path / "stopped")
+
+    def stop(self, trainer, module):
+        if trainer.current_epoch >= epoch:
+            raise KeyboardInterrupt
+
+    hook = "on_validation_end" if epoch < 2 else "on_fit_end"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"hyperofa.curves.CurvePlot.{hook}", stop, raising=False)
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):
+            main(flags)
+    left = Path("runs/tokens/version_0/.unfinished")
+    assert left.is_file()
+    caplog.clear()
+    main(flags)
+    assert "Going on with runs/tokens/version_0" in caplog.text
+    assert hashes(tmp_path / "stopped") == hashes(tmp_path / "whole")
+    main(flags)
+    assert {path.name for path in Path("runs/tokens").iterdir()} == {"version_0", "version_1"}
+
+
+def test_a_fit_does_not_write_over_another_run(bundles, text_file, tmp_path, capsys):
+    flags = [*fit_flags("tokens", bundles["bert8"], text_file), "--trainer.max_epochs", "1"]
+    flags += ["--trainer.logger.init_args.save_dir", str(tmp_path), "--trainer.logger.init_args.version", "mine"]
+    main(flags)
+    before = hashes(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main(flags)
+    assert "found another run; give another --trainer.logger.init_args.version" in capsys.readouterr().err
+    assert hashes(tmp_path) == before
+
+
+def test_training_does_not_go_on_from_a_net_alone(fitted, capsys):
+    best = fitted["tokens"] / "checkpoints" / "best.ckpt"
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "--config", str(fitted["tokens"] / "config.yaml"), "--ckpt_path", str(best)])
+    assert "found the net alone; give last.ckpt" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("stop", [1, 700, 2500])
 def test_conversion_goes_on_from_its_last_note(stop, many_words, tmp_path, monkeypatch):
     files = sorted(map(str, many_words.glob("*.vec")))
@@ -142,7 +216,14 @@ def test_an_error_leaves_nothing(tmp_path):
 
 
 def test_only_one_may_write(tmp_path):
+    other = f"""
+from hyperofa.artifacts import InputError, resumed_folder
+try:
+    with resumed_folder({str(tmp_path / "a")!r}, "one"):
+        pass
+except InputError as error:
+    print(error)
+"""
     with resumed_folder(tmp_path / "a", "one") as folder:
-        with pytest.raises(InputError, match="another process is writing"), resumed_folder(tmp_path / "a", "one"):
-            pass
+        assert "another process is writing" in run("-c", other)
         assert folder.is_dir()
