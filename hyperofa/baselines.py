@@ -15,8 +15,12 @@ from tokenizers import Tokenizer as BackendTokenizer
 
 from hyperofa.errors import InputError
 from hyperofa.reference import mix_nearest
+from hyperofa.shards import IN_MEMORY, Work
 from hyperofa.tokens import Token
 from hyperofa.vectors import nearest
+
+SHARD = 32_768
+"""Tokens of a shard of the search: what a kill costs."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,13 @@ class Mixing:
 PUBLISHED_MIXING = Mixing(neighbours=10, rescale=False)
 
 
-def ofa(task: Task, mixing: Mixing = PUBLISHED_MIXING) -> Rows:
+def ofa(task: Task, mixing: Mixing = PUBLISHED_MIXING, work: Work = IN_MEMORY) -> Rows:
     """OFA: each token is a softmax-weighted mean of the source tokens nearest in the word-vector space.
 
     Args:
         task: what is wanted.
         mixing: how many, how sharply, and how similarity is measured.
+        work: where shards of the search are kept, and who shares it.
 
     Returns:
         Rows known where the token has words. Source: arXiv 2311.08849 §3.2 and its code (k = 10, T = 0.1).
@@ -101,7 +106,13 @@ def ofa(task: Task, mixing: Mixing = PUBLISHED_MIXING) -> Rows:
     if mixing.csls:
         keys, queries = _with_hubness(keys, queries, task.usable)
     metric: Literal["dot", "cosine"] = "dot" if mixing.csls else "cosine"
-    scores, ids = nearest(queries, keys, mixing.neighbours, valid=task.usable, metric=metric)
+
+    def search(span: slice) -> tuple[np.ndarray, ...]:
+        return nearest(queries[span], keys, mixing.neighbours, valid=task.usable, metric=metric)
+
+    if not len(queried):
+        return nothing(task)
+    scores, ids = work.arrays("ofa", search, len(queried), SHARD, "searching source tokens")
     weights = softmax(scores.astype(np.float64) / mixing.temperature, axis=1)
     indptr = np.zeros(len(task.covered) + 1, np.int64)
     indptr[1:] = np.cumsum(np.where(task.covered, ids.shape[1], 0))

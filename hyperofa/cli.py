@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import auto_cli
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hyperofa.ablation import ablate
@@ -101,7 +102,7 @@ def main(args: Sequence[str] | None = None) -> None:
             _run_lightning(words)
         else:
             result = _run_own(words)
-            if result is not None:
+            if result is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 sys.stdout.write(f"{result.summary() if hasattr(result, 'summary') else result}\n")
                 if getattr(result, "intact", True) is False:
                     sys.exit(1)

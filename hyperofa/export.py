@@ -1,16 +1,17 @@
 """From a bundle and a method to a Hugging Face folder that loads without this package, with the origin of every row."""
 
 import csv
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from transformers import PreTrainedModel
 
 from hyperofa import baselines
-from hyperofa.artifacts import new_folder, read_json, sha256_file
+from hyperofa.artifacts import fingerprint, read_json, resumed_folder, sha256_file, sha256_text, versions
 from hyperofa.baselines import Mixing, Rows, Task
 from hyperofa.bundle import Bundle, Pooling
 from hyperofa.card import model_card
@@ -20,8 +21,10 @@ from hyperofa.initialisation import ORIGINS, Fallback, Initialisation, initialis
 from hyperofa.plm import load_model
 from hyperofa.prediction import Trained, learned_share, load_trained, predict
 from hyperofa.prepare import hash_rows
+from hyperofa.ranks import joined
 from hyperofa.reference import lost_bias
 from hyperofa.safety import measure
+from hyperofa.shards import Work
 from hyperofa.surgery import Vocabulary, read_vocabulary, replace_vocabulary
 from hyperofa.texts import read_lines
 from hyperofa.tokens import OVERLAP_KINDS, OverlapKind
@@ -30,6 +33,7 @@ from hyperofa.verification import command, seal
 Method = Literal["hyperofa", "ofa", "ofa_tuned", "subtokens", "mean", "mean_noise", "random", "zeros", "small_noise"]
 METHODS: tuple[Method, ...] = get_args(Method)
 HEWITT_NOISE = 1e-5
+_SHARDS = "shards"
 _SAFETY_LINES = 100
 
 
@@ -37,21 +41,23 @@ _SAFETY_LINES = 100
 class _Baseline:
     """A method without training: how it sees words, what it copies, and what it computes."""
 
-    rows: Callable[[Task, np.random.Generator, Mixing], Rows]
+    rows: Callable[[Task, np.random.Generator, Mixing, Work], Rows]
     pooling: Pooling = "weighted"
     copied: tuple[OverlapKind, ...] = OVERLAP_KINDS
     fallback: Fallback = "ladder"
 
 
 _BASELINES: dict[str, _Baseline] = {
-    "ofa": _Baseline(lambda task, *_: baselines.ofa(task), "duplicates", ("role", "exact", "case")),
-    "ofa_tuned": _Baseline(lambda task, rng, mixing: baselines.ofa(task, mixing)),
+    "ofa": _Baseline(
+        lambda task, rng, _, work: baselines.ofa(task, work=work), "duplicates", ("role", "exact", "case")
+    ),
+    "ofa_tuned": _Baseline(lambda task, rng, mixing, work: baselines.ofa(task, mixing, work)),
     "subtokens": _Baseline(lambda task, *_: baselines.subtokens(task)),
-    "mean": _Baseline(lambda task, rng, _: baselines.mean(task, rng)),
-    "mean_noise": _Baseline(lambda task, rng, _: baselines.mean(task, rng, HEWITT_NOISE)),
-    "random": _Baseline(lambda task, rng, _: baselines.random(task, rng)),
-    "zeros": _Baseline(lambda task, rng, _: baselines.small_noise(task, rng, 0)),
-    "small_noise": _Baseline(lambda task, rng, _: baselines.small_noise(task, rng)),
+    "mean": _Baseline(lambda task, rng, *_: baselines.mean(task, rng)),
+    "mean_noise": _Baseline(lambda task, rng, *_: baselines.mean(task, rng, HEWITT_NOISE)),
+    "random": _Baseline(lambda task, rng, *_: baselines.random(task, rng)),
+    "zeros": _Baseline(lambda task, rng, *_: baselines.small_noise(task, rng, 0)),
+    "small_noise": _Baseline(lambda task, rng, *_: baselines.small_noise(task, rng)),
 }
 
 
@@ -94,6 +100,9 @@ def export(
     factorised: bool = False,
 ) -> Export:
     """Write the source model with the target vocabulary, its rows initialised by one method.
+
+    Killed, it goes on where it was when called again with the same flags. Under `torchrun` the processes share the
+    prediction; the folder has the same bytes.
 
     Args:
         bundle: folder written by `hyperofa prepare`; after --reference true, hyperofa, ofa and random do as the
@@ -143,7 +152,10 @@ def export(
     source_model = source_model or opened.meta.source_model
     measured = None if scores is None else read_json(scores)
     lines = [line for path in text or [] for line in read_lines([path], "--text")[:_SAFETY_LINES]]
-    with new_folder(output, overwrite) as folder:
+    files = fingerprint(bundle, source_model, *(checkpoint or []), *(text or []), *([] if scores is None else [scores]))
+    settings = (method, mixing, ofa_share, copied, pad_to_multiple_of, seed, factorised)
+    key = sha256_text(files, f"{settings} {versions()}")
+    with joined() as ranks, resumed_folder(output, key, overwrite, ranks) as folder:
         model = load_model(source_model)
         vocabulary = read_vocabulary(model)
         if hash_rows(vocabulary) != opened.meta.source_hash:
@@ -151,43 +163,36 @@ def export(
                 f"--source_model {source_model}: expected the model that --bundle {bundle} was prepared "
                 "with, found other embeddings; prepare again, or give the right one"
             )
+        work = Work(folder / _SHARDS, ranks)
         if checkpoint:
-            filled = _from_nets(opened, [load_trained(path, opened) for path in checkpoint], mixing, ofa_share, copied)
+            nets = [load_trained(path, opened) for path in checkpoint]
+            filled = _from_nets(opened, nets, mixing, ofa_share, copied, work)
         else:
-            filled = _from_baseline(opened, method, mixing, copied, seed)
-        rows = _put_rows(opened, vocabulary, filled, model, pad_to_multiple_of, factorised)
-        safety = None
-        if lines:
-            source = load_model(source_model), opened.tokenizer("source")
-            safety = measure(source, (model, opened.tokenizer("target")), lines)
-            safety.warn()
-        model.save_pretrained(folder)
-        opened.tokenizer("target").save_pretrained(folder)
-        _write_provenance(opened, filled, np.linalg.norm(rows, axis=1), folder / "provenance.tsv")
-        card = model_card(
-            model,
-            base_model=opened.meta.source_model,
-            method=method,
-            counts=filled.counts(),
-            command=command(),
-            scores=measured,
-        )
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        record = {
-            "method": method,
-            "seed": seed,
-            "source_model": opened.meta.source_model,
-            "source_hash": opened.meta.source_hash,
-            "target_hash": opened.meta.target_hash,
-            "space": opened.meta.space,
-            "checkpoint": [sha256_file(path) for path in checkpoint or []],
-            "counts": filled.counts(),
-            "parameters": parameter_count(model),
-            "factorised": factorised,
-            "safety": None if safety is None else safety.as_dict(),
-        }
-        seal(folder, model, record)
-    return Export(output, method, filled.counts(), parameter_count(model) if factorised else None)
+            filled = _from_baseline(opened, method, mixing, copied, seed, work)
+        parameters = parameter_count(model)
+        if ranks.first:
+            rows = _put_rows(opened, vocabulary, filled, model, pad_to_multiple_of, factorised)
+            parameters = parameter_count(model)
+            safety = None
+            if lines:
+                source = load_model(source_model), opened.tokenizer("source")
+                safety = measure(source, (model, opened.tokenizer("target")), lines)
+                safety.warn()
+            record = {
+                "method": method,
+                "seed": seed,
+                "source_model": opened.meta.source_model,
+                "source_hash": opened.meta.source_hash,
+                "target_hash": opened.meta.target_hash,
+                "space": opened.meta.space,
+                "checkpoint": [sha256_file(path) for path in checkpoint or []],
+                "counts": filled.counts(),
+                "parameters": parameters,
+                "factorised": factorised,
+                "safety": None if safety is None else safety.as_dict(),
+            }
+            _write(folder, opened, model, filled, rows, record, measured)
+    return Export(output, method, filled.counts(), parameters if factorised else None)
 
 
 def _from_nets(
@@ -196,24 +201,25 @@ def _from_nets(
     mixing: Mixing,
     ofa_share: float | None,
     copied: Sequence[OverlapKind] | None,
+    work: Work,
 ) -> Initialisation:
     """The mean prediction of the nets, blended with OFA."""
-    predictions = [predict(net, bundle) for net in nets]
+    predictions = [predict(net, bundle, work=work, name=f"net-{number}") for number, net in enumerate(nets)]
     rows = Rows(np.mean([each.coordinates for each in predictions], axis=0), predictions[0].known)
     task = target_task(bundle)
     share = learned_share(bundle, nets[0], mixing) if ofa_share is None else ofa_share
     if share > 0:
-        rows = baselines.blend(rows, baselines.ofa(task, mixing), share)
+        rows = baselines.blend(rows, baselines.ofa(task, mixing, work), share)
     fallback: Fallback = "noise" if bundle.meta.reference else "ladder"
     return initialise(bundle, rows, task, nets[0].copied if copied is None else copied, fallback)
 
 
 def _from_baseline(
-    bundle: Bundle, method: Method, mixing: Mixing, copied: Sequence[OverlapKind] | None, seed: int
+    bundle: Bundle, method: Method, mixing: Mixing, copied: Sequence[OverlapKind] | None, seed: int, work: Work
 ) -> Initialisation:
     baseline = (_BASELINES | _PUBLISHED if bundle.meta.reference else _BASELINES)[method]
     task = target_task(bundle, baseline.pooling)
-    rows = baseline.rows(task, np.random.default_rng(seed), mixing)
+    rows = baseline.rows(task, np.random.default_rng(seed), mixing, work)
     return initialise(bundle, rows, task, baseline.copied if copied is None else copied, baseline.fallback)
 
 
@@ -256,6 +262,32 @@ def _put_rows(
     if factorised:
         factorise(model, filled.coordinates, bundle.input_primitives, bundle.output_primitives)
     return inputs
+
+
+def _write(
+    folder: Path,
+    bundle: Bundle,
+    model: PreTrainedModel,
+    filled: Initialisation,
+    rows: np.ndarray,
+    record: dict[str, Any],
+    scores: Any,
+) -> None:
+    """Write the model, its tokenizer, and all that tells where they come from."""
+    model.save_pretrained(folder)
+    bundle.tokenizer("target").save_pretrained(folder)
+    _write_provenance(bundle, filled, np.linalg.norm(rows, axis=1), folder / "provenance.tsv")
+    card = model_card(
+        model,
+        base_model=bundle.meta.source_model,
+        method=record["method"],
+        counts=filled.counts(),
+        command=command(),
+        scores=scores,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    shutil.rmtree(folder / _SHARDS, ignore_errors=True)
+    seal(folder, model, record)
 
 
 def _write_provenance(bundle: Bundle, filled: Initialisation, norms: np.ndarray, path: Path) -> None:

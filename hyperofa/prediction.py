@@ -8,16 +8,20 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from lightning import Callback, LightningModule, Trainer
-from tqdm import tqdm
 
 from hyperofa.baselines import Mixing, Rows, Task, blend, ofa
 from hyperofa.bundle import Bundle, Side
 from hyperofa.errors import InputError
+from hyperofa.memory import near_places
 from hyperofa.metrics import TokenMetrics
-from hyperofa.nets import Net, build
+from hyperofa.nets import Net, WordSets, build
 from hyperofa.plm import best_device
+from hyperofa.shards import IN_MEMORY, Work
 from hyperofa.tokens import OverlapKind
-from hyperofa.wordsets import WordOrder, WordSetTable, list_neighbours, make_memory, own_places
+from hyperofa.wordsets import WordOrder, WordSetTable, make_memory, own_places
+
+SHARD = 8_192
+"""Tokens of a shard: what a kill costs."""
 
 
 @dataclass(frozen=True)
@@ -107,41 +111,64 @@ class CoordinateFile(Callback):
         np.savez(path, ids=ids.astype(np.int64), coordinates=coordinates)
 
 
-def predict(trained: Trained, bundle: Bundle, batch_size: int = 1024) -> Rows:
+def predict(
+    trained: Trained, bundle: Bundle, batch_size: int = 1024, work: Work = IN_MEMORY, name: str = "net"
+) -> Rows:
     """Coordinates of every target token that has words.
 
     Args:
         trained: the net; it looks at all source tokens that have words.
         bundle: the inputs.
         batch_size: tokens at a time.
+        work: where shards of the rows are kept, and who shares it.
+        name: of the net among others, there.
 
     Returns:
         Rows of T tokens, known where the token has words.
     """
     rows = np.zeros((bundle.meta.target_tokens, bundle.meta.coordinate_dim), np.float32)
     ids = np.flatnonzero(bundle.target.covered)
-    rows[ids] = _coordinates(trained, bundle, "target", ids, np.flatnonzero(bundle.source.covered), batch_size)
+    remembered = np.flatnonzero(bundle.source.covered)
+    rows[ids] = _coordinates(trained, bundle, "target", ids, remembered, batch_size, work, name)
     return Rows(rows, bundle.target.covered)
 
 
-@torch.inference_mode()
 def _coordinates(
-    trained: Trained, bundle: Bundle, side: Side, ids: np.ndarray, remembered: np.ndarray, batch_size: int = 1024
+    trained: Trained,
+    bundle: Bundle,
+    side: Side,
+    ids: np.ndarray,
+    remembered: np.ndarray,
+    batch_size: int = 1024,
+    work: Work = IN_MEMORY,
+    name: str = "net",
 ) -> np.ndarray:
     """Predicted coordinates `(n, K)` of tokens of one side, all with words, from the source tokens remembered."""
-    memory, own = make_memory(bundle, remembered), own_places(bundle, remembered)
-    if trained.net.neighbours is not None:
-        memory = list_neighbours(memory, bundle, own, {side: ids}, trained.net.neighbours)
     device = best_device()
-    net, memory = trained.net.to(device), memory.to(device)
+    net, memory = trained.net.to(device), make_memory(bundle, remembered).to(device)
+    own = own_places(bundle, remembered)[side]
     table = WordSetTable(bundle, side, trained.max_words, trained.words)
-    rows = np.zeros((len(ids), bundle.meta.coordinate_dim), np.float32)
-    order = np.argsort(table.counts[ids], kind="stable")
-    for start in tqdm(range(0, len(ids), batch_size), desc=f"predicting {side} tokens", unit=" batches"):
-        chosen = order[start : start + batch_size]
-        sets, places = table.sets(ids[chosen]), torch.from_numpy(own[side][ids[chosen]])
-        predicted = net(type(sets)(*(part.to(device) for part in sets)), memory, places.to(device))
-        rows[chosen] = predicted.float().cpu().numpy()
+    by_size = np.argsort(table.counts[ids], kind="stable")
+    order = ids[by_size]
+
+    @torch.inference_mode()
+    def shard(span: slice) -> tuple[np.ndarray]:
+        tokens = order[span]
+        seen, places = memory, own[tokens]
+        if net.neighbours is not None:
+            keys = memory.keys.numpy(force=True)
+            near = near_places(bundle.pooled(side)[tokens], places, keys, min(net.neighbours, len(keys)))
+            seen, places = memory._replace(near=torch.from_numpy(near).to(device)), np.arange(len(tokens))
+        parts = []
+        for start in range(0, len(tokens), batch_size):
+            batch = slice(start, start + batch_size)
+            sets = WordSets(*(part.to(device) for part in table.sets(tokens[batch])))
+            parts.append(net(sets, seen, torch.from_numpy(places[batch]).to(device)).float().cpu().numpy())
+        return (np.concatenate(parts),)
+
+    rows = np.empty((len(ids), bundle.meta.coordinate_dim), np.float32)
+    (found,) = work.arrays(name, shard, len(ids), SHARD, f"predicting {side} tokens")
+    rows[by_size] = found
     return rows
 
 

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -163,6 +164,9 @@ class Resumption(Callback):
         if log_dir is not None and os.path.exists(log_dir) and os.path.samefile(folder or ".", log_dir):
             folder = log_dir
         checkpoint["callbacks"] = {name: _moved(s, ".", folder) for name, s in checkpoint["callbacks"].items()}
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint):  # which leaves this one out
+                callback.current_score = checkpoint["callbacks"].get(callback.state_key, {}).get("current_score")
         self._first_epoch = checkpoint["epoch"]
         if self._found and state["finished"]:
             trainer.should_stop = True  # killed while it was drawing its curves

@@ -1,10 +1,10 @@
 """Run a command of the package again and again, killed at random moments, until it ends by itself.
 
-    python killed.py SEED KILLS COMMAND...
+    python killed.py SEED KILLS LONGEST COMMAND...
 
-Each attempt is a process forked from this one, which has imported everything, and dies by SIGKILL. Shards and the
-distance between two notes of progress are small, so that there is something to go on from. Says for each
-kill after how many seconds it came.
+Each attempt is a process forked from this one, which has imported everything, and dies by SIGKILL within LONGEST
+seconds, the first ones soonest. Shards and the distance between two notes of progress are small, so that there is
+something to go on from. Says for each kill after how many seconds it came.
 """
 
 import os
@@ -13,20 +13,23 @@ import signal
 import sys
 import time
 
+import hyperofa.baselines
+import hyperofa.prediction
 import hyperofa.shards
 import hyperofa.store
 from hyperofa.cli import main
 
 hyperofa.shards.SHARD = 300
 hyperofa.store.CHECKPOINT = 500
-hyperofa.prediction.SHARD = 32
+hyperofa.prediction.SHARD = hyperofa.baselines.SHARD = 32
 
 
 def attempt(command: list[str]) -> int:
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        main(command)
+        sys.argv = ["hyperofa", *command]
+        main()
         os._exit(0)
     return child
 
@@ -44,11 +47,9 @@ def patient(child: int, seconds: float) -> int | None:
     return None
 
 
-def run(seed: int, kills: int, command: list[str]) -> int:
+def run(seed: int, kills: int, longest: float, command: list[str]) -> int:
     draw = random.Random(seed)
-    longest = 2.0
-    for _ in range(kills):
-        seconds = draw.uniform(0.05, longest)
+    for seconds in sorted(longest * 0.02 ** draw.random() for _ in range(kills)):
         status = patient(attempt(command), seconds)
         if status is not None:
             sys.stdout.write(f"ended before {seconds:.2f} s\n")
@@ -59,4 +60,4 @@ def run(seed: int, kills: int, command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))
+    sys.exit(run(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]))

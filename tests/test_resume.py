@@ -18,6 +18,13 @@ from hyperofa.errors import InputError
 from hyperofa.prepare import prepare
 
 HERE = Path(__file__).parent
+SMALL = (
+    "import hyperofa.cli, hyperofa.baselines, hyperofa.prediction, hyperofa.shards\n"
+    "hyperofa.shards.SHARD = 300\n"
+    "hyperofa.prediction.SHARD = hyperofa.baselines.SHARD = 32\n"
+    "hyperofa.cli.main()\n"
+)
+LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -78,18 +85,16 @@ def words_of(flags):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_killed_prepare_goes_on_where_it_was(seed, flags, whole, tmp_path):
     command = ["prepare", *words_of(flags), "--output", str(tmp_path / "bundle")]
-    said = run(HERE / "killed.py", str(seed), "6", *command)
+    said = run(HERE / "killed.py", str(seed), "6", "2", *command)
     assert "killed" in said
     assert hashes(tmp_path / "bundle") == hashes(whole)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_processes_share_the_work_of_prepare(flags, whole, tmp_path):
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    start = "import hyperofa.shards, hyperofa.cli; hyperofa.shards.SHARD = 300; hyperofa.cli.main()"
-    (tmp_path / "start.py").write_text(start, encoding="utf-8")
+    (tmp_path / "start.py").write_text(SMALL, encoding="utf-8")
     command = ["prepare", *words_of(flags), "--output", str(tmp_path / "bundle")]
-    run(*launch, tmp_path / "start.py", *command, OMP_NUM_THREADS="1")
+    run(*LAUNCH, tmp_path / "start.py", *command, OMP_NUM_THREADS="1")
     assert hashes(tmp_path / "bundle") == hashes(whole)
 
 
@@ -108,7 +113,7 @@ def test_a_killed_fit_goes_on_where_it_was(config, bundles, text_file, tmp_path)
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     run("-m", "hyperofa", *flags, folder=tmp_path / "whole")
-    said = run(HERE / "killed.py", "1", "5", *flags, folder=tmp_path / "killed")
+    said = run(HERE / "killed.py", "1", "6", "3", *flags, folder=tmp_path / "killed")
     assert "killed" in said
     # A kill may come when a run is done, and then there is another.
     whole, killed = (hashes(tmp_path / name / "runs" / config / "version_0") for name in ("whole", "killed"))
@@ -144,6 +149,25 @@ def test_a_fit_goes_on_from_the_end_of_an_epoch(epoch, bundles, text_file, tmp_p
     assert hashes(tmp_path / "stopped") == hashes(tmp_path / "whole")
     main(flags)
     assert {path.name for path in Path("runs/tokens").iterdir()} == {"version_0", "version_1"}
+
+
+@pytest.mark.parametrize("method", ["hyperofa", "ofa_tuned"])
+def test_export_killed_or_shared_has_the_same_bytes(method, bundles, fitted, tmp_path):
+    flags = ["export", "--bundle", str(bundles["bert"]), "--method", method, "--output", "model"]
+    if method == "hyperofa":
+        flags += ["--checkpoint", str(fitted["tokens"] / "checkpoints" / "best.ckpt"), "--ofa_share", "0.5"]
+    for name in ("whole", "killed", "shared"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "start.py").write_text(SMALL, encoding="utf-8")
+    run(tmp_path / "start.py", *flags, folder=tmp_path / "whole", OMP_NUM_THREADS="1")
+    said = run(HERE / "killed.py", "2", "8", "1", *flags, folder=tmp_path / "killed", OMP_NUM_THREADS="1")
+    assert "killed" in said
+    said = run(*LAUNCH, tmp_path / "start.py", *flags, folder=tmp_path / "shared", OMP_NUM_THREADS="1")
+    assert said.count("rows") == 1
+    whole = hashes(tmp_path / "whole")
+    assert hashes(tmp_path / "killed") == whole
+    assert hashes(tmp_path / "shared") == whole
+    assert not any("shards" in name for name in whole)
 
 
 def test_a_fit_does_not_write_over_another_run(bundles, text_file, tmp_path, capsys):
