@@ -27,7 +27,7 @@ from hyperofa.artifacts import read_json
 from hyperofa.errors import InputError
 from hyperofa.matching import Matches
 from hyperofa.store import WordVectors
-from hyperofa.tokens import Overlap, extends, load_tokenizer
+from hyperofa.tokens import Overlap, Token, canonical_tokens, extends, load_tokenizer
 
 FORMAT = 1
 Side = Literal["source", "target"]
@@ -198,8 +198,28 @@ class Bundle:
         return reference.word_means(matches, self.words.vectors)
 
     def tokenizer(self, side: Side) -> PreTrainedTokenizerBase:
-        """The tokenizer of one side."""
+        """The tokenizer of one side: one object for all, not to be saved, for a call may leave it truncating."""
+        if side not in self._tokenizers:
+            self._tokenizers[side] = self.load_tokenizer(side)
+        return self._tokenizers[side]
+
+    def load_tokenizer(self, side: Side) -> PreTrainedTokenizerBase:
+        """The same in an object of its own."""
         return load_tokenizer(self.path / side / "tokenizer", f"--bundle {self.path}")
+
+    def tokens(self, side: Side) -> list[Token | None]:
+        """Canonical tokens of one side by id."""
+        if side not in self._tokens:
+            self._tokens[side] = canonical_tokens(self.tokenizer(side))
+        return self._tokens[side]
+
+    @cached_property
+    def _tokenizers(self) -> dict[Side, PreTrainedTokenizerBase]:
+        return {}
+
+    @cached_property
+    def _tokens(self) -> dict[Side, list[Token | None]]:
+        return {}
 
     @cached_property
     def expands(self) -> bool:

@@ -275,7 +275,7 @@ def _write(
 ) -> None:
     """Write the model, its tokenizer, and all that tells where they come from."""
     model.save_pretrained(folder)
-    bundle.tokenizer("target").save_pretrained(folder)
+    bundle.load_tokenizer("target").save_pretrained(folder)
     _write_provenance(bundle, filled, np.linalg.norm(rows, axis=1), folder / "provenance.tsv")
     card = model_card(
         model,

@@ -11,12 +11,14 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
 from hyperofa.errors import InputError
 
 Scaling = Literal["coordinates", "primitives"]
 
-_BLOCK_ROWS = 8192
+_BLOCK_ROWS = 4096
+_SMALL = 2**22  # entries below which double precision costs nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,8 @@ def factorize(
     """Split embeddings into coordinates and primitives: the best F P of rank K in the least-squares sense.
 
     Signs are fixed (each primitive's largest entry is positive), so that equal input gives equal factors. Directions
-    whose singular value is below about 1e-8 of the largest are lost in the Gram matrix: they add nothing to F P.
+    whose singular value is below about 1e-3 of the largest (1e-8 in matrices of up to four million entries, which are
+    multiplied in double precision) may be lost in the Gram matrix: they add nothing to F P that one could see.
 
     Args:
         embeddings: E `(V, E)` float of any precision, may be memory-mapped.
@@ -70,20 +73,24 @@ def factorize(
             f"found {coordinate_dim}; leave it out for the full width"
         )
 
+    unit = _unit(embeddings)
+    dtype: type[np.floating] = np.float64 if embeddings.size <= _SMALL else np.float32
     gram = np.zeros((width, width))
-    for _, rows in _blocks(embeddings):
+    for _, rows in _blocks(embeddings, unit, dtype):
         gram += rows.T @ rows
     primitives = _top_directions(gram, coordinate_dim)
 
     coordinates = np.empty((height, coordinate_dim), dtype=np.float32)
     energy = np.zeros(coordinate_dim)
-    for at, rows in _blocks(embeddings):
-        projected = rows @ primitives.T
-        energy += np.square(projected).sum(axis=0)
+    directions: NDArray[np.floating] = primitives.T.astype(dtype)
+    for at, rows in _blocks(embeddings, unit, dtype):
+        projected = rows @ directions
+        energy += np.einsum("nk,nk->k", projected, projected)
         coordinates[at] = projected
+    coordinates *= np.float32(unit)
     total = float(np.trace(gram))
     if scaling == "primitives":
-        _move_scale(coordinates, primitives, np.sqrt(energy))
+        _move_scale(coordinates, primitives, unit * np.sqrt(energy))
     explained = min(1.0, float(energy.sum()) / total) if total > 0 else 1.0
     return Factors(coordinates, primitives.astype(np.float32), explained)
 
@@ -92,6 +99,7 @@ def _unfactorized(embeddings: NDArray[np.floating]) -> Factors:
     """F = E and P = I."""
     height, width = embeddings.shape
     coordinates = np.empty((height, width), dtype=np.float32)
+    _unit(embeddings)
     for at, rows in _blocks(embeddings):
         coordinates[at] = rows
     return Factors(coordinates, np.eye(width, dtype=np.float32), 1.0)
@@ -99,8 +107,8 @@ def _unfactorized(embeddings: NDArray[np.floating]) -> Factors:
 
 def _top_directions(gram: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     """Eigenvectors `(count, E)` of a Gram matrix, largest eigenvalue first, signs fixed."""
-    _, vectors = np.linalg.eigh(gram)
-    directions = vectors.T[::-1][:count].copy()
+    _, vectors = eigh(gram, subset_by_index=(len(gram) - count, len(gram) - 1))
+    directions = vectors.T[::-1].copy()
     largest = np.abs(directions).argmax(axis=1)
     directions *= np.where(directions[np.arange(count), largest] < 0, -1.0, 1.0)[:, None]
     return directions
@@ -117,13 +125,25 @@ def _move_scale(
     primitives *= np.where(vanishing, 0.0, singular)[:, None]
 
 
-def _blocks(embeddings: NDArray[np.floating]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Slices of the rows, in float64, checked to be finite."""
+def _unit(embeddings: NDArray[np.floating]) -> float:
+    """A power of two near the largest entry, lest squares overflow or vanish; refuses what is not finite."""
+    largest = 0.0
+    for at, rows in _blocks(embeddings):
+        top = float(max(rows.max(), -rows.min()))
+        if not np.isfinite(top):
+            row = at.start + int(np.argmin(np.isfinite(rows).all(axis=1)))
+            raise InputError(f"embeddings: expected finite numbers, found NaN or infinity in row {row}")
+        largest = max(largest, top)
+    return float(2.0 ** np.floor(np.log2(largest))) if largest > 0 else 1.0
+
+
+def _blocks(
+    embeddings: NDArray[np.floating], unit: float = 1.0, dtype: type[np.floating] | None = None
+) -> Iterator[tuple[slice, NDArray[np.floating]]]:
+    """Slices of the rows, divided by a power of two."""
     for start in range(0, len(embeddings), _BLOCK_ROWS):
         at = slice(start, min(start + _BLOCK_ROWS, len(embeddings)))
-        rows = np.asarray(embeddings[at], dtype=np.float64)
-        finite = np.isfinite(rows).all(axis=1)
-        if not finite.all():
-            row = start + int(np.argmin(finite))
-            raise InputError(f"embeddings: expected finite numbers, found NaN or infinity in row {row}")
+        rows = np.asarray(embeddings[at])
+        if dtype is not None:
+            rows = np.divide(rows, unit, dtype=np.result_type(rows, dtype)).astype(dtype, copy=False)
         yield at, rows

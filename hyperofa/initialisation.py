@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from hyperofa import baselines, reference
 from hyperofa.baselines import Rows, Task
 from hyperofa.bundle import Bundle, Pooling
-from hyperofa.tokens import Overlap, OverlapKind, Token, bare_backend, canonical_tokens
+from hyperofa.tokens import Overlap, OverlapKind, Token, bare_backend
 
 Origin = Literal["copied", "predicted", "subtokens", "script", "mean", "noise"]
 Fallback = Literal["ladder", "noise", "noise_in_sequence"]
@@ -55,10 +55,10 @@ def target_task(bundle: Bundle, pooling: Pooling = "weighted") -> Task:
         bundle: the inputs.
         pooling: how words become one vector, see `Bundle.pooled`; OFA as published uses `duplicates`.
     """
-    source_tokens = canonical_tokens(bundle.tokenizer("source"))
+    source_tokens = bundle.tokens("source")
     tokenizer = bundle.tokenizer("source")
     unknown = next((i for i, token in enumerate(source_tokens) if token is not None and "unk" in token.roles), None)
-    target_tokens = canonical_tokens(bundle.tokenizer("target"))
+    target_tokens = bundle.tokens("target")
     spelled = baselines.spell(target_tokens, bare_backend(tokenizer), unknown, bundle.meta.source_tokens)
     keys, queries = (bundle.pooled(side, pooling) for side in ("source", "target"))
     return Task(bundle.coordinates, keys, bundle.source.covered, queries, bundle.target.covered, spelled)
@@ -80,7 +80,7 @@ def initialise(
     Returns:
         Rows for every token, each with its origin.
     """
-    tokens = canonical_tokens(bundle.tokenizer("target"))
+    tokens = bundle.tokens("target")
     size, num_source = task.spelled.shape
     coordinates = np.zeros((size, bundle.meta.coordinate_dim), np.float32)
     origins = np.full(size, ORIGINS.index("mean"), np.uint8)

@@ -18,16 +18,18 @@ class Memory(NamedTuple):
         near: `(N, k)` int32, the places in the memory that each token looks at, in no order, M where there are fewer
             than k. Row n is of the token whose place is n; rows from M on are of tokens outside the memory. `None`:
             every token looks at all of it.
+        projected: `(M, d)` float, the keys as a net sees them that learns no more (`Net.remember`); `None`: it still
+            does.
     """
 
     keys: Tensor
     values: Tensor
     near: Tensor | None = None
+    projected: Tensor | None = None
 
     def to(self, device: torch.device) -> "Memory":
         """The same on another device."""
-        near = None if self.near is None else self.near.to(device)
-        return Memory(self.keys.to(device), self.values.to(device), near)
+        return Memory(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
 def near_places(queries: np.ndarray, own: np.ndarray, keys: np.ndarray, count: int) -> np.ndarray:

@@ -52,7 +52,7 @@ class Net(nn.Module, ABC):
 
     def __init__(self, word_dim: int, coordinate_dim: int) -> None:
         super().__init__()
-        _check_sizes(word_dim=word_dim, coordinate_dim=coordinate_dim)
+        _check(word_dim=word_dim, coordinate_dim=coordinate_dim)
         self.word_dim = word_dim
         self.coordinate_dim = coordinate_dim
 
@@ -82,6 +82,10 @@ class Net(nn.Module, ABC):
         Raises:
             ValueError: shapes that do not fit, a set without words, or not the memory that the net looks at.
         """
+
+    def remember(self, memory: Memory) -> Memory:
+        """The memory for a net that learns no more: what every call would compute of it, computed once."""
+        return memory
 
     def check(self, sets: WordSets) -> None:
         """Refuse batches of the wrong shape and sets without words: what to predict from nothing is the caller's call.
@@ -136,8 +140,7 @@ class SourceAttention(Net):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(word_dim, coordinate_dim)
-        _check_sizes(hidden_dim=hidden_dim, neighbours=1 if neighbours is None else neighbours)
-        _check_dropout(dropout)
+        _check(dropout, hidden_dim=hidden_dim, neighbours=1 if neighbours is None else neighbours)
         if temperature <= 0:
             raise InputError(f"net.temperature: expected a number > 0, found {temperature}")
         self.hidden_dim, self.temperature = hidden_dim, temperature
@@ -172,9 +175,13 @@ class SourceAttention(Net):
         correction = self.correction(torch.cat([pooled, direction], dim=1))
         return (direction * length + correction) * self.log_scale.exp()
 
+    def remember(self, memory: Memory) -> Memory:
+        """The memory with its keys projected."""
+        return memory._replace(projected=self._project(memory.keys))
+
     def _mix(self, pooled: Tensor, memory: Memory, own: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mix all values of the memory: mixtures `(B, K)`, and the mean length `(B, 1)` of what each mixes."""
-        keys = self._project(memory.keys)  # (M, d)
+        keys = self._project(memory.keys) if memory.projected is None else memory.projected  # (M, d)
         scores = self._project(pooled) @ keys.T * self.log_sharpness.exp() + self.key_bias(keys)[:, 0]
         if own is not None:
             rows = (own < len(keys)).nonzero()[:, 0]
@@ -186,10 +193,11 @@ class SourceAttention(Net):
         """The same over the values at the places `near` `(B, k)`; no other row of the memory is touched."""
         places, slots = near.unique(return_inverse=True)  # (U,), (B, k): what is near to several is projected once
         places = places.clamp(max=len(memory.keys) - 1)
-        keys, values = self._project(memory.keys[places]), memory.values[places]  # (U, d), (U, K)
-        # embedding(slots, keys) is keys[slots] with a faster gradient.
-        scores = torch.bmm(embedding(slots, keys), self._project(pooled)[..., None])[..., 0]
-        scores = scores * self.log_sharpness.exp() + self.key_bias(keys)[:, 0][slots]
+        seen = self._project(memory.keys[places]) if memory.projected is None else memory.projected[places]  # (U, d)
+        values = memory.values[places]  # (U, K)
+        # embedding(slots, seen) is seen[slots] with a faster gradient.
+        scores = torch.bmm(embedding(slots, seen), self._project(pooled)[..., None])[..., 0]
+        scores = scores * self.log_sharpness.exp() + self.key_bias(seen)[:, 0][slots]
         weights = scores.masked_fill(near == len(memory.keys), -torch.inf).softmax(dim=1)
         mixture = torch.bmm(weights[:, None], values[slots])[:, 0]
         return mixture, (weights * values.norm(dim=1)[slots]).sum(dim=1, keepdim=True)
@@ -223,8 +231,7 @@ class MLP(Net):
         pooling: Pooling = "weighted",
     ) -> None:
         super().__init__(word_dim, coordinate_dim)
-        _check_sizes(hidden_dim=hidden_dim)
-        _check_dropout(dropout)
+        _check(dropout, hidden_dim=hidden_dim)
         if num_layers < 0:
             raise InputError(f"net.num_layers: expected 0 or more blocks, found {num_layers}")
         if pooling not in ("weighted", "mean"):
@@ -263,8 +270,7 @@ class BiLSTM(Net):
         self, word_dim: int, coordinate_dim: int, hidden_dim: int = 800, num_layers: int = 2, dropout: float = 0.4
     ) -> None:
         super().__init__(word_dim, coordinate_dim)
-        _check_sizes(hidden_dim=hidden_dim, num_layers=num_layers)
-        _check_dropout(dropout)
+        _check(dropout, hidden_dim=hidden_dim, num_layers=num_layers)
         self.hidden_dim, self.num_layers, self.dropout = hidden_dim, num_layers, dropout
         between = dropout if num_layers > 1 else 0.0  # torch warns of a dropout that has nothing to stand between
         self.lstm = nn.LSTM(
@@ -302,8 +308,7 @@ class SetFormer(Net):
         self, word_dim: int, coordinate_dim: int, num_heads: int = 10, num_layers: int = 4, dropout: float = 0.4
     ) -> None:
         super().__init__(word_dim, coordinate_dim)
-        _check_sizes(num_heads=num_heads, num_layers=num_layers)
-        _check_dropout(dropout)
+        _check(dropout, num_heads=num_heads, num_layers=num_layers)
         if word_dim % num_heads:
             divisors = [heads for heads in range(1, 33) if word_dim % heads == 0]
             raise InputError(
@@ -387,12 +392,9 @@ def _head(input_dim: int, hidden_dim: int, output_dim: int, dropout: float) -> n
     )
 
 
-def _check_sizes(**sizes: int) -> None:
+def _check(dropout: float = 0.0, /, **sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"net.{name}: expected a whole number > 0, found {size}")
-
-
-def _check_dropout(dropout: float) -> None:
     if not 0 <= dropout < 1:
         raise InputError(f"net.dropout: expected a probability from 0 to below 1, found {dropout}")

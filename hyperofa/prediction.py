@@ -145,7 +145,9 @@ def _coordinates(
 ) -> np.ndarray:
     """Predicted coordinates `(n, K)` of tokens of one side, all with words, from the source tokens remembered."""
     device = best_device()
-    net, memory = trained.net.to(device), make_memory(bundle, remembered).to(device)
+    net = trained.net.to(device)
+    with torch.inference_mode():
+        memory = net.remember(make_memory(bundle, remembered).to(device))
     own = own_places(bundle, remembered)[side]
     table = WordSetTable(bundle, side, trained.max_words, trained.words)
     by_size = np.argsort(table.counts[ids], kind="stable")

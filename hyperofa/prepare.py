@@ -119,10 +119,9 @@ def prepare(
                 target = load_tokenizer(target_tokenizer)
                 source = load_tokenizer(source_model, "--source_model")
                 vocabulary = read_vocabulary(load_model(source_model))
-                num_source, num_target = len(vocabulary.input_rows), len(canonical_tokens(target))
                 sides = (
-                    _Side("source", source_model, source, num_source, source_languages),
-                    _Side("target", target_tokenizer, target, num_target, target_languages),
+                    _Side("source", source_model, source, len(vocabulary.input_rows), source_languages),
+                    _Side("target", target_tokenizer, target, None, target_languages),
                 )
                 store = _convert(words, steps, sides, folder, ranks)
                 _match(sides, store, steps, folder, ranks)
@@ -149,14 +148,15 @@ class _Side:
     """A vocabulary: its tokenizer, where that came from, its canonical tokens, and the languages that describe it."""
 
     def __init__(
-        self, name: Side, origin: str, tokenizer: PreTrainedTokenizerBase, size: int, languages: list[str] | None
+        self, name: Side, origin: str, tokenizer: PreTrainedTokenizerBase, rows: int | None, languages: list[str] | None
     ) -> None:
-        self.name, self.origin, self.tokenizer, self.size, self.languages = name, origin, tokenizer, size, languages
+        self.name, self.origin, self.tokenizer, self.languages = name, origin, tokenizer, languages
         self.tokens = canonical_tokens(tokenizer)
-        if len(self.tokens) > size:
+        self.size = len(self.tokens) if rows is None else rows
+        if len(self.tokens) > self.size:
             raise InputError(
                 f"--source_model {origin}: expected at least {len(self.tokens)} embedding rows for its tokenizer, "
-                f"found {size}"
+                f"found {rows}"
             )
 
 
@@ -218,7 +218,7 @@ def _finish(
     """Find the overlap, split, factorise, and write down what it all is."""
     source, target = sides
     matches = {side.name: Matches.load(folder / side.name) for side in sides}
-    pairs = steps.overlap(source.tokenizer, target.tokenizer)
+    pairs = steps.overlap(source, target)
     if extends(target.tokenizer, source.tokenizer) and steps is not _PUBLISHED:
         pairs = with_identity(pairs, len(source.tokens))
     np.savez(folder / "overlap.npz", target_ids=pairs.target_ids, source_ids=pairs.source_ids, kinds=pairs.kinds)
@@ -274,18 +274,14 @@ class _Steps:
     spelling: SpellingChoice
     variants: Variants
     words_of_special_tokens: bool
-    overlap: Callable[[PreTrainedTokenizerBase, PreTrainedTokenizerBase], Overlap]
+    overlap: Callable[[_Side, _Side], Overlap]
     split: Callable[[Sequence[Token | None], np.ndarray, float, float, int], dict[SplitName, np.ndarray]]
     scaling: Scaling
 
 
-def _find_overlap(source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase) -> Overlap:
-    backend = bare_backend(source)
-    return find_overlap(
-        canonical_tokens(source),
-        canonical_tokens(target),
-        lambda text: backend.encode(text, add_special_tokens=False).ids,
-    )
+def _find_overlap(source: _Side, target: _Side) -> Overlap:
+    backend = bare_backend(source.tokenizer)
+    return find_overlap(source.tokens, target.tokens, lambda text: backend.encode(text, add_special_tokens=False).ids)
 
 
 _OURS = _Steps("auto", surface_variants, False, _find_overlap, split_tokens, "coordinates")
@@ -293,7 +289,7 @@ _PUBLISHED = _Steps(
     "reference",
     published.surface_variants,
     True,
-    published.find_overlap,
+    lambda source, target: published.find_overlap(source.tokenizer, target.tokenizer),
     lambda _tokens, covered, *_shares: published.split_tokens(np.flatnonzero(covered).tolist()),
     "primitives",
 )
