@@ -74,10 +74,11 @@ def _rows(vec: Path) -> int:
 
 
 def match(inputs: Inputs) -> Job:
-    from hyperofa.matching import Matches, surface_variants
+    from hyperofa.matching import Matches
     from hyperofa.ranks import joined
     from hyperofa.shards import match_shards
     from hyperofa.store import WordVectors
+    from hyperofa.surfaces import surface_variants
     from hyperofa.tokens import bare_backend, load_tokenizer
 
     words, tokenizer = WordVectors.load(inputs.store), load_tokenizer(inputs.model)
@@ -127,8 +128,8 @@ def _plain_pairs(matches: dict[str, list[int]], tokenizer: Any, ids: np.ndarray,
 
 def encode(inputs: Inputs, *folders: Path) -> Job:
     """The Rust tokenizers alone on the same spellings: what matching cannot do without."""
-    from hyperofa.matching import surface_variants
     from hyperofa.store import WordVectors
+    from hyperofa.surfaces import surface_variants
     from hyperofa.tokens import bare_backend, load_tokenizer
 
     store = WordVectors.load(inputs.store)

@@ -17,24 +17,9 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as BackendTokenizer
 
 from hyperofa.errors import InputError
+from hyperofa.surfaces import Twins, Variants, surface_variants
 
-WORD_START = 1  # bit of a word's boundaries: a space may come before it
 _CHUNK = 20_000  # words tokenised at a time
-
-Variants = Callable[[str, int], Sequence[str]]
-
-
-def surface_variants(word: str, boundaries: int) -> Sequence[str]:
-    """The spellings of a word in running text: plain, word-initial, capitalised.
-
-    Args:
-        word: without marks.
-        boundaries: bit `WORD_START` is clear for a piece that only continues a word, which has the plain form alone.
-    """
-    if not boundaries & WORD_START:
-        return (word,)
-    capitalised = word[:1].upper() + word[1:]
-    return (word, " " + word) if capitalised == word else (word, " " + word, " " + capitalised)
 
 
 @dataclass(frozen=True)
@@ -196,10 +181,18 @@ _NO_MATCH = tuple(np.empty(0, dtype) for dtype in (np.int64, np.int32, np.float3
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Tokenised surfaces of consecutive words: `owners` `(surfaces,)` int32 word ids, ascending."""
+    """Tokenised surfaces of consecutive words.
+
+    Attributes:
+        num_words: how many these are.
+        owners: `(surfaces,)` int32 word ids, ascending.
+        times: `(surfaces,)` int64, how many surfaces of the word each stands for.
+        encodings: of the surfaces.
+    """
 
     num_words: int
     owners: np.ndarray
+    times: np.ndarray
     encodings: list[Encoding]
 
 
@@ -210,14 +203,18 @@ def _tokenised(
 
     def encode(start: int, chunk: list[tuple[str, int]]) -> _Chunk:
         surfaces: list[str] = []
-        owners: list[int] = []
-        for word_id, (word, flags) in enumerate(chunk, start):
-            forms = variants(word, int(flags))
+        times: list[int] = []
+        counts: list[int] = []
+        for word, flags in chunk:
+            forms = twins.distinct(word, variants(word, int(flags)))
             surfaces.extend(forms)
-            owners.extend([word_id] * len(forms))
+            times.extend(forms.values())
+            counts.append(len(forms))
+        owners = np.repeat(np.arange(start, start + len(chunk), dtype=np.int32), counts)
         encodings = tokenizer.encode_batch_fast(surfaces, add_special_tokens=False)
-        return _Chunk(len(chunk), np.array(owners, np.int32), encodings)
+        return _Chunk(len(chunk), owners, np.array(times), encodings)
 
+    twins = Twins(tokenizer)
     pairs = zip(words, boundaries, strict=True)
     with ThreadPoolExecutor(1) as pool:
         start, ahead = 0, None
@@ -244,7 +241,7 @@ def _matches_of(chunk: _Chunk, num_tokens: int) -> tuple[np.ndarray, ...]:
 
     pair = chunk.owners[surface].astype(np.int64) * num_tokens + in_surface % num_tokens
     order = np.argsort(pair, kind="stable")
-    pairs, heads, found = np.unique(pair[order], return_index=True, return_counts=True)
+    pairs, heads = np.unique(pair[order], return_index=True)
     if len(pairs) == 0:
         return _NO_MATCH
     return (
@@ -252,5 +249,5 @@ def _matches_of(chunk: _Chunk, num_tokens: int) -> tuple[np.ndarray, ...]:
         (pairs // num_tokens).astype(np.int32),
         np.maximum.reduceat(share[order], heads),
         np.minimum.reduceat(position[order], heads),
-        found.astype(np.uint8),
+        np.add.reduceat(chunk.times[surface[order]], heads).astype(np.uint8),
     )

@@ -15,13 +15,14 @@ from hyperofa.artifacts import fingerprint, resumed_folder, sha256_text, version
 from hyperofa.bundle import FORMAT, Bundle, Meta, Side, SplitName
 from hyperofa.errors import InputError
 from hyperofa.factorization import Scaling, factorize
-from hyperofa.matching import Matches, Variants, surface_variants
+from hyperofa.matching import Matches
 from hyperofa.plm import load_model
 from hyperofa.ranks import Ranks, joined
 from hyperofa.readers import SpellingChoice, split_spec
 from hyperofa.shards import match_shards, merge_shards
 from hyperofa.splitting import split_tokens
 from hyperofa.store import WordVectors
+from hyperofa.surfaces import Variants, surface_variants
 from hyperofa.surgery import Vocabulary, read_vocabulary
 from hyperofa.tokens import (
     Overlap,

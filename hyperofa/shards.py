@@ -10,10 +10,11 @@ from tokenizers import Tokenizer as BackendTokenizer
 from tqdm import tqdm
 
 from hyperofa.artifacts import new_folder
-from hyperofa.matching import Matches, Variants, match_words
+from hyperofa.matching import Matches, match_words
 from hyperofa.pooling import pool
 from hyperofa.ranks import ALONE, Ranks
 from hyperofa.store import WordVectors
+from hyperofa.surfaces import Variants
 
 SHARD = 131_072
 """Words of a shard; sets what memory is needed, and what a kill costs."""

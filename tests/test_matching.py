@@ -1,12 +1,30 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers, pre_tokenizers
 
-from hyperofa.matching import Matches, match_words, surface_variants
+from hyperofa.matching import Matches, match_words
+from hyperofa.surfaces import Twins, surface_variants
 from hyperofa.tokens import bare_backend, load_tokenizer
 
 WORDS = ["the", "river", "churches", "fließt", "", "the", "7"]
+ODD = [
+    "<s>",
+    "x<s>y",
+    "[mask]",
+    "[CLS",
+    " x",
+    "▁the",
+    "the▁",
+    "İstanbul",
+    "ΟΔΟΣ",
+    "\u0301a",
+    "\u200da",
+    "dž",
+    "ß",
+    "don't",
+]
 
 
 def slow_matches(backend, words, flags, num_tokens):
@@ -40,6 +58,41 @@ def test_matches_equal_the_definition(tokenizer_folders, family, chunk, monkeypa
         assert matches.words[span].tolist() == sorted(words)
         found = zip(matches.share[span], matches.position[span], matches.variants[span], strict=True)
         np.testing.assert_allclose(list(found), [words[w] for w in sorted(words)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("source", ["wordpiece", "bytelevel", "unigram", "cased", "dummy"])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(ODD) | st.text(max_size=6), min_size=1, max_size=5))
+def test_twins_are_tokenised_alike(tokenizer_folders, source, words):
+    family = {"cased": "wordpiece", "dummy": "unigram"}.get(source, source)
+    backend = bare_backend(load_tokenizer(tokenizer_folders[family]))
+    if source == "cased":
+        backend.normalizer = normalizers.BertNormalizer(lowercase=False)
+    if source == "dummy":
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    flags, num_tokens = [1] * len(words), backend.get_vocab_size()
+    matches = match_words(backend, words, flags, num_tokens=num_tokens)
+    expected = slow_matches(backend, words, flags, num_tokens)
+    found = {
+        token: {
+            int(matches.words[i]): (matches.share[i], matches.position[i], matches.variants[i])
+            for i in range(matches.indptr[token], matches.indptr[token + 1])
+        }
+        for token in np.flatnonzero(matches.covered).tolist()
+    }
+    assert found.keys() == expected.keys()
+    for token, owners in expected.items():
+        assert found[token].keys() == owners.keys()
+        for word, values in owners.items():
+            np.testing.assert_allclose(found[token][word], values, rtol=1e-6)
+
+
+def test_twins_of_each_family(tokenizer_folders):
+    backends = {name: bare_backend(load_tokenizer(folder)) for name, folder in tokenizer_folders.items()}
+    spelled = {name: Twins(backend).distinct("haus", ("haus", " haus", " Haus")) for name, backend in backends.items()}
+    assert spelled["wordpiece"] == {"haus": 3}
+    assert spelled["unigram"] == {"haus": 2, "Haus": 1}
+    assert spelled["bytelevel"] == {"haus": 1, " haus": 1, " Haus": 1}
 
 
 def test_ignored_tokens_have_no_words(tokenizer_folders):
