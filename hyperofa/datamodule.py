@@ -22,7 +22,7 @@ from hyperofa.bundle import Bundle, Side, SplitName
 from hyperofa.errors import InputError
 from hyperofa.initialisation import ORIGINS, initialise, target_task
 from hyperofa.memory import Memory
-from hyperofa.nets import WordSets
+from hyperofa.nets import Net, WordSets
 from hyperofa.reference import GROUP
 from hyperofa.samplers import Draw, GroupedBatches, RandomBatches
 from hyperofa.texts import MAX_TOKENS, TextViews, Views, ViewSide, read_lines, read_pairs
@@ -162,8 +162,9 @@ class HyperDataModule(lightning.LightningDataModule):
         if text:
             self._set_up_text()
 
-    def memory_of(self, neighbours: int | None) -> Memory:
-        """The memory; with lists of so many `neighbours` of the tokens that this stage predicts, unless `None`."""
+    def memory_of(self, net: Net) -> Memory:
+        """The memory; with lists of neighbours of the tokens that this stage predicts, if the net looks at these."""
+        neighbours = net.looks_at(int(self.bundle.source.covered.sum()))
         if neighbours is None:
             return self.memory
         ids = {side: np.flatnonzero(self.bundle.matches(side).covered) for side in self._sides}

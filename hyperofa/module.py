@@ -109,7 +109,7 @@ class HyperModule(lightning.LightningModule):
     def setup(self, stage: str) -> None:
         """Take the memory and the primitives from the data, and load the PLM where text is read."""
         data = self._data
-        self._memory = data.memory_of(self.net.neighbours)
+        self._memory = data.memory_of(self.net)
         self._primitives = torch.from_numpy(data.bundle.input_primitives.copy())
         if data.reads_text and stage in ("fit", "validate") and not self._plm:
             self._plm.append(FrozenPLM(load_model(data.bundle.meta.source_model), **self._plm_options))

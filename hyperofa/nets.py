@@ -48,23 +48,21 @@ class Net(nn.Module, ABC):
         coordinate_dim: K, width of the coordinates.
     """
 
-    neighbours: int | None = None  # nearest source tokens that a token looks at, which the memory must list; None: all
+    neighbours: int | None = None  # for `looks_at`
+    dense_limit = 0
 
     def __init__(self, word_dim: int, coordinate_dim: int) -> None:
         super().__init__()
         _check(word_dim=word_dim, coordinate_dim=coordinate_dim)
-        self.word_dim = word_dim
-        self.coordinate_dim = coordinate_dim
+        self.word_dim, self.coordinate_dim = word_dim, coordinate_dim
 
     def spec(self) -> dict[str, str | int | float | None]:
         """The net's class and constructor arguments as plain data: `build` makes an equal one of it.
 
         Every constructor argument is kept in an attribute of its name.
         """
-        return {
-            "class": type(self).__name__,
-            **{name: getattr(self, name) for name in signature(type(self)).parameters},
-        }
+        arguments = {name: getattr(self, name) for name in signature(type(self)).parameters}
+        return {"class": type(self).__name__, **arguments}
 
     @abstractmethod
     def forward(self, sets: WordSets, memory: Memory | None = None, own: Tensor | None = None) -> Tensor:
@@ -82,6 +80,10 @@ class Net(nn.Module, ABC):
         Raises:
             ValueError: shapes that do not fit, a set without words, or not the memory that the net looks at.
         """
+
+    def looks_at(self, count: int) -> int | None:
+        """How many source tokens out of `count` a token looks at, which the memory must list; `None` for all."""
+        return None if count <= self.dense_limit else self.neighbours
 
     def remember(self, memory: Memory) -> Memory:
         """The memory for a net that learns no more: what every call would compute of it, computed once."""
@@ -118,8 +120,8 @@ class SourceAttention(Net):
     of it is scaled. Every learned part starts as zero, so training starts from the fixed pooling and a softmax mixture,
     as in OFA, whose rows the PLM already understands.
 
-    Looking at all source tokens costs a product with each of them at every step; with `neighbours`, a step costs the
-    same whatever their number.
+    Looking at all source tokens costs a product with each of them at every step; looking at the nearest ones costs the
+    same whatever the number of all.
 
     Args:
         word_dim: d, width of the word vectors.
@@ -127,6 +129,7 @@ class SourceAttention(Net):
         hidden_dim: width of the hidden layers.
         temperature: of the attention at the start, > 0.
         neighbours: source tokens mixed, those whose pooled vectors were nearest before training; `None` for all.
+        dense_limit: number of source tokens up to which all are mixed, whatever `neighbours` says.
         dropout: probability of dropping an input of the correction.
     """
 
@@ -136,7 +139,8 @@ class SourceAttention(Net):
         coordinate_dim: int,
         hidden_dim: int = 512,
         temperature: float = 0.04,
-        neighbours: int | None = None,
+        neighbours: int | None = 256,
+        dense_limit: int = 16_384,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(word_dim, coordinate_dim)
@@ -144,7 +148,7 @@ class SourceAttention(Net):
         if temperature <= 0:
             raise InputError(f"net.temperature: expected a number > 0, found {temperature}")
         self.hidden_dim, self.temperature = hidden_dim, temperature
-        self.neighbours, self.dropout = neighbours, dropout
+        self.neighbours, self.dense_limit, self.dropout = neighbours, dense_limit, dropout
         self.pooling = _correction(len(FEATURES), 32, 1)
         self.projection = _correction(word_dim, hidden_dim, word_dim)
         self.key_bias = nn.Linear(word_dim, 1)
@@ -159,10 +163,8 @@ class SourceAttention(Net):
     def forward(self, sets: WordSets, memory: Memory | None = None, own: Tensor | None = None) -> Tensor:
         """Predict coordinates `(B, K)`; the order of the words plays no role."""
         self.check(sets)
-        if memory is None or (memory.near is None) != (self.neighbours is None):
-            expected = "a memory" if self.neighbours is None else "a memory that lists neighbours"
-            found = "none" if memory is None else "one without lists" if memory.near is None else "one with lists"
-            raise ValueError(f"SourceAttention: expected {expected}, found {found}")
+        if memory is None or (memory.near is None and self.looks_at(len(memory.keys)) is not None):
+            raise ValueError("SourceAttention: expected a memory, with lists of neighbours above `dense_limit` tokens")
         logits = sets.features[..., _WEIGHT].clamp_min(torch.finfo(torch.float32).tiny).log()
         logits = logits + self.pooling(_scaled(sets.features))[..., 0]
         attention = logits.masked_fill(~sets.mask, -torch.inf).softmax(dim=1)
@@ -381,15 +383,13 @@ def _correction(input_dim: int, hidden_dim: int, output_dim: int) -> nn.Sequenti
 
 
 def _block(width: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width)
-    )
+    first, last = nn.Linear(width, width), nn.Linear(width, width)
+    return nn.Sequential(nn.LayerNorm(width), first, nn.GELU(), nn.Dropout(dropout), last)
 
 
 def _head(input_dim: int, hidden_dim: int, output_dim: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(input_dim, hidden_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden_dim, output_dim)
-    )
+    first, last = nn.Linear(input_dim, hidden_dim), nn.Linear(hidden_dim, output_dim)
+    return nn.Sequential(first, nn.GELU(), nn.Dropout(dropout), last)
 
 
 def _check(dropout: float = 0.0, /, **sizes: int) -> None:

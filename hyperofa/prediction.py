@@ -148,6 +148,7 @@ def _coordinates(
     net = trained.net.to(device)
     with torch.inference_mode():
         memory = net.remember(make_memory(bundle, remembered).to(device))
+    neighbours = net.looks_at(int(bundle.source.covered.sum()))
     own = own_places(bundle, remembered)[side]
     table = WordSetTable(bundle, side, trained.max_words, trained.words)
     by_size = np.argsort(table.counts[ids], kind="stable")
@@ -157,9 +158,9 @@ def _coordinates(
     def shard(span: slice) -> tuple[np.ndarray]:
         tokens = order[span]
         seen, places = memory, own[tokens]
-        if net.neighbours is not None:
+        if neighbours is not None:
             keys = memory.keys.numpy(force=True)
-            near = near_places(bundle.pooled(side)[tokens], places, keys, min(net.neighbours, len(keys)))
+            near = near_places(bundle.pooled(side)[tokens], places, keys, min(neighbours, len(keys)))
             seen, places = memory._replace(near=torch.from_numpy(near).to(device)), np.arange(len(tokens))
         parts = []
         for start in range(0, len(tokens), batch_size):

@@ -49,7 +49,7 @@ def listed(memory: Memory, count: int) -> Memory:
 def trained_net(neighbours: int | None) -> SourceAttention:
     """A net none of whose parts is zero."""
     torch.manual_seed(0)
-    net = SourceAttention(D, K, hidden_dim=16, temperature=0.2, neighbours=neighbours)
+    net = SourceAttention(D, K, hidden_dim=16, temperature=0.2, neighbours=neighbours, dense_limit=0)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.2)
@@ -167,16 +167,14 @@ def test_half_precision_and_empty_batches(neighbours):
 def test_the_memory_must_be_the_one_that_the_net_looks_at():
     memory = random_memory()
     sets = sets_of(queries(memory))
-    for neighbours, seen, message in (
-        (None, None, "expected a memory, found none"),
-        (None, listed(memory, 3), "expected a memory, found one with lists"),
-        (3, memory, "expected a memory that lists neighbours, found one without lists"),
-    ):
-        with pytest.raises(ValueError, match=message):
+    for neighbours, seen in ((None, None), (3, memory)):
+        with pytest.raises(ValueError, match="expected a memory, with lists of neighbours above `dense_limit`"):
             trained_net(neighbours)(sets, seen, OWN)
     with pytest.raises(InputError, match=r"net\.neighbours: expected a whole number > 0, found 0"):
         SourceAttention(D, K, neighbours=0)
-    assert MLP(D, K).neighbours is None
+    assert MLP(D, K).looks_at(10**6) is None
+    default = SourceAttention(D, K)
+    assert [default.looks_at(count) for count in (16_384, 16_385)] == [None, 256]
 
 
 @pytest.mark.parametrize(
@@ -185,9 +183,10 @@ def test_the_memory_must_be_the_one_that_the_net_looks_at():
 def test_each_stage_lists_neighbours_of_the_tokens_that_it_predicts(stage, streams, bundles, text_file):
     data = HyperDataModule(str(bundles["bert"]), [str(text_file)] if streams == "text" else None, streams)
     data.setup(stage)
-    size, near = len(data.memory.keys), data.memory_of(6).near
+    size, near = len(data.memory.keys), data.memory_of(trained_net(6)).near
     assert near.shape == (data.bundle.meta.source_tokens + data.bundle.meta.target_tokens, 6)
-    assert data.memory_of(None).near is None
+    assert data.memory_of(trained_net(None)).near is None
+    assert data.memory_of(SourceAttention(D, K)).near is None
     for side, wanted in (
         ("source", stage != "predict"),
         ("target", stage == "predict" or (stage, streams) == ("fit", "text")),
@@ -204,7 +203,9 @@ def test_fit_with_neighbours_predicts(bundles, text_file, tmp_path, capsys):
     views = ["--data.views.source=3", "--data.views.target=3", "--data.streams", "both", "--data.batch_size", "64"]
     flags = [*QUIET, *TINY_TEXT, *views, "--data.bundle", str(bundles["bert"]), "--data.text", str(text_file)]
     folder = ["--trainer.logger.init_args.save_dir", str(tmp_path), "--trainer.logger.init_args.version", "0"]
-    (tmp_path / "near.yaml").write_text(yaml.safe_dump({"model": {"net": {"init_args": {"neighbours": 4}}}}))
+    (tmp_path / "near.yaml").write_text(
+        yaml.safe_dump({"model": {"net": {"init_args": {"neighbours": 4, "dense_limit": 0}}}})
+    )
     main(["fit", "--config", str(CONFIGS / "fit.yaml"), "--config", str(tmp_path / "near.yaml"), *flags, *folder])
     run = tmp_path / "fit" / "version_0"
     best = run / "checkpoints" / "best.ckpt"
