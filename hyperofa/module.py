@@ -31,6 +31,7 @@ class HyperModule(lightning.LightningModule):
         coordinate_dim: K; taken from the bundle.
         net: builds the hypernetwork from the two widths.
         token_weight: weight of the loss on source tokens, where that stream is on.
+        token_epochs: epochs in which that weight falls to zero, in equal steps; `None` to keep it.
         contrastive_weight: λ, the part of the contrastive loss in it; the rest is the distance.
         temperature: of the contrastive loss.
         distance: mse, or l1 as in the paper; both normalised.
@@ -61,6 +62,7 @@ class HyperModule(lightning.LightningModule):
         coordinate_dim: int,
         net: Callable[[int, int], Net] = SourceAttention,
         token_weight: float = 1.0,
+        token_epochs: int | None = None,
         contrastive_weight: float = 0.1,
         temperature: float = 0.25,
         distance: Distance = "mse",
@@ -83,7 +85,11 @@ class HyperModule(lightning.LightningModule):
         if learning_rate <= 0:
             raise InputError(f"--model.learning_rate: expected a number > 0, found {learning_rate}")
         self.net = net(word_dim, coordinate_dim)
-        self._token_weight, self._text_weight = token_weight, text_weight
+        if token_epochs is not None and token_epochs < 1:
+            raise InputError(
+                f"--model.token_epochs: expected a number of epochs above 0, or null, found {token_epochs}"
+            )
+        self._token_weight, self._token_epochs, self._text_weight = token_weight, token_epochs, text_weight
         self._token_loss = partial(
             token_loss, contrastive_weight=contrastive_weight, temperature=temperature, distance=distance
         )
@@ -156,8 +162,12 @@ class HyperModule(lightning.LightningModule):
 
     def _step(self, batch: TokenBatch | TextBatch, stage: str) -> Tensor:
         if isinstance(batch, TokenBatch):
-            return self._token_weight * self._token_step(batch, stage)
+            return self._present_token_weight() * self._token_step(batch, stage)
         return self._text_weight * self._text_step(batch, stage)
+
+    def _present_token_weight(self) -> float:
+        passed = 0.0 if self._token_epochs is None else self.current_epoch / self._token_epochs
+        return self._token_weight * max(0.0, 1 - passed)
 
     def _token_step(self, batch: TokenBatch, stage: str) -> Tensor:
         predicted = self(batch.sets, batch.own)

@@ -8,17 +8,19 @@ Word vectors and memory come with the call: no net holds the word table or the s
 import math
 from abc import ABC, abstractmethod
 from inspect import signature
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from hyperofa import layers
 from hyperofa.errors import InputError
 from hyperofa.memory import Memory
 
 Pooling = Literal["weighted", "mean"]
+Head = Literal["residual", "gated"]
 
 FEATURES = ("weight", "share", "exact", "log_rank", "position", "source_language")
 """Columns of `WordSets.features`; `weight` is the fixed pooling weight share² · rank^-½, not normalised, > 0."""
@@ -130,6 +132,7 @@ class SourceAttention(Net):
         temperature: of the attention at the start, > 0.
         neighbours: source tokens mixed, those whose pooled vectors were nearest before training; `None` for all.
         dense_limit: number of source tokens up to which all are mixed, whatever `neighbours` says.
+        head: `residual` adds the correction as it is, `gated` times a gate of each token, between 0 and 1.
         dropout: probability of dropping an input of the correction.
     """
 
@@ -141,24 +144,28 @@ class SourceAttention(Net):
         temperature: float = 0.04,
         neighbours: int | None = 256,
         dense_limit: int = 16_384,
+        head: Head = "residual",
         dropout: float = 0.0,
     ) -> None:
         super().__init__(word_dim, coordinate_dim)
         _check(dropout, hidden_dim=hidden_dim, neighbours=1 if neighbours is None else neighbours)
         if temperature <= 0:
             raise InputError(f"net.temperature: expected a number > 0, found {temperature}")
+        if head not in get_args(Head):
+            raise InputError(f"net.head: expected 'residual' or 'gated', found {head!r}")
         self.hidden_dim, self.temperature = hidden_dim, temperature
-        self.neighbours, self.dense_limit, self.dropout = neighbours, dense_limit, dropout
-        self.pooling = _correction(len(FEATURES), 32, 1)
-        self.projection = _correction(word_dim, hidden_dim, word_dim)
+        self.neighbours, self.dense_limit, self.head, self.dropout = neighbours, dense_limit, head, dropout
+        self.pooling = layers.correction(len(FEATURES), 32, 1)
+        self.projection = layers.correction(word_dim, hidden_dim, word_dim)
         self.key_bias = nn.Linear(word_dim, 1)
         self.correction = nn.Sequential(
-            nn.Dropout(dropout), _correction(word_dim + coordinate_dim, hidden_dim, coordinate_dim)
+            nn.Dropout(dropout), layers.correction(word_dim + coordinate_dim, hidden_dim, coordinate_dim)
         )
         self.log_sharpness = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.log_scale = nn.Parameter(torch.zeros(()))
         nn.init.zeros_(self.key_bias.weight)
         nn.init.zeros_(self.key_bias.bias)
+        self.gate = nn.Linear(word_dim + coordinate_dim, 1) if head == "gated" else None
 
     def forward(self, sets: WordSets, memory: Memory | None = None, own: Tensor | None = None) -> Tensor:
         """Predict coordinates `(B, K)`; the order of the words plays no role."""
@@ -174,7 +181,10 @@ class SourceAttention(Net):
         else:
             mixture, length = self._mix_near(pooled, memory, memory.near[own])
         direction = normalize(mixture, dim=1)  # (B, K)
-        correction = self.correction(torch.cat([pooled, direction], dim=1))
+        seen = torch.cat([pooled, direction], dim=1)
+        correction = self.correction(seen)
+        if self.gate is not None:
+            correction = correction * self.gate(seen).sigmoid()
         return (direction * length + correction) * self.log_scale.exp()
 
     def remember(self, memory: Memory) -> Memory:
@@ -240,14 +250,14 @@ class MLP(Net):
             raise InputError(f"net.pooling: expected 'weighted' or 'mean', found {pooling!r}")
         self.hidden_dim, self.num_layers, self.dropout, self.pooling = hidden_dim, num_layers, dropout, pooling
         self.input = nn.Linear(word_dim, hidden_dim)
-        self.blocks = nn.ModuleList(_block(hidden_dim, dropout) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(layers.block(hidden_dim, dropout) for _ in range(num_layers))
         self.output = nn.Linear(hidden_dim, coordinate_dim)
 
     def forward(self, sets: WordSets, memory: Memory | None = None, own: Tensor | None = None) -> Tensor:
         """Predict coordinates `(B, K)`; the order of the words plays no role."""
         self.check(sets)
         weights = sets.features[..., _WEIGHT] if self.pooling == "weighted" else torch.ones_like(sets.mask)
-        hidden = self.input(pool(sets.vectors, weights, sets.mask))
+        hidden = self.input(layers.pool(sets.vectors, weights, sets.mask))
         for block in self.blocks:
             hidden = hidden + block(hidden)
         return self.output(hidden)
@@ -278,7 +288,7 @@ class BiLSTM(Net):
         self.lstm = nn.LSTM(
             word_dim, hidden_dim, num_layers=num_layers, batch_first=True, dropout=between, bidirectional=True
         )
-        self.head = _head(2 * hidden_dim, 2 * coordinate_dim, coordinate_dim, dropout)
+        self.head = layers.head(2 * hidden_dim, 2 * coordinate_dim, coordinate_dim, dropout)
 
     def forward(self, sets: WordSets, memory: Memory | None = None, own: Tensor | None = None) -> Tensor:
         """Predict coordinates `(B, K)`; the order of the words matters."""
@@ -321,13 +331,13 @@ class SetFormer(Net):
         layer = nn.TransformerEncoderLayer(word_dim, num_heads, 8 * word_dim, dropout, batch_first=True)
         # Nested tensors would cut the output to the longest set, warn, and differ between training and evaluation.
         self.encoder = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
-        self.head = _head(word_dim, 2 * word_dim, coordinate_dim, dropout)
+        self.head = layers.head(word_dim, 2 * word_dim, coordinate_dim, dropout)
 
     def forward(self, sets: WordSets, memory: Memory | None = None, own: Tensor | None = None) -> Tensor:
         """Predict coordinates `(B, K)`; the order of the words plays no role."""
         self.check(sets)
         encoded = self.encoder(sets.vectors, src_key_padding_mask=~sets.mask)
-        return self.head(pool(encoded, torch.ones_like(sets.mask), sets.mask))
+        return self.head(layers.pool(encoded, torch.ones_like(sets.mask), sets.mask))
 
 
 NETS: dict[str, type[Net]] = {net.__name__: net for net in (SourceAttention, MLP, BiLSTM, SetFormer)}
@@ -349,22 +359,6 @@ def build(spec: dict[str, Any]) -> Net:
         raise InputError(f"expected the arguments of {name}, found {arguments} ({error})") from None
 
 
-def pool(vectors: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
-    """Weighted mean of each set.
-
-    Args:
-        vectors: `(B, W, d)` float.
-        weights: `(B, W)`, > 0 where there is a word; of any scale, for they are normalised to sum to 1 over the set.
-        mask: `(B, W)` bool, true for a word.
-
-    Returns:
-        `(B, d)`, of the vectors' type.
-    """
-    weights = weights.masked_fill(~mask, 0).to(torch.promote_types(vectors.dtype, torch.float32))
-    weights = (weights / weights.sum(dim=1, keepdim=True)).to(vectors.dtype)
-    return torch.bmm(weights[:, None], vectors)[:, 0]
-
-
 def _scaled(features: Tensor) -> Tensor:
     """Match features in the range of 1: logarithms of weight and share, a fifth of the log rank, the rest as it is."""
     tiny = torch.finfo(torch.float32).tiny
@@ -372,24 +366,6 @@ def _scaled(features: Tensor) -> Tensor:
     return torch.stack(
         [weight.clamp_min(tiny).log() / 5, share.clamp_min(tiny).log(), exact, log_rank / 5, position, source], dim=-1
     ).clamp(-10, 10)
-
-
-def _correction(input_dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
-    """A hidden layer whose output is zero before training."""
-    last = nn.Linear(hidden_dim, output_dim)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(input_dim, hidden_dim), nn.GELU(), last)
-
-
-def _block(width: int, dropout: float) -> nn.Sequential:
-    first, last = nn.Linear(width, width), nn.Linear(width, width)
-    return nn.Sequential(nn.LayerNorm(width), first, nn.GELU(), nn.Dropout(dropout), last)
-
-
-def _head(input_dim: int, hidden_dim: int, output_dim: int, dropout: float) -> nn.Sequential:
-    first, last = nn.Linear(input_dim, hidden_dim), nn.Linear(hidden_dim, output_dim)
-    return nn.Sequential(first, nn.GELU(), nn.Dropout(dropout), last)
 
 
 def _check(dropout: float = 0.0, /, **sizes: int) -> None:

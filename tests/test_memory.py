@@ -13,7 +13,7 @@ from hyperofa.cli import main
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
 from hyperofa.memory import Memory, near_places
-from hyperofa.nets import FEATURES, MLP, SourceAttention, WordSets
+from hyperofa.nets import FEATURES, MLP, SourceAttention, WordSets, build
 from hyperofa.prediction import load_trained, predict
 
 D, K, M = 12, 7, 40
@@ -162,6 +162,26 @@ def test_half_precision_and_empty_batches(neighbours):
     assert all(parameter.grad.isfinite().all() for parameter in net.parameters())
     torch.testing.assert_close(half.float(), net(sets, seen, OWN), atol=0.1, rtol=0.1)
     assert net(WordSets(*(part[:0] for part in sets)), seen, OWN[:0]).shape == (0, K)
+
+
+def test_a_gate_lets_the_correction_in_or_not():
+    memory = random_memory()
+    sets = sets_of(queries(memory))
+    residual = trained_net(None)
+    net = build({**residual.spec(), "head": "gated"})
+    missing = net.load_state_dict(residual.state_dict(), strict=False).missing_keys
+    assert missing == ["gate.weight", "gate.bias"]
+    bare = build(residual.spec())
+    bare.load_state_dict(residual.state_dict())
+    with torch.no_grad():
+        torch.nn.init.zeros_(net.gate.weight)
+        for parameter in bare.correction[1][2].parameters():
+            parameter.zero_()
+        for bias, expected in ((-100, bare), (100, residual)):
+            net.gate.bias.fill_(bias)
+            torch.testing.assert_close(net(sets, memory, OWN), expected(sets, memory, OWN))
+    with pytest.raises(InputError, match=r"net\.head: expected 'residual' or 'gated', found 'open'"):
+        SourceAttention(D, K, head="open")
 
 
 def test_the_memory_must_be_the_one_that_the_net_looks_at():

@@ -11,12 +11,13 @@ import pytest
 import torch
 import yaml
 from conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS
-from lightning import Trainer
+from lightning import Callback, Trainer
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from hyperofa.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.datamodule import HyperDataModule
+from hyperofa.errors import InputError
 from hyperofa.module import HyperModule
 from hyperofa.nets import MLP, NETS
 from hyperofa.prediction import load_trained, predict
@@ -101,6 +102,25 @@ def test_the_default_schedule_takes_any_number_of_steps(steps, bundles):
     data = HyperDataModule(str(bundles["bert8"]), streams="tokens", batch_size=8)
     module = HyperModule(data.word_dim, data.coordinate_dim, lambda d, k: MLP(d, k, 4, 0))
     trainer(max_steps=steps, limit_val_batches=0).fit(module, data)
+
+
+def test_the_weight_of_tokens_falls(bundles):
+    data = HyperDataModule(str(bundles["bert8"]), streams="tokens", batch_size=8)
+    module = HyperModule(data.word_dim, data.coordinate_dim, token_weight=2, token_epochs=2, schedule="constant")
+    module._token_step = lambda batch, stage: 1 + 0 * module.net(batch.sets, data.memory, batch.own).sum()
+    losses = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 0:
+                losses.append(float(outputs["loss"]))
+
+    trainer(max_epochs=4, limit_val_batches=0, callbacks=[Watch()]).fit(module, data)
+    assert losses == pytest.approx([2, 1, 0, 0])
+    with pytest.raises(
+        InputError, match=r"--model\.token_epochs: expected a number of epochs above 0, or null, found 0"
+    ):
+        HyperModule(data.word_dim, data.coordinate_dim, token_epochs=0)
 
 
 def test_a_checkpoint_holds_the_net_alone(fitted, bundles):

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperofa.errors import InputError
-from hyperofa.nets import FEATURES, MLP, BiLSTM, Net, SetFormer, WordSets, pool
+from hyperofa.layers import pool
+from hyperofa.nets import FEATURES, MLP, BiLSTM, Net, SetFormer, WordSets
 
 D, K = 12, 7
 BUILD = {
