@@ -23,6 +23,8 @@ SETTINGS = {  # flags after `hyperofa fit`
     "attention, text, rate 2e-2": [*TEXT, "--model.learning_rate", "2e-2"],
     "attention, text, source views": [*TEXT, "--data.views.translated", "0", "--data.views.source", "64"],
     "attention, text, target views": [*TEXT, "--data.views.translated", "0", "--data.views.target", "64"],
+    "attention, text, gated head": [*TEXT, "--model.net.init_args.head", "gated"],
+    "attention, text, 256 nearest": [*TEXT, "--model.net.init_args.dense_limit", "0"],
     "attention, text and tokens": [*TEXT, "--data.streams", "both"],
     "attention, tokens": TOKENS,
     "MLP, text": [*TEXT, *MLP],

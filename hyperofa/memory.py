@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperofa.vectors import nearest
+from hyperofa.vectors import Candidates
 
 
 class Memory(NamedTuple):
@@ -32,22 +32,23 @@ class Memory(NamedTuple):
         return Memory(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
-def near_places(queries: np.ndarray, own: np.ndarray, keys: np.ndarray, count: int) -> np.ndarray:
+def near_places(queries: np.ndarray, own: np.ndarray, keys: Candidates, size: int, count: int) -> np.ndarray:
     """Find the keys nearest to each query by cosine, without the query itself.
 
     Args:
         queries: `(n, d)` float.
         own: `(n,)` int, each query's own place among the keys; M or more for a query that is none of them.
-        keys: `(M, d)` float; zero rows are never found.
+        keys: M keys; zero rows are never found.
+        size: M.
         count: k, at most M.
 
     Returns:
         `(n, k)` int32 places, in no order, M where there are fewer keys.
     """
-    _, found = nearest(queries, keys, count + 1)
+    found = keys.nearest(queries, min(count + 1, len(keys)))
     # One more than asked for: it stands in for the query itself.
-    spare = found[:, count:] if found.shape[1] > count else len(keys)
+    spare = found[:, count:] if found.shape[1] > count else size
     others = np.where(found[:, :count] == own[:, None], spare, found[:, :count])
-    places = np.full((len(queries), count), len(keys), np.int32)
+    places = np.full((len(queries), count), size, np.int32)
     places[:, : others.shape[1]] = others
     return places

@@ -18,6 +18,7 @@ from hyperofa.nets import Net, WordSets, build
 from hyperofa.plm import best_device
 from hyperofa.shards import IN_MEMORY, Work
 from hyperofa.tokens import OverlapKind
+from hyperofa.vectors import Candidates
 from hyperofa.wordsets import WordOrder, WordSetTable, make_memory, own_places
 
 SHARD = 8_192
@@ -149,6 +150,7 @@ def _coordinates(
     with torch.inference_mode():
         memory = net.remember(make_memory(bundle, remembered).to(device))
     neighbours = net.looks_at(int(bundle.source.covered.sum()))
+    size, keys = len(memory.keys), None if neighbours is None else Candidates(memory.keys.numpy(force=True))
     own = own_places(bundle, remembered)[side]
     table = WordSetTable(bundle, side, trained.max_words, trained.words)
     by_size = np.argsort(table.counts[ids], kind="stable")
@@ -158,9 +160,8 @@ def _coordinates(
     def shard(span: slice) -> tuple[np.ndarray]:
         tokens = order[span]
         seen, places = memory, own[tokens]
-        if neighbours is not None:
-            keys = memory.keys.numpy(force=True)
-            near = near_places(bundle.pooled(side)[tokens], places, keys, min(neighbours, len(keys)))
+        if neighbours is not None and keys is not None:
+            near = near_places(bundle.pooled(side)[tokens], places, keys, size, min(neighbours, size))
             seen, places = memory._replace(near=torch.from_numpy(near).to(device)), np.arange(len(tokens))
         parts = []
         for start in range(0, len(tokens), batch_size):

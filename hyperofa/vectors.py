@@ -14,6 +14,7 @@ __all__ = ["WordList", "WordVectors", "align", "centred", "convert_vectors", "la
 
 _SLACK = 8  # candidates beyond k, to see whether a tie reaches past it
 _TIE = 4e-6  # scores nearer than this may be a tie that faiss rounded apart
+_QUERIES = 4096  # searched at a time
 _GPU_LIMIT = 2048  # the most neighbours that faiss finds on a GPU
 
 
@@ -150,12 +151,45 @@ def nearest(
         key_units, query_units, reach = np.ones_like(key_norms), np.ones_like(query_norms), float(key_norms.max())
     search = _Search(keys, ids, key_units, device, approximate)
     rows = np.flatnonzero(query_norms)
-    step = max(1, min(4096, 2**24 // (k + _SLACK)))
+    step = max(1, min(_QUERIES, 2**24 // (k + _SLACK)))
     for start in range(0, len(rows), step):
         some = rows[start : start + step]
         tolerance = _TIE * reach * query_norms[some] / query_units[some]
         scores[some], found[some] = search(_scaled(queries, query_units, some), k, k + _SLACK, tolerance)
     return scores, found
+
+
+class Candidates:
+    """Keys to find the nearest of, in no certain order: without the second look by which `nearest` repeats ties.
+
+    Args:
+        keys: `(N, d)` float, as for `nearest`.
+
+    Raises:
+        InputError: as `nearest`.
+    """
+
+    def __init__(self, keys: NDArray[np.floating[Any]]) -> None:
+        norms = _finite_norms(keys, "keys")
+        self._ids = np.flatnonzero(norms)
+        self._search = _Search(keys, self._ids, norms, "auto", approximate=False)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def nearest(self, queries: NDArray[np.floating[Any]], k: int) -> NDArray[np.int64]:
+        """Ids `(Q, k)` of the nearest keys by cosine; any for a zero query.
+
+        Args:
+            queries: `(Q, d)` float.
+            k: at most the number of keys that are not zero.
+        """
+        norms, found = _finite_norms(queries, "queries"), np.tile(self._ids[:k], (len(queries), 1))
+        rows = np.flatnonzero(norms)
+        for start in range(0, len(rows) if k else 0, _QUERIES):
+            some = rows[start : start + _QUERIES]
+            found[some] = self._ids[self._search.places(_scaled(queries, norms, some), k, k)]
+        return found
 
 
 class _Search:
@@ -199,10 +233,7 @@ class _Search:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Best k of `fetch` candidates by score, then id; asks again for the queries where they do not decide."""
         fetch = min(fetch, len(self._ids))
-        index = self._index if fetch <= _GPU_LIMIT else self._on_cpu
-        _, places = index.search(queries, fetch)
-        if self._approximate and (poor := np.flatnonzero((places[:, :k] < 0).any(1))).size:
-            _, places[poor] = self._on_cpu.search(queries[poor], fetch, params=self._everywhere)
+        places = self.places(queries, k, fetch)
         scores = self._score(queries, places)
         order = np.lexsort((places, -scores), axis=1)
         scores, places = np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1)
@@ -214,6 +245,14 @@ class _Search:
                 some = tied[start : start + step]
                 best[some], found[some] = self(queries[some], k, 4 * fetch, tolerance[some])
         return best, found
+
+    def places(self, queries: NDArray[np.float32], k: int, fetch: int) -> NDArray[np.int64]:
+        """What faiss finds, `(n, fetch)`, the first k of them keys, the others perhaps -1."""
+        index = self._index if fetch <= _GPU_LIMIT else self._on_cpu
+        places: NDArray[np.int64] = index.search(queries, fetch)[1]
+        if self._approximate and (poor := np.flatnonzero((places[:, :k] < 0).any(1))).size:
+            places[poor] = self._on_cpu.search(queries[poor], fetch, params=self._everywhere)[1]
+        return places
 
     def _score(self, queries: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float32]:
         """Products `(n, fetch)`, summed in one order, so that equal keys score equal; -inf at place -1."""

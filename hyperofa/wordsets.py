@@ -11,7 +11,7 @@ from hyperofa.bundle import Bundle, Side
 from hyperofa.matching import pooling_weights
 from hyperofa.memory import Memory, near_places
 from hyperofa.nets import FEATURES, WordSets
-from hyperofa.vectors import centred
+from hyperofa.vectors import Candidates, centred
 
 WordOrder = Literal["heaviest", "set"]
 Augmentation = Literal["dropout", "sample"]
@@ -160,7 +160,7 @@ def own_places(bundle: Bundle, ids: np.ndarray) -> dict[Side, np.ndarray]:
 def list_neighbours(
     memory: Memory, bundle: Bundle, own: Mapping[Side, np.ndarray], ids: Mapping[Side, np.ndarray], neighbours: int
 ) -> Memory:
-    """Let tokens look at the nearest source tokens alone, by an exact search among the pooled word vectors.
+    """Let tokens look at the nearest source tokens alone, as found among the pooled word vectors.
 
     Args:
         memory: of `make_memory`.
@@ -172,9 +172,9 @@ def list_neighbours(
     Returns:
         The memory with a list for each of these tokens; those of the others are empty.
     """
-    keys = memory.keys.numpy()
-    near = np.full((sum(map(len, own.values())), min(neighbours, len(keys))), len(keys), np.int32)
+    size, keys = len(memory.keys), Candidates(memory.keys.numpy())
+    near = np.full((sum(map(len, own.values())), min(neighbours, size)), size, np.int32)
     for side, wanted in ids.items():
         places = own[side][wanted]
-        near[places] = near_places(bundle.pooled(side)[wanted], places, keys, near.shape[1])
+        near[places] = near_places(bundle.pooled(side)[wanted], places, keys, size, near.shape[1])
     return memory._replace(near=torch.from_numpy(near))
