@@ -171,7 +171,7 @@ def export(
             filled = _from_baseline(opened, method, mixing, copied, seed, work)
         parameters = parameter_count(model)
         if ranks.first:
-            rows = _put_rows(opened, vocabulary, filled, model, pad_to_multiple_of, factorised)
+            norms = _put_rows(opened, vocabulary, filled, model, pad_to_multiple_of, factorised)
             parameters = parameter_count(model)
             safety = None
             if lines:
@@ -191,7 +191,7 @@ def export(
                 "factorised": factorised,
                 "safety": None if safety is None else safety.as_dict(),
             }
-            _write(folder, opened, model, filled, rows, record, measured)
+            _write(folder, opened, model, filled, norms, record, measured)
     return Export(output, method, filled.counts(), parameters if factorised else None)
 
 
@@ -234,7 +234,7 @@ def _put_rows(
     """Coordinates to rows; copied tokens get the source model's own rows and bias, others the mean bias.
 
     Returns:
-        `(T, E)` the input rows.
+        `(T,)` lengths of the input rows.
     """
     inputs, outputs = bundle.rows(filled.coordinates)
     copies = np.flatnonzero(filled.origins == ORIGINS.index("copied"))
@@ -261,7 +261,7 @@ def _put_rows(
     )
     if factorised:
         factorise(model, filled.coordinates, bundle.input_primitives, bundle.output_primitives)
-    return inputs
+    return np.sqrt(np.einsum("te,te->t", inputs, inputs))
 
 
 def _write(
@@ -269,14 +269,14 @@ def _write(
     bundle: Bundle,
     model: PreTrainedModel,
     filled: Initialisation,
-    rows: np.ndarray,
+    norms: np.ndarray,
     record: dict[str, Any],
     scores: Any,
 ) -> None:
     """Write the model, its tokenizer, and all that tells where they come from."""
     model.save_pretrained(folder)
     bundle.load_tokenizer("target").save_pretrained(folder)
-    _write_provenance(bundle, filled, np.linalg.norm(rows, axis=1), folder / "provenance.tsv")
+    _write_provenance(bundle, filled, norms, folder / "provenance.tsv")
     card = model_card(
         model,
         base_model=bundle.meta.source_model,

@@ -18,6 +18,7 @@ from hyperofa.errors import InputError
 Scaling = Literal["coordinates", "primitives"]
 
 _BLOCK_ROWS = 4096
+_ROUNDINGS = 16  # of the norm of the embeddings: a singular value below that is none
 _SMALL = 2**22  # entries below which double precision costs nothing
 
 
@@ -90,7 +91,8 @@ def factorize(
     coordinates *= np.float32(unit)
     total = float(np.trace(gram))
     if scaling == "primitives":
-        _move_scale(coordinates, primitives, unit * np.sqrt(energy))
+        smallest = _ROUNDINGS * np.finfo(dtype).eps * unit * np.sqrt(total)
+        _move_scale(coordinates, primitives, unit * np.sqrt(energy), smallest)
     explained = min(1.0, float(energy.sum()) / total) if total > 0 else 1.0
     return Factors(coordinates, primitives.astype(np.float32), explained)
 
@@ -115,11 +117,10 @@ def _top_directions(gram: NDArray[np.float64], count: int) -> NDArray[np.float64
 
 
 def _move_scale(
-    coordinates: NDArray[np.float32], primitives: NDArray[np.float64], singular: NDArray[np.float64]
+    coordinates: NDArray[np.float32], primitives: NDArray[np.float64], singular: NDArray[np.float64], smallest: float
 ) -> None:
-    """Move the singular values from F to P, in place; vanishing ones leave zero columns instead of amplified noise."""
-    threshold = singular.max() * len(coordinates) * np.finfo(np.float64).eps
-    vanishing = singular <= threshold
+    """Move the singular values from F to P, in place; up to `smallest` they leave zero columns, not amplified noise."""
+    vanishing = singular <= smallest
     np.divide(coordinates, np.where(vanishing, 1.0, singular), out=coordinates, casting="same_kind")
     coordinates[:, vanishing] = 0.0
     primitives *= np.where(vanishing, 0.0, singular)[:, None]

@@ -321,9 +321,9 @@ def _ratio(one: np.floating, other: np.floating) -> np.float32:
 
 def hash_rows(vocabulary: Vocabulary) -> str:
     """Content hash of a PLM's input rows and untied output rows, by which a bundle knows its source model again."""
-    digest = hashlib.sha256(np.ascontiguousarray(vocabulary.input_rows).tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(vocabulary.input_rows).data)
     if vocabulary.output_rows is not None and not vocabulary.tied:
-        digest.update(np.ascontiguousarray(vocabulary.output_rows).tobytes())
+        digest.update(np.ascontiguousarray(vocabulary.output_rows).data)
     return digest.hexdigest()
 
 

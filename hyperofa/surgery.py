@@ -7,6 +7,7 @@ memory is made to agree. Tying is read from storage, since config flags lie (T5 
 """
 
 import copy
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -262,8 +263,9 @@ def _checked(label: str, rows: Any, like: Tensor, length: int | None = None) -> 
         expected = ", ".join(map(str, (length or "T", *like.shape[1:])))
         raise InputError(f"{label}: expected shape ({expected}), found {tuple(given.shape)}")
     given = given.to(like.device, like.dtype)
-    if len(wrong := (~given.isfinite()).nonzero()):
-        raise InputError(f"{label}: expected finite numbers in {like.dtype}, found others in row {int(wrong[0, 0])}")
+    if not all(math.isfinite(bound) for bound in given.aminmax()):
+        row = int((~given.isfinite()).nonzero()[0, 0])
+        raise InputError(f"{label}: expected finite numbers in {like.dtype}, found others in row {row}")
     return given
 
 

@@ -62,8 +62,9 @@ def row_digests(vocabulary: Vocabulary) -> dict[str, np.ndarray]:
 
 
 def _digests(rows: np.ndarray) -> np.ndarray:
-    rows = np.ascontiguousarray(rows)
-    return np.frombuffer(b"".join(blake2b(row.tobytes(), digest_size=8).digest() for row in rows), np.uint64)
+    data, width = np.ascontiguousarray(rows).data.cast("B"), rows[0].nbytes
+    parts = (data[start : start + width] for start in range(0, len(data), width))
+    return np.frombuffer(b"".join(blake2b(part, digest_size=8).digest() for part in parts), np.uint64)
 
 
 def _files(folder: Path) -> list[str]:
