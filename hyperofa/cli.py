@@ -84,6 +84,12 @@ class HyperCLI(LightningCLI):
             key = sha256_text(settings, fingerprint(*data.files))
             self.config_init["fit"].ckpt_path = resumption.begin(logger, key)
 
+    def after_fit(self) -> None:
+        """Say which checkpoint to go on with."""
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        if best and self.trainer.is_global_zero:
+            sys.stdout.write(f"best checkpoint: {best}\n")
+
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command.

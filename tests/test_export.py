@@ -177,3 +177,13 @@ def test_a_share_of_ofa_moves_the_rows_there(bundles, fitted, tmp_path):
     assert not torch.equal(rows[0.0], rows[1.0])
     shares = [(1 - tenths / 10) * rows[0.0] + tenths / 10 * rows[1.0] for tenths in range(11)]
     assert min((mix - rows[None]).abs().max() for mix in shares) < 1e-5
+
+
+def test_what_is_saved_is_not_the_tokenizer_that_is_called(bundles):
+    bundle = Bundle.load(bundles["roberta"])
+    shared = bundle.tokenizer("target")
+    shared("a", truncation=True, max_length=4, padding="max_length")
+    assert bundle.tokenizer("target") is shared
+    assert bundle.tokens("target") is bundle.tokens("target")
+    backend = bundle.load_tokenizer("target").backend_tokenizer
+    assert backend.padding is backend.truncation is None

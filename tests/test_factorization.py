@@ -68,8 +68,33 @@ def test_scaling_by_primitives_is_the_reference_up_to_signs():
     np.testing.assert_allclose(factors.primitives * signs[:, None], primitives, atol=1e-3, rtol=1e-5)
 
 
+@pytest.fixture(params=["single", "double"])
+def precision(request, monkeypatch):
+    """Large matrices are multiplied in single precision, small ones in double."""
+    monkeypatch.setattr(factorization, "_SMALL", 0 if request.param == "single" else 2**30)
+
+
+@pytest.mark.parametrize("smallest", [1e-2, 1e-3, 1e-4, 1e-6])
+def test_only_what_is_small_is_lost(smallest, precision):
+    left, right = (np.linalg.qr(matrix(height, 40))[0] for height in (9000, 40))
+    singular = np.geomspace(1, smallest, 40)
+    embeddings = (left * singular @ right).astype(np.float32)
+    for k in (10, 20, 39):
+        factors = factorize(embeddings, k)
+        error = np.linalg.norm(embeddings - factors.coordinates.astype(np.float64) @ factors.primitives)
+        assert error <= np.linalg.norm(singular[k:]) * 1.001 + 1e-4
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_equal_input_gives_equal_bytes(dtype, precision):
+    embeddings = matrix(9000).astype(dtype)
+    one, other = factorize(embeddings, 5), factorize(embeddings.copy(), 5)
+    assert one.coordinates.tobytes() == other.coordinates.tobytes()
+    assert one.primitives.tobytes() == other.primitives.tobytes()
+
+
 @pytest.mark.parametrize("scaling", ["coordinates", "primitives"])
-def test_rank_deficient_matrices(scaling):
+def test_rank_deficient_matrices(scaling, precision):
     embeddings = matrix(rank=3)
     factors = factorize(embeddings, 8, scaling=scaling)
     assert np.isfinite(factors.coordinates).all()
@@ -81,8 +106,8 @@ def test_rank_deficient_matrices(scaling):
 
 
 @pytest.mark.parametrize("scaling", ["coordinates", "primitives"])
-@pytest.mark.parametrize("scale", [0, 1e-30, 1e30])
-def test_extreme_scales(scaling, scale):
+@pytest.mark.parametrize("scale", [0, 1e-36, 1e-30, 1e-13, 1e18, 1e30, 1e36])
+def test_extreme_scales(scaling, scale, precision):
     embeddings = (matrix() * scale).astype(np.float32)
     factors = factorize(embeddings, 5, scaling=scaling)
     product = factors.coordinates @ factors.primitives
