@@ -18,6 +18,7 @@ from hyperofa.errors import InputError
 Scaling = Literal["coordinates", "primitives"]
 
 _BLOCK_ROWS = 4096
+_SINGLE = 1e-12, 1e15  # largest entries of a block whose products single precision holds
 _ROUNDINGS = 16  # of the norm of the embeddings: a singular value below that is none
 _SMALL = 2**22  # entries below which double precision costs nothing
 
@@ -74,25 +75,22 @@ def factorize(
             f"found {coordinate_dim}; leave it out for the full width"
         )
 
-    unit = _unit(embeddings)
-    dtype: type[np.floating] = np.float64 if embeddings.size <= _SMALL else np.float32
+    single = embeddings.size > _SMALL
     gram = np.zeros((width, width))
-    for _, rows in _blocks(embeddings, unit, dtype):
+    for _, rows in _blocks(embeddings, single):
         gram += rows.T @ rows
     primitives = _top_directions(gram, coordinate_dim)
 
     coordinates = np.empty((height, coordinate_dim), dtype=np.float32)
     energy = np.zeros(coordinate_dim)
-    directions: NDArray[np.floating] = primitives.T.astype(dtype)
-    for at, rows in _blocks(embeddings, unit, dtype):
-        projected = rows @ directions
-        energy += np.einsum("nk,nk->k", projected, projected)
+    for at, rows in _blocks(embeddings, single):
+        projected = rows @ primitives.T.astype(rows.dtype)
+        energy += np.square(projected).sum(axis=0, dtype=np.float64)
         coordinates[at] = projected
-    coordinates *= np.float32(unit)
     total = float(np.trace(gram))
     if scaling == "primitives":
-        smallest = _ROUNDINGS * np.finfo(dtype).eps * unit * np.sqrt(total)
-        _move_scale(coordinates, primitives, unit * np.sqrt(energy), smallest)
+        precision = np.finfo(np.float32 if single else np.float64).eps
+        _move_scale(coordinates, primitives, np.sqrt(energy), _ROUNDINGS * precision * np.sqrt(total))
     explained = min(1.0, float(energy.sum()) / total) if total > 0 else 1.0
     return Factors(coordinates, primitives.astype(np.float32), explained)
 
@@ -101,8 +99,7 @@ def _unfactorized(embeddings: NDArray[np.floating]) -> Factors:
     """F = E and P = I."""
     height, width = embeddings.shape
     coordinates = np.empty((height, width), dtype=np.float32)
-    _unit(embeddings)
-    for at, rows in _blocks(embeddings):
+    for at, rows in _blocks(embeddings, single=True):
         coordinates[at] = rows
     return Factors(coordinates, np.eye(width, dtype=np.float32), 1.0)
 
@@ -126,25 +123,14 @@ def _move_scale(
     primitives *= np.where(vanishing, 0.0, singular)[:, None]
 
 
-def _unit(embeddings: NDArray[np.floating]) -> float:
-    """A power of two near the largest entry, lest squares overflow or vanish; refuses what is not finite."""
-    largest = 0.0
-    for at, rows in _blocks(embeddings):
-        top = float(max(rows.max(), -rows.min()))
-        if not np.isfinite(top):
-            row = at.start + int(np.argmin(np.isfinite(rows).all(axis=1)))
-            raise InputError(f"embeddings: expected finite numbers, found NaN or infinity in row {row}")
-        largest = max(largest, top)
-    return float(2.0 ** np.floor(np.log2(largest))) if largest > 0 else 1.0
-
-
-def _blocks(
-    embeddings: NDArray[np.floating], unit: float = 1.0, dtype: type[np.floating] | None = None
-) -> Iterator[tuple[slice, NDArray[np.floating]]]:
-    """Slices of the rows, divided by a power of two."""
+def _blocks(embeddings: NDArray[np.floating], single: bool) -> Iterator[tuple[slice, NDArray[np.floating]]]:
+    """Slices of the rows, checked to be finite, in single precision if asked for and if it holds their products."""
     for start in range(0, len(embeddings), _BLOCK_ROWS):
         at = slice(start, min(start + _BLOCK_ROWS, len(embeddings)))
         rows = np.asarray(embeddings[at])
-        if dtype is not None:
-            rows = np.divide(rows, unit, dtype=np.result_type(rows, dtype)).astype(dtype, copy=False)
-        yield at, rows
+        largest = max(float(rows.max()), -float(rows.min()))
+        if not np.isfinite(largest):
+            row = start + int(np.argmin(np.isfinite(rows).all(axis=1)))
+            raise InputError(f"embeddings: expected finite numbers, found NaN or infinity in row {row}")
+        held = single and _SINGLE[0] < largest < _SINGLE[1]
+        yield at, rows.astype(np.float32 if held else np.float64, copy=False)
