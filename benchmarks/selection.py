@@ -24,7 +24,7 @@ SETTINGS = {  # flags after `hyperofa fit`
     "attention, text, source views": [*TEXT, "--data.views.translated", "0", "--data.views.source", "64"],
     "attention, text, target views": [*TEXT, "--data.views.translated", "0", "--data.views.target", "64"],
     "attention, text, gated head": [*TEXT, "--model.net.init_args.head", "gated"],
-    "attention, text, 256 nearest": [*TEXT, "--model.net.init_args.dense_limit", "0"],
+    "attention, text, 64 nearest": [*TEXT, "--model.net.init_args.dense_limit", "0"],
     "attention, text and tokens": [*TEXT, "--data.streams", "both"],
     "attention, tokens": TOKENS,
     "MLP, text": [*TEXT, *MLP],

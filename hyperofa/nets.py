@@ -142,7 +142,7 @@ class SourceAttention(Net):
         coordinate_dim: int,
         hidden_dim: int = 512,
         temperature: float = 0.04,
-        neighbours: int | None = 256,
+        neighbours: int | None = 64,
         dense_limit: int = 16_384,
         head: Head = "residual",
         dropout: float = 0.0,

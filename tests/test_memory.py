@@ -197,7 +197,7 @@ def test_the_memory_must_be_the_one_that_the_net_looks_at():
         SourceAttention(D, K, neighbours=0)
     assert MLP(D, K).looks_at(10**6) is None
     default = SourceAttention(D, K)
-    assert [default.looks_at(count) for count in (16_384, 16_385)] == [None, 256]
+    assert [default.looks_at(count) for count in (16_384, 16_385)] == [None, 64]
 
 
 @pytest.mark.parametrize(
