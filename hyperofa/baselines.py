@@ -6,6 +6,7 @@ functions initialise a target vocabulary and are scored on held-out source token
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from hyperofa.vectors import nearest
 
 SHARD = 32_768
 """Tokens of a shard of the search: what a kill costs."""
+_SPELLED = 20_000  # tokens spelled at a time
 
 
 @dataclass(frozen=True)
@@ -239,15 +241,18 @@ def spell(
     """
     texts = [_as_text(token) for token in tokens]
     spelled = [n for n, text in enumerate(texts) if text is not None]
-    encodings = tokenizer.encode_batch_fast([texts[n] or "" for n in spelled], add_special_tokens=False)
     rows, columns, values = [], [], []
-    for n, encoding in zip(spelled, encodings, strict=True):
-        pieces = encoding.ids
-        if pieces and unknown not in pieces:
-            rows += [n] * len(pieces)
-            columns += pieces
-            values += [1 / len(pieces)] * len(pieces)
-    matrix = sp.csr_matrix((values, (rows, columns)), shape=(len(tokens), num_source))
+    for start in range(0, len(spelled), _SPELLED):
+        some = spelled[start : start + _SPELLED]
+        encodings = tokenizer.encode_batch_fast([texts[n] or "" for n in some], add_special_tokens=False)
+        pieces = [encoding.ids for encoding in encodings]
+        known = [n for n, ids in enumerate(pieces) if ids and unknown not in ids]
+        counts = np.array([len(pieces[n]) for n in known], np.int64)
+        rows.append(np.repeat(np.array(some, np.int64)[known], counts))
+        columns.append(np.fromiter(chain.from_iterable(pieces[n] for n in known), np.int64, counts.sum()))
+        values.append(np.repeat(1 / counts, counts))
+    places = [np.concatenate([np.empty(0, np.int64), *parts]) for parts in (rows, columns)]
+    matrix = sp.csr_matrix((np.concatenate([np.empty(0), *values]), tuple(places)), shape=(len(tokens), num_source))
     matrix.sum_duplicates()
     return matrix
 

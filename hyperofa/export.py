@@ -258,6 +258,7 @@ def _put_rows(
         special_ids=bundle.tokenizer("target"),
         moved=dict(zip(pairs.source_ids.tolist(), pairs.target_ids.tolist(), strict=True)),
         pad_to_multiple_of=multiple,
+        copy_rows=False,
     )
     if factorised:
         factorise(model, filled.coordinates, bundle.input_primitives, bundle.output_primitives)

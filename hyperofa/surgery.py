@@ -55,7 +55,7 @@ class Vocabulary:
 
 
 def read_vocabulary(model: PreTrainedModel) -> Vocabulary:
-    """Copy the vocabulary's rows out of a model; the model is not changed.
+    """The vocabulary's rows of a model, which is not changed: in its own memory where that is float32 on the CPU.
 
     Raises:
         InputError: the model is quantised, offloaded, sharded, an adapter, or keeps its vocabulary in an unknown way.
@@ -82,6 +82,7 @@ def replace_vocabulary(
     bias: Any = None,
     moved: Mapping[int, int] | None = None,
     pad_to_multiple_of: int | None = None,
+    copy_rows: bool = True,
 ) -> None:
     """Give a model a vocabulary of T tokens, in place; all checks come first, so an error leaves it as it was.
 
@@ -102,6 +103,7 @@ def replace_vocabulary(
         bias: `(T,)`; given exactly when the model has a head bias.
         moved: target id by source id, of tokens that both have; for ids that no role explains (language codes).
         pad_to_multiple_of: round the number of rows up to a multiple of this.
+        copy_rows: `False` lets the model keep the given arrays as its own memory, where their type and number fit.
 
     Raises:
         InputError: wrong shapes, missing or superfluous rows, ids outside `[0, T)`, or a layout that would break.
@@ -128,7 +130,7 @@ def replace_vocabulary(
         rewrite(part)
     rebuilt = _rebuild(model, config)
     live, after = _tensors(model), _tensors(rebuilt)
-    values = _new_values(layout, live, after, rows, extra, shift)
+    values = _new_values(layout, live, after, rows, extra, shift, copy_rows)
     for name, known in _tensors(layout.rebuilt).items():
         if (shape := values.get(name, known).shape) != after[name].shape:
             raise _unsupported(model, f"{name} {tuple(shape)} would be loaded as {tuple(after[name].shape)}")
@@ -325,15 +327,22 @@ def _position_shift(model: PreTrainedModel, layout: _Layout, translate: Translat
 
 
 def _new_values(
-    layout: _Layout, live: dict[str, Tensor], after: dict[str, Tensor], rows: tuple[Any, ...], extra: int, shift: int
+    layout: _Layout,
+    live: dict[str, Tensor],
+    after: dict[str, Tensor],
+    rows: tuple[Any, ...],
+    extra: int,
+    shift: int,
+    copy_rows: bool,
 ) -> dict[str, Tensor]:
     """The new tensors by name: the vocabulary's, those that shared a storage sharing it again, and positions."""
     fresh: dict[int, Tensor] = {}
     for old in (live[name] for name in layout.names):
         own = rows[1] is not None and _shared(old, layout.output)
         new = rows[1] if own else rows[2] if old.numel() == len(layout.inputs) else rows[0]
-        filler = new.float().mean(0).to(new.dtype) if new.ndim == 2 else new.min() - _PADDING_GAP
-        new = torch.cat([new, filler.expand(extra, *new.shape[1:])])
+        if extra or copy_rows:
+            filler = new.float().mean(0).to(new.dtype) if new.ndim == 2 else new.min() - _PADDING_GAP
+            new = torch.cat([new, filler.expand(extra, *new.shape[1:])])
         fresh.setdefault(old.data_ptr(), new.reshape(*old.shape[:-1], -1) if new.ndim == 1 else new)
     values = {name: fresh[live[name].data_ptr()] for name in layout.names}
     for name, table in layout.tables.items():
@@ -376,4 +385,4 @@ def _shared(one: Tensor, other: Tensor | None) -> bool:
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
-    return np.array(tensor.detach().float().cpu().numpy())
+    return tensor.detach().float().cpu().numpy()

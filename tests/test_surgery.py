@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from hyperofa.errors import InputError
+from hyperofa.plm import load_model
 from hyperofa.surgery import Vocabulary, read_vocabulary, replace_vocabulary, tokenizer_ids
 
 SIZE = 37  # prime, so that no width or padded size equals it by chance
@@ -518,3 +519,13 @@ def test_other_layouts_are_refused():
     images = AutoModel.from_config(AutoConfig.for_model("vit", **BERT, image_size=8, patch_size=4))
     with pytest.raises(InputError, match="expected token embeddings"):
         read_vocabulary(images)
+
+
+def test_a_model_keeps_the_given_rows_on_request(model_folders):
+    rows = np.random.default_rng(0).normal(size=(40, 24)).astype(np.float32)
+    for copy_rows in (True, False):
+        model = load_model(model_folders["bert"])
+        replace_vocabulary(model, rows, special_ids={"pad_token_id": 0}, bias=np.zeros(40), copy_rows=copy_rows)
+        weight = model.get_input_embeddings().weight
+        assert np.shares_memory(weight.detach().numpy(), rows) != copy_rows
+        assert weight is model.get_output_embeddings().weight
