@@ -77,7 +77,7 @@ def resumed_folder(path: str | Path, key: str, overwrite: bool = False, ranks: R
             if ranks.first:
                 _take_place(partial, path)
             ranks.wait()
-        except Exception:
+        except Exception:  # a kill or Ctrl-C leaves it to be gone on with
             if ranks.first:
                 shutil.rmtree(partial, ignore_errors=True)
             raise

@@ -10,7 +10,6 @@ from typing import Any
 from jsonargparse import auto_cli
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hyperofa.ablation import ablate
@@ -26,7 +25,7 @@ from hyperofa.module import HyperModule
 from hyperofa.prediction import CoordinateFile, read_checkpoint
 from hyperofa.prepare import prepare
 from hyperofa.pretraining import pretrain
-from hyperofa.resumption import Resumption
+from hyperofa.resumption import Resumption, is_first_process
 from hyperofa.trimming import trim
 from hyperofa.verification import verify
 
@@ -108,7 +107,7 @@ def main(args: Sequence[str] | None = None) -> None:
             _run_lightning(words)
         else:
             result = _run_own(words)
-            if result is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            if result is not None and is_first_process():
                 sys.stdout.write(f"{result.summary() if hasattr(result, 'summary') else result}\n")
                 if getattr(result, "intact", True) is False:
                     sys.exit(1)

@@ -169,7 +169,7 @@ def export(
             filled = _from_nets(opened, nets, mixing, ofa_share, copied, work)
         else:
             filled = _from_baseline(opened, method, mixing, copied, seed, work)
-        parameters = parameter_count(model)
+        parameters = None
         if ranks.first:
             norms = _put_rows(opened, vocabulary, filled, model, pad_to_multiple_of, factorised)
             parameters = parameter_count(model)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from hyperofa import modeling_factorised
 from hyperofa.errors import InputError
 from hyperofa.modeling_factorised import FactorisedEmbedding, FactorisedLinear, auto_map, replace_embeddings
-from hyperofa.surgery import Vocabulary, read_vocabulary
+from hyperofa.surgery import Vocabulary, as_array, read_vocabulary
 
 
 def is_factorised(model: nn.Module) -> bool:
@@ -97,15 +97,11 @@ def read_rows(model: PreTrainedModel) -> Vocabulary:
         return read_vocabulary(model)
     head = next((module for module in model.modules() if _kind(module) == "head"), None)
     bias = cast(Tensor | None, getattr(head, "bias", None))
-    inputs, *outputs = (_array(module.coordinates) for module in owners)
+    inputs, *outputs = (as_array(module.coordinates) for module in owners)
     output = outputs[0] if outputs else None if head is None else inputs
-    return Vocabulary(inputs, output, None if bias is None else _array(bias), head is not None and not outputs)
+    return Vocabulary(inputs, output, None if bias is None else as_array(bias), head is not None and not outputs)
 
 
 def parameter_count(model: nn.Module) -> int:
     """Parameters, each counted once: what the papers report."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().float().cpu().numpy()

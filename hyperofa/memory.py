@@ -32,14 +32,13 @@ class Memory(NamedTuple):
         return Memory(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
-def near_places(queries: np.ndarray, own: np.ndarray, keys: Candidates, size: int, count: int) -> np.ndarray:
+def near_places(queries: np.ndarray, own: np.ndarray, keys: Candidates, count: int) -> np.ndarray:
     """Find the keys nearest to each query by cosine, without the query itself.
 
     Args:
         queries: `(n, d)` float.
         own: `(n,)` int, each query's own place among the keys; M or more for a query that is none of them.
         keys: M keys; zero rows are never found.
-        size: M.
         count: k, at most M.
 
     Returns:
@@ -47,8 +46,8 @@ def near_places(queries: np.ndarray, own: np.ndarray, keys: Candidates, size: in
     """
     found = keys.nearest(queries, min(count + 1, len(keys)))
     # One more than asked for: it stands in for the query itself.
-    spare = found[:, count:] if found.shape[1] > count else size
+    spare = found[:, count:] if found.shape[1] > count else keys.count
     others = np.where(found[:, :count] == own[:, None], spare, found[:, :count])
-    places = np.full((len(queries), count), size, np.int32)
+    places = np.full((len(queries), count), keys.count, np.int32)
     places[:, : others.shape[1]] = others
     return places

@@ -150,7 +150,7 @@ def _coordinates(
     with torch.inference_mode():
         memory = net.remember(make_memory(bundle, remembered).to(device))
     neighbours = net.looks_at(int(bundle.source.covered.sum()))
-    size, keys = len(memory.keys), None if neighbours is None else Candidates(memory.keys.numpy(force=True))
+    keys = None if neighbours is None else Candidates(memory.keys.numpy(force=True))
     own = own_places(bundle, remembered)[side]
     table = WordSetTable(bundle, side, trained.max_words, trained.words)
     by_size = np.argsort(table.counts[ids], kind="stable")
@@ -161,7 +161,7 @@ def _coordinates(
         tokens = order[span]
         seen, places = memory, own[tokens]
         if neighbours is not None and keys is not None:
-            near = near_places(bundle.pooled(side)[tokens], places, keys, size, min(neighbours, size))
+            near = near_places(bundle.pooled(side)[tokens], places, keys, min(neighbours, keys.count))
             seen, places = memory._replace(near=torch.from_numpy(near).to(device)), np.arange(len(tokens))
         parts = []
         for start in range(0, len(tokens), batch_size):

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
+from hyperofa.surfaces import WORD_START
 
-WORD_START, WORD_END = 1, 2
-"""Bits of a word's borders: it starts, or ends, where a word of the text does."""
+WORD_END = 2
+"""Bit of a word's borders, beside `WORD_START`: it ends where a word of the text does."""
 
 SEEN = 4096
 """Words by which `Spelling.detect` decides."""

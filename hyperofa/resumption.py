@@ -54,7 +54,7 @@ class Resumption(Callback):
             mark = folder / _MARK
             if not mark.is_file() or mark.read_text(encoding="utf-8") != key:
                 continue
-            if _is_first() and not self._lock(mark):  # a job's other processes go where the first one is
+            if is_first_process() and not self._lock(mark):  # a job's other processes go where the first one is
                 continue
             if version is None:
                 logger._version = folder.name  # as if it had been given
@@ -62,10 +62,10 @@ class Resumption(Callback):
             self._found = (folder / "checkpoints" / _LAST).is_file()
             if self._found:
                 return os.path.join(logger.log_dir, "checkpoints", _LAST)
-            for left in folder.glob("checkpoints/*.ckpt") if _is_first() else ():
+            for left in folder.glob("checkpoints/*.ckpt") if is_first_process() else ():
                 left.unlink()
             return None
-        if _is_first():
+        if is_first_process():
             self._make(Path(logger.log_dir), key)
         return None
 
@@ -183,10 +183,12 @@ class WholeFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Save to a file of this machine; see `TorchCheckpointIO`."""
-        partial = f"{path}.partial"
-        super().save_checkpoint(_canonical(checkpoint), partial, storage_options)
-        os.replace(partial, path)
+        """Save, in one step where `path` is on this machine; other file systems have steps of their own."""
+        here = "://" not in str(path)
+        target = f"{path}.partial" if here else path
+        super().save_checkpoint(_canonical(checkpoint), target, storage_options)
+        if here:
+            os.replace(target, path)
 
 
 def _canonical(value: Any) -> Any:
@@ -200,9 +202,9 @@ def _canonical(value: Any) -> Any:
     return sys.intern(value) if type(value) is str else value
 
 
-def _is_first() -> bool:
-    """Whether this is the first process of a job, before the trainer knows."""
-    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
+def is_first_process() -> bool:
+    """Whether this is the first process of its job, before a trainer can say."""
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined] # set when Lightning is imported
 
 
 def _logs(trainer: Trainer) -> list[CSVLogger]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from tokenizers import Tokenizer as BackendTokenizer
 
-WORD_START = 1  # bit of a word's boundaries: a space may come before it
+WORD_START = 1
+"""Bit of a word's boundaries: it starts where a word of the text does, so a space may come before it."""
 
 Variants = Callable[[str, int], Sequence[str]]
 

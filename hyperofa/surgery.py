@@ -61,9 +61,9 @@ def read_vocabulary(model: PreTrainedModel) -> Vocabulary:
         InputError: the model is quantised, offloaded, sharded, an adapter, or keeps its vocabulary in an unknown way.
     """
     layout = _inspect(model)
-    inputs = _array(layout.inputs)
-    output = inputs if layout.tied else None if layout.output is None else _array(layout.output)
-    return Vocabulary(inputs, output, None if layout.bias is None else _array(layout.bias).reshape(-1), layout.tied)
+    inputs = as_array(layout.inputs)
+    output = inputs if layout.tied else None if layout.output is None else as_array(layout.output)
+    return Vocabulary(inputs, output, None if layout.bias is None else as_array(layout.bias).reshape(-1), layout.tied)
 
 
 def tokenizer_ids(tokenizer: Any) -> dict[str, int]:
@@ -384,5 +384,6 @@ def _shared(one: Tensor, other: Tensor | None) -> bool:
     return other is not None and one.data_ptr() == other.data_ptr() and one.shape == other.shape
 
 
-def _array(tensor: Tensor) -> NDArray[np.float32]:
+def as_array(tensor: Tensor) -> NDArray[np.float32]:
+    """A tensor in float32: its own memory where it is that on the CPU already."""
     return tensor.detach().float().cpu().numpy()

@@ -165,13 +165,16 @@ class Candidates:
     Args:
         keys: `(N, d)` float, as for `nearest`.
 
+    Attributes:
+        count: N; `len` is the number of those that are not zero.
+
     Raises:
         InputError: as `nearest`.
     """
 
     def __init__(self, keys: NDArray[np.floating[Any]]) -> None:
         norms = _finite_norms(keys, "keys")
-        self._ids = np.flatnonzero(norms)
+        self.count, self._ids = len(keys), np.flatnonzero(norms)
         self._search = _Search(keys, self._ids, norms, "auto", approximate=False)
 
     def __len__(self) -> int:

@@ -172,9 +172,9 @@ def list_neighbours(
     Returns:
         The memory with a list for each of these tokens; those of the others are empty.
     """
-    size, keys = len(memory.keys), Candidates(memory.keys.numpy())
-    near = np.full((sum(map(len, own.values())), min(neighbours, size)), size, np.int32)
+    keys = Candidates(memory.keys.numpy())
+    near = np.full((sum(map(len, own.values())), min(neighbours, keys.count)), keys.count, np.int32)
     for side, wanted in ids.items():
         places = own[side][wanted]
-        near[places] = near_places(bundle.pooled(side)[wanted], places, keys, size, near.shape[1])
+        near[places] = near_places(bundle.pooled(side)[wanted], places, keys, near.shape[1])
     return memory._replace(near=torch.from_numpy(near))

@@ -43,9 +43,7 @@ def queries(memory: Memory) -> torch.Tensor:
 
 def listed(memory: Memory, count: int) -> Memory:
     near = np.full((len(memory.keys) + len(OWN), count), len(memory.keys), np.int32)
-    near[OWN] = near_places(
-        queries(memory).numpy(), OWN.numpy(), Candidates(memory.keys.numpy()), len(memory.keys), count
-    )
+    near[OWN] = near_places(queries(memory).numpy(), OWN.numpy(), Candidates(memory.keys.numpy()), count)
     return memory._replace(near=torch.from_numpy(near))
 
 
@@ -68,7 +66,7 @@ def test_near_places_equal_brute_force(size, count, seed):
     keys[rng.integers(size, size=size // 3)] = keys[0]  # equal keys, so that the nearest may not be the key itself
     own = np.arange(size + 2)
     asked = np.concatenate([keys, rng.normal(size=(2, 3)).astype(np.float32)])
-    places = near_places(asked, own, Candidates(keys), size, count)
+    places = near_places(asked, own, Candidates(keys), count)
     assert places.shape == (size + 2, count)
     assert places.dtype == np.int32
     cosines = (asked / np.linalg.norm(asked, axis=1, keepdims=True)) @ (
@@ -86,7 +84,7 @@ def test_near_places_equal_brute_force(size, count, seed):
 def test_zero_keys_are_not_near_to_anything():
     keys = np.eye(4, dtype=np.float32)
     keys[1] = 0
-    places = near_places(np.ones((1, 4), np.float32), np.array([4]), Candidates(keys), 4, 4)
+    places = near_places(np.ones((1, 4), np.float32), np.array([4]), Candidates(keys), 4)
     assert sorted(places[0]) == [0, 2, 3, 4]
 
 
