@@ -1,9 +1,10 @@
 """Run a command of the package again and again, killed at random moments, until it ends by itself.
 
-    python killed.py SEED KILLS LONGEST COMMAND...
+    python killed.py SEED KILLS LONGEST MADE COMMAND...
 
 Each attempt is a process forked from this one, which has imported everything, and dies by SIGKILL within LONGEST
-seconds, the first ones soonest. Shards and the distance between two notes of progress are small, so that there is
+seconds, the first ones soonest. MADE is there when the command has done its work, and not before: a kill after that
+is its end. Shards and the distance between two notes of progress are small, so that there is
 something to go on from. Says for each kill after how many seconds it came.
 """
 
@@ -12,6 +13,7 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 import hyperofa.baselines
 import hyperofa.prediction
@@ -47,7 +49,7 @@ def patient(child: int, seconds: float) -> int | None:
     return None
 
 
-def run(seed: int, kills: int, longest: float, command: list[str]) -> int:
+def run(seed: int, kills: int, longest: float, made: Path, command: list[str]) -> int:
     draw = random.Random(seed)
     for seconds in sorted(longest * 0.02 ** draw.random() for _ in range(kills)):
         status = patient(attempt(command), seconds)
@@ -55,9 +57,11 @@ def run(seed: int, kills: int, longest: float, command: list[str]) -> int:
             sys.stdout.write(f"ended before {seconds:.2f} s\n")
             return status
         sys.stdout.write(f"killed after {seconds:.2f} s\n")
+        if made.exists():
+            return 0
     status = patient(attempt(command), 300)
     return -1 if status is None else status
 
 
 if __name__ == "__main__":
-    sys.exit(run(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]))
+    sys.exit(run(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]), sys.argv[5:]))

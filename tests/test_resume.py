@@ -85,7 +85,7 @@ def words_of(flags):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_killed_prepare_goes_on_where_it_was(seed, flags, whole, tmp_path):
     command = ["prepare", *words_of(flags), "--output", str(tmp_path / "bundle")]
-    said = run(HERE / "killed.py", str(seed), "6", "2", *command)
+    said = run(HERE / "killed.py", str(seed), "6", "2", tmp_path / "bundle", *command)
     assert "killed" in said
     assert hashes(tmp_path / "bundle") == hashes(whole)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
@@ -113,9 +113,9 @@ def test_a_killed_fit_goes_on_where_it_was(config, bundles, text_file, tmp_path)
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     run("-m", "hyperofa", *flags, folder=tmp_path / "whole")
-    said = run(HERE / "killed.py", "1", "6", "3", *flags, folder=tmp_path / "killed")
+    another = f"runs/{config}/version_1"
+    said = run(HERE / "killed.py", "1", "6", "3", another, *flags, folder=tmp_path / "killed")
     assert "killed" in said
-    # A kill may come when a run is done, and then there is another.
     whole, killed = (hashes(tmp_path / name / "runs" / config / "version_0") for name in ("whole", "killed"))
     assert killed == whole
     assert {Path(name).name for name in whole} == {
@@ -160,7 +160,7 @@ def test_export_killed_or_shared_has_the_same_bytes(method, bundles, fitted, tmp
         (tmp_path / name).mkdir()
     (tmp_path / "start.py").write_text(SMALL, encoding="utf-8")
     run(tmp_path / "start.py", *flags, folder=tmp_path / "whole", OMP_NUM_THREADS="1")
-    said = run(HERE / "killed.py", "2", "8", "1", *flags, folder=tmp_path / "killed", OMP_NUM_THREADS="1")
+    said = run(HERE / "killed.py", "2", "8", "1", "model", *flags, folder=tmp_path / "killed", OMP_NUM_THREADS="1")
     assert "killed" in said
     said = run(*LAUNCH, tmp_path / "start.py", *flags, folder=tmp_path / "shared", OMP_NUM_THREADS="1")
     assert said.count("rows") == 1
