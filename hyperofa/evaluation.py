@@ -19,8 +19,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.artifacts import write_json
+from hyperofa.devices import best_device
 from hyperofa.errors import InputError
-from hyperofa.plm import best_device, encode, load_model
+from hyperofa.plm import encode, load_model
 from hyperofa.safety import Safety, measure
 from hyperofa.texts import read_lines
 from hyperofa.tokens import load_tokenizer

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from hyperofa.devices import best_device, has_fast_bfloat16
 from hyperofa.errors import InputError
 from hyperofa.losses import cosine_distance
 from hyperofa.plm import mean_pool
@@ -56,7 +57,7 @@ class FrozenPLM:
             raise InputError(f"--model.layers: expected numbers from {-depth - 1} to {depth}, found {wrong}")
         if model.device.type == "cpu" and not torch.cuda.is_available():
             model.set_attn_implementation("eager")  # three times faster than sdpa in bfloat16 with a mask, measured
-        half = precision == "bfloat16" or (precision == "auto" and _has_fast_bfloat16())
+        half = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(best_device()))
         self.model = model.eval().requires_grad_(False).to(torch.bfloat16 if half else torch.float32)
         self.layers = tuple(layers)
         if gradient_checkpointing:
@@ -173,10 +174,3 @@ def _input_scale(model: PreTrainedModel) -> float:
     with torch.no_grad():
         embedded = embedding(torch.tensor([[row]], device=weight.device))
     return float(embedded[0, 0, column].detach() / weight[row, column])
-
-
-def _has_fast_bfloat16() -> bool:
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))

@@ -41,11 +41,6 @@ def load_model(path: str | Path, flag: str = "--source_model") -> PreTrainedMode
     return model.eval()
 
 
-def best_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
     """Unit sentence vectors: the mean over the tokens.
 

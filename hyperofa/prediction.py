@@ -11,11 +11,11 @@ from lightning import Callback, LightningModule, Trainer
 
 from hyperofa.baselines import Mixing, Rows, Task, blend, ofa
 from hyperofa.bundle import Bundle, Side
+from hyperofa.devices import best_device
 from hyperofa.errors import InputError
 from hyperofa.memory import near_places
 from hyperofa.metrics import TokenMetrics
 from hyperofa.nets import Net, WordSets, build
-from hyperofa.plm import best_device
 from hyperofa.shards import IN_MEMORY, Work
 from hyperofa.tokens import OverlapKind
 from hyperofa.vectors import Candidates

@@ -3,11 +3,14 @@
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
 from hyperofa.conversion import convert_vectors
+from hyperofa.devices import has_fast_bfloat16
 from hyperofa.errors import InputError
+from hyperofa.screening import Screen
 from hyperofa.store import ROWS, WordList, WordVectors
 
 __all__ = ["WordList", "WordVectors", "align", "centred", "convert_vectors", "language_means", "nearest"]
@@ -16,6 +19,7 @@ _SLACK = 8  # candidates beyond k, to see whether a tie reaches past it
 _TIE = 4e-6  # scores nearer than this may be a tie that faiss rounded apart
 _QUERIES = 4096  # searched at a time
 _GPU_LIMIT = 2048  # the most neighbours that faiss finds on a GPU
+_SCREENED = 32_768  # keys from which screening saves time
 
 
 # Per language: centring.
@@ -115,8 +119,9 @@ def nearest(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Find each query's k best keys through faiss; equal scores are ordered by id, so that results repeat.
 
-    faiss finds candidates; their scores are then computed again in a fixed order, because a matrix product rounds equal
-    rows differently, and where a tie reaches past the candidates, that query is settled by brute force.
+    faiss finds candidates, or `Screen` among many keys on a CPU that is fast at bfloat16; their scores are then
+    computed again in a fixed order, because a matrix product rounds equal rows differently, and where a tie reaches
+    past the candidates, that query is settled by brute force.
 
     Args:
         queries: `(Q, d)` float. A zero query scores 0 with all keys.
@@ -196,7 +201,7 @@ class Candidates:
 
 
 class _Search:
-    """Keys in a faiss index, by position in `ids`."""
+    """Keys in an index, by position in `ids`."""
 
     def __init__(
         self,
@@ -215,8 +220,16 @@ class _Search:
         if device == "cuda" and faiss.get_num_gpus() == 0:
             raise InputError("device cuda: faiss finds no GPU; install 'hyperofa[gpu]', or take device cpu or auto")
         self._index: Any
+        self._on_cpu: Any
         self._keys, self._ids, self._units, self._approximate = keys, ids, units, approximate
         count, width = len(ids), keys.shape[1]
+        on_gpu = device != "cpu" and faiss.get_num_gpus() > 0
+        if count >= _SCREENED and not (on_gpu or approximate) and has_fast_bfloat16(torch.device("cpu")):
+            scaled = np.empty((count, width), np.float32)
+            for start in range(0, count, ROWS):
+                scaled[start : start + ROWS] = _scaled(keys, units, ids[start : start + ROWS])
+            self._index = self._on_cpu = Screen(scaled)
+            return
         if approximate:
             cells = max(1, min(int(count**0.5), count // 39))
             self._index = faiss.index_factory(width, f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
@@ -228,7 +241,7 @@ class _Search:
         for start in range(0, count, ROWS):
             self._index.add(_scaled(keys, units, ids[start : start + ROWS]))
         self._on_cpu = self._index
-        if device != "cpu" and faiss.get_num_gpus() > 0:
+        if on_gpu:
             self._index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index)
 
     def __call__(
@@ -250,7 +263,7 @@ class _Search:
         return best, found
 
     def places(self, queries: NDArray[np.float32], k: int, fetch: int) -> NDArray[np.int64]:
-        """What faiss finds, `(n, fetch)`, the first k of them keys, the others perhaps -1."""
+        """What the index finds, `(n, fetch)`, the first k of them keys, the others perhaps -1."""
         index = self._index if fetch <= _GPU_LIMIT else self._on_cpu
         places: NDArray[np.int64] = index.search(queries, fetch)[1]
         if self._approximate and (poor := np.flatnonzero((places[:, :k] < 0).any(1))).size:

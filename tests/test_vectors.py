@@ -292,6 +292,16 @@ def brute_force(queries, keys, k, metric, valid):
     return np.take_along_axis(scores, order, 1), ids[order]
 
 
+@pytest.fixture(params=["faiss", "screen"], scope="module")
+def searched(request):
+    """Each way of searching on a CPU, whatever the number of keys and the processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hyperofa.vectors._SCREENED", 1 if request.param == "screen" else 2**62)
+        patch.setattr("hyperofa.vectors.has_fast_bfloat16", lambda device: True)
+        yield
+
+
+@pytest.mark.usefixtures("searched")
 @pytest.mark.parametrize("metric", ["cosine", "dot"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
 def test_nearest_equals_brute_force_on_random_data(metric, dtype):
@@ -306,6 +316,7 @@ def test_nearest_equals_brute_force_on_random_data(metric, dtype):
     np.testing.assert_array_equal(ids, expected_ids)
 
 
+@pytest.mark.usefixtures("searched")
 @given(data=st.data(), metric=st.sampled_from(["cosine", "dot"]))
 @settings(max_examples=150, deadline=None)
 def test_nearest_equals_brute_force_on_ties(data, metric):
@@ -322,6 +333,7 @@ def test_nearest_equals_brute_force_on_ties(data, metric):
     np.testing.assert_array_equal(ids, expected_ids)
 
 
+@pytest.mark.usefixtures("searched")
 def test_nearest_orders_equal_keys_by_id_wherever_they_lie():
     # A matrix product rounds equal rows differently by their place; more copies than candidates are fetched.
     rng = np.random.default_rng(0)
@@ -332,6 +344,7 @@ def test_nearest_orders_equal_keys_by_id_wherever_they_lie():
         assert row.tolist() == np.flatnonzero(kinds == kinds[row[0]])[:20].tolist()
 
 
+@pytest.mark.usefixtures("searched")
 def test_negative_neighbours_outrank_zero_rows():
     keys = np.array([[0, 0], [-1, -1], [0, 0], [-1, 0]], np.float32)
     scores, ids = nearest(np.array([[1, 0]], np.float32), keys, 4)
@@ -339,6 +352,7 @@ def test_negative_neighbours_outrank_zero_rows():
     np.testing.assert_allclose(scores, [[-(0.5**0.5), -1]], rtol=1e-6)
 
 
+@pytest.mark.usefixtures("searched")
 def test_nearest_without_keys_or_queries():
     some, none = np.ones((2, 3), np.float32), np.zeros((4, 3), np.float32)
     assert nearest(some, none, 5)[1].shape == (2, 0)
