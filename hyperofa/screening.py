@@ -12,7 +12,7 @@ from torch import Tensor
 _CHUNK = 4096  # keys a product, so that its scores stay in the processor's cache
 _GROUP = 32  # keys that one maximum stands for
 _GROUPS = _CHUNK // _GROUP
-_SCORES = 2**26  # held at a time
+_SCORES = 2**27  # held at a time
 _PAIRS = 2**15  # vectors multiplied again at a time
 _HALF, _SINGLE = 2.0**-9, 2.0**-24  # relative rounding errors of bfloat16 and float32
 
