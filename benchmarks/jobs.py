@@ -23,6 +23,7 @@ class Job:
         estimate: seconds of the whole from the result, where the share does not say it.
         check: facts (numbers, arrays) from the result, to compare and to report; not measured.
         operations: the fewest floating-point operations of the whole; a fact of this name goes before it.
+        searched: operations of exact searches beside these, for which half precision is enough.
         traffic: the fewest bytes that the whole moves.
     """
 
@@ -32,6 +33,7 @@ class Job:
     estimate: Callable[[Any], Seconds] | None = None
     check: Callable[[Any], dict[str, Any]] = lambda _: {}
     operations: float = 0.0
+    searched: float = 0.0
     traffic: float = 0.0
 
 

@@ -84,6 +84,7 @@ def _work(inputs_json: str, stage: str, side: str, log: Path, record: Path, fact
         "cpu_seconds": whole[1],
         "estimated": bool(job.share < 1),
         "operations": float(job.operations),
+        "searched": float(job.searched),
         "traffic": float(job.traffic),
     }
     partial_record = record.with_suffix(".partial")

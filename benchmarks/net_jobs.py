@@ -48,7 +48,7 @@ def ofa(inputs: Inputs) -> Job:
         len(queries),
         wanted.sum() / len(covered),
         check=lambda rows: {"rows": rows.coordinates[compared]},
-        operations=2.0 * len(covered) * int(usable.sum()) * keys.shape[1],
+        searched=2.0 * len(covered) * int(usable.sum()) * keys.shape[1],
         traffic=keys.nbytes + queries.nbytes + 4 * len(queries) * bundle.meta.coordinate_dim,
     )
 
@@ -199,14 +199,23 @@ def predict(inputs: Inputs) -> Job:
     some[covered[sampled(len(covered), PREDICTED)]] = True
     # The bundle with words for fewer tokens: the way to ask `predict` for some of them.
     bundle.__dict__["target"] = bundle.target.pick(some[bundle.target.tokens])
-    trained = Trained(_default_net()(bundle.meta.word_dim, bundle.meta.coordinate_dim).eval(), ("role", "symbol"), 32)
+    net = _default_net()(bundle.meta.word_dim, bundle.meta.coordinate_dim).eval()
+    trained = Trained(net, ("role", "symbol"), 32)
     share, counter = some.sum() / len(covered), FlopCounterMode(display=False)
+    keys = int(bundle.source.covered.sum())
 
     def run() -> None:
         with counter:
             predict(trained, bundle)
 
-    return Job(run, len(covered), share, check=lambda _: {"operations": counter.get_total_flops() / share})
+    def check(_: Any) -> dict[str, Any]:
+        counts = {name: sum(count.values()) for name, count in counter.get_flop_counts().items()}
+        batches = counts.pop(type(net).__name__)
+        memory = sum(count for name, count in counts.items() if "." not in name and name != "Global")
+        return {"operations": memory + batches / share}
+
+    searched = 0.0 if net.looks_at(keys) is None else 2.0 * len(covered) * keys * net.word_dim
+    return Job(run, len(covered), share, check=check, searched=searched)
 
 
 def predict_plain(inputs: Inputs) -> Job:

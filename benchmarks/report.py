@@ -59,7 +59,8 @@ def _summary(stage: str, size: str, runs: list[Row], rates: dict[str, float]) ->
     row |= {key: middle("product", key) for key in ("seconds", "cpu_seconds", "peak_mib", "private_mib")}
     row |= {"items": first["items"], "estimated": first["estimated"], "facts": first["facts"]}
     operations = first["facts"].get("operations", first["operations"])
-    row["floor"] = max(operations / rates["float32"], first["traffic"] / rates["read"])
+    products = operations / rates["float32"] + first["searched"] / max(rates["float32"], rates["bfloat16"])
+    row["floor"] = max(products, first["traffic"] / rates["read"])
     if sides.get("floor"):
         row["floor"] = max(row["floor"], middle("floor", "seconds"))
     if row["floor"]:

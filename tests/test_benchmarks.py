@@ -86,11 +86,11 @@ def test_real_languages_come_first(tmp_path):
 
 def measured(stage, side, seconds, size="tiny", **more):
     costs = {"cpu_seconds": seconds, "peak_mib": 500.0, "private_mib": 400.0, "items": 10, "estimated": False}
-    floors = {"operations": 1e9, "traffic": 0.0, "facts": {}}
+    floors = {"operations": 1e9, "searched": 0.0, "traffic": 0.0, "facts": {}}
     return {"stage": stage, "side": side, "size": size, "seconds": seconds} | costs | floors | more
 
 
-RATES = {"float32": 1e10, "bfloat16": 1e10, "read": 1e10}
+RATES = {"float32": 1e10, "bfloat16": 4e10, "read": 1e10}
 
 
 def test_medians_ratios_and_targets():
@@ -101,6 +101,12 @@ def test_medians_ratios_and_targets():
     assert [asked["met"] for asked in row["asked"]] == [True, True]
     assert Target("seconds", 3).met(2)
     assert not Target("ratio", 3).met(2)
+
+
+def test_floors_add_searches_at_the_better_rate():
+    for rates, floor in ((RATES, 0.1 + 0.2), (RATES | {"bfloat16": 1e9}, 0.1 + 0.8), (RATES | {"read": 1e6}, 5.0)):
+        (row,) = summarise([measured("ofa", "product", 9.0, searched=8e9, traffic=5e6)], rates)
+        assert row["floor"] == pytest.approx(floor)
 
 
 def test_growth_is_an_exponent():
