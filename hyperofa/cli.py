@@ -1,13 +1,12 @@
 """The command line: own commands are typed functions, training commands are Lightning's."""
 
 import inspect
-import json
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jsonargparse import auto_cli
+from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -20,6 +19,7 @@ from hyperofa.errors import InputError
 from hyperofa.evaluation import evaluate
 from hyperofa.expansion import expand
 from hyperofa.export import export
+from hyperofa.flags import LightningParser, Parser, gather_lists
 from hyperofa.hewitt import hewitt
 from hyperofa.module import HyperModule
 from hyperofa.prediction import CoordinateFile, read_checkpoint
@@ -73,6 +73,13 @@ class HyperCLI(LightningCLI):
         """Link the widths."""
         for width in ("word_dim", "coordinate_dim"):
             parser.link_arguments(f"data.{width}", f"model.{width}", apply_on="instantiate")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the Trainer; what it refuses is the user's mistake."""
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"--trainer: {error}") from None
 
     def before_fit(self) -> None:
         """Go on with a run of the same settings and input that was killed, unless a checkpoint is given."""
@@ -132,55 +139,22 @@ def _run_own(words: list[str]) -> Any:
         )
     if words[0] in _FIRST_FLAGS and len(words) > 1 and not words[1].startswith("-"):
         words = [words[0], _FIRST_FLAGS[words[0]], *words[1:]]
-    words = _gather_lists(words, {"": COMMANDS[words[0]]})
-    return auto_cli(dict(COMMANDS), args=words, prog="hyperofa", as_positional=False, allow_abbrev=False)
+    words = gather_lists(words, {"": COMMANDS[words[0]]})
+    return auto_cli(
+        dict(COMMANDS), args=words, parser_class=Parser, prog="hyperofa", as_positional=False, allow_abbrev=False
+    )
 
 
 def _run_lightning(words: list[str]) -> None:
     HyperCLI(
         HyperModule,
         HyperDataModule,
-        args=_gather_lists(words, {"data.": HyperDataModule, "model.": HyperModule}),
+        args=gather_lists(words, {"data.": HyperDataModule, "model.": HyperModule}),
         seed_everything_default=0,
         auto_configure_optimizers=False,
         save_config_kwargs={"overwrite": True},
         # Lightning's own sampler would undo the grouping of batches by size; ours shares them out among processes.
         trainer_defaults={"use_distributed_sampler": False, "callbacks": [CoordinateFile(), Resumption()]},
+        parser_class=LightningParser,
         parser_kwargs={"prog": "hyperofa", "allow_abbrev": False},
     )
-
-
-def _gather_lists(words: list[str], functions: dict[str, Callable[..., Any]]) -> list[str]:
-    """Let a flag of list type be given several values, or several times: `--vectors A B`, `--vectors A --vectors B`.
-
-    Args:
-        words: the command line.
-        functions: whose arguments have flags, by the prefix of these.
-
-    Returns:
-        The command line with one JSON list for each such flag, at its end: flags win over `--config` as elsewhere.
-    """
-    lists = {
-        f"--{prefix}{name}"
-        for prefix, function in functions.items()
-        for name, parameter in inspect.signature(function).parameters.items()
-        if re.search(r"(list|Sequence)\[(?!int)", str(parameter.annotation))
-    }
-    others: list[str] = []
-    values: dict[str, list[str]] = {}
-    flag: str | None = None
-    for word in words:
-        if word.startswith("--"):
-            name, _, value = word.partition("=")
-            flag = name if name in lists else None
-            if flag is not None:
-                values.setdefault(flag, []).extend([value] if value else [])
-                continue
-        if flag is None:
-            others.append(word)
-        else:
-            values[flag].append(word)
-    for flag, given in values.items():
-        as_is = len(given) == 1 and (given[0].startswith("[") or given[0] == "null")
-        others += [flag, given[0] if as_is else json.dumps(given, ensure_ascii=False)]
-    return others

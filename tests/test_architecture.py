@@ -24,7 +24,7 @@ FLOORS = {
     "what they are worth": """
         evaluation blocks languagemodel pretraining grid bootstrap results plots report cells ablation hewitt
         lexicon grammar world demo""",
-    "commands": "cli __main__",
+    "commands": "flags cli __main__",
 }
 HEIGHT = {name: height for height, name in enumerate(name for floor in FLOORS.values() for name in floor.split())}
 

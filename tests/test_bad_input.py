@@ -27,7 +27,8 @@ def refused(capsys, tmp_path):
         last = error.rstrip("\n").split("\n")[-1].split("\r")[-1]
         new = {str(path.relative_to(tmp_path)) for path in set(tmp_path.rglob("*")) - before}
         assert new <= set(left)
-        return last.removeprefix("hyperofa: ") if last.startswith("hyperofa: ") else error
+        assert last.startswith("hyperofa: ")
+        return last.removeprefix("hyperofa: ")
 
     return run
 
@@ -268,6 +269,26 @@ def test_misspelt_flags_and_keys(refused, prepare_words, bundles, tmp_path):
     (tmp_path / "prepare.yaml").write_text("sauce_model: x\n")
     assert "sauce_model" in refused("prepare", "--config", tmp_path / "prepare.yaml")
     assert "frobnicate" in refused("frobnicate")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("fit --trainer.max_epoch 3", r"unrecognized .*--trainer\.max_epoch 3; did you mean --trainer\.max_epochs\?"),
+        ("fit --trainer.max_epochs three", r"--trainer\.max_epochs: expected int or null, found three"),
+        ("fit --trainer.strategy fast", r"--trainer: .*invalid strategy name: `strategy='fast'`"),
+        ("fit --model.distance l3", r"--model\.distance: expected one of 'mse', 'l1', found l3 \(see hyperofa fit"),
+        ("fit --model.net MLP --model.net.init_args.heads 3", r"--model\.net: Option 'heads' is not accepted"),
+        ("fit --config nowhere.yaml", r"--config: File does not exist: .*nowhere\.yaml"),
+        ("export --bundl x", r"unrecognized .*--bundl x; did you mean --bundle\? \(see hyperofa export --help\)"),
+        ("export --seed x", r"--seed: expected int, found x"),
+        ("export --method ofa", r"arguments are required: --bundle, --output"),
+    ],
+)  # fmt: skip
+def test_a_wrong_flag_is_told_in_a_line(words, expected, refused, bundles):
+    common = ["--config", CONFIGS / "tokens.yaml", "--data.bundle", bundles["bert"]] if "fit" in words else []
+    command, *flags = words.split()
+    match(expected, refused(command, *common, *flags))
 
 
 def test_evaluation_data(refused, model_folders, tmp_path):

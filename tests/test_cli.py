@@ -8,6 +8,7 @@ from conftest import CONFIGS, write_vectors
 from hyperofa import cli
 from hyperofa.bundle import Bundle
 from hyperofa.cli import main
+from hyperofa.flags import gather_lists
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_help_of_a_command(command, capsys):
 def test_other_flags_are_left_alone():
     words = ["export", "--method", "mean", "--copied", "role", "exact", "--seed=3"]
     expected = ["export", "--method", "mean", "--seed=3", "--copied", json.dumps(["role", "exact"])]
-    assert cli._gather_lists(words, {"": cli.COMMANDS["export"]}) == expected
+    assert gather_lists(words, {"": cli.COMMANDS["export"]}) == expected
 
 
 def test_the_config_for_colexnet_reads_its_layout(model_folders, tokenizer_folders, tmp_path):

@@ -1,0 +1,89 @@
+"""The words of a command line: flags that take several values, and what is said of a wrong one."""
+
+import difflib
+import inspect
+import json
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser
+
+from hyperofa.errors import InputError
+
+
+class Parser(ArgumentParser):
+    """A parser that says in one line what is wrong, without the list of all flags."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Refuse the command line.
+
+        Raises:
+            InputError: always.
+        """
+        parser = getattr(ex, "subcommand_parser", None) or self
+        hints = [
+            f"; did you mean {near[0]}?"
+            for flag in re.findall(r"(?<=unrecognized arguments: )--[^\s=]+", message)
+            if (near := difflib.get_close_matches(flag, parser._option_string_actions, 1))
+        ]
+        program, _, command = parser.prog.partition(" [options]")
+        if not command:  # of all commands, or of a class that is an argument
+            raise InputError(_one_line(message))
+        raise InputError(f"{_one_line(message)}{''.join(hints)} (see {program}{command} --help)")
+
+
+class LightningParser(Parser, LightningArgumentParser):
+    """The same for commands of LightningCLI."""
+
+
+def _one_line(message: str) -> str:
+    message = re.sub(r'Parser key "([^"]+)":', r"--\1:", " ".join(message.split()))
+    missing = re.fullmatch(r"(the following arguments are required: )(.*)", message)
+    if missing:
+        return missing[1] + re.sub(r"\b\w+\.([\w.]+)", r"--\1", missing[2])
+    kinds = re.findall(r"Expected an? <class '(\w+)'>", message)
+    choices = re.search(r"typing\.Literal\[(.*?)\]", message)
+    found = re.match(r"(--[\w.]+:).* (?:Given|Got) value: (.*)$", message)
+    if found and (kinds or choices):
+        expected = [] if choices is None else [f"one of {choices[1]}"]
+        expected += dict.fromkeys("null" if kind == "NoneType" else kind for kind in kinds)
+        return f"{found[1]} expected {' or '.join(expected)}, found {found[2]}"
+    return message
+
+
+def gather_lists(words: list[str], functions: dict[str, Callable[..., Any]]) -> list[str]:
+    """Let a flag of list type be given several values, or several times: `--vectors A B`, `--vectors A --vectors B`.
+
+    Args:
+        words: the command line.
+        functions: whose arguments have flags, by the prefix of these.
+
+    Returns:
+        The command line with one JSON list for each such flag, at its end: flags win over `--config` as elsewhere.
+    """
+    lists = {
+        f"--{prefix}{name}"
+        for prefix, function in functions.items()
+        for name, parameter in inspect.signature(function).parameters.items()
+        if re.search(r"(list|Sequence)\[(?!int)", str(parameter.annotation))
+    }
+    others: list[str] = []
+    values: dict[str, list[str]] = {}
+    flag: str | None = None
+    for word in words:
+        if word.startswith("--"):
+            name, _, value = word.partition("=")
+            flag = name if name in lists else None
+            if flag is not None:
+                values.setdefault(flag, []).extend([value] if value else [])
+                continue
+        if flag is None:
+            others.append(word)
+        else:
+            values[flag].append(word)
+    for flag, given in values.items():
+        as_is = len(given) == 1 and (given[0].startswith("[") or given[0] == "null")
+        others += [flag, given[0] if as_is else json.dumps(given, ensure_ascii=False)]
+    return others
