@@ -1,7 +1,9 @@
 """The command line: own commands are typed functions, training commands are Lightning's."""
 
 import inspect
+import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,7 @@ from jsonargparse import auto_cli
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hyperofa.ablation import ablate
@@ -123,6 +126,10 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("💡")
+
+
 def _overview() -> str:
     """What `hyperofa --help` says."""
     own = {name: (inspect.getdoc(command) or "").partition("\n")[0] for name, command in COMMANDS.items()}
@@ -146,6 +153,9 @@ def _run_own(words: list[str]) -> Any:
 
 
 def _run_lightning(words: list[str]) -> None:
+    for category in (DeprecationWarning, FutureWarning):  # Lightning's own, which a user can do nothing about
+        warnings.filterwarnings("ignore", category=category, module=r"lightning\.")
+    logging.getLogger(rank_zero.__name__).addFilter(_is_no_advertisement)
     HyperCLI(
         HyperModule,
         HyperDataModule,
