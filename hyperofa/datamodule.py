@@ -28,7 +28,16 @@ from hyperofa.samplers import Draw, GroupedBatches, RandomBatches
 from hyperofa.texts import MAX_TOKENS, TextViews, Views, ViewSide, read_lines, read_pairs
 from hyperofa.tokens import OverlapKind, bare_backend
 from hyperofa.translation import Translator
-from hyperofa.wordsets import Augmentation, WordOrder, WordSetTable, list_neighbours, make_memory, own_places
+from hyperofa.wordsets import (
+    Augmentation,
+    WordOrder,
+    WordPlaces,
+    WordSetTable,
+    list_neighbours,
+    make_memory,
+    own_places,
+)
+from hyperofa.wordtable import Residence, lay_out
 
 
 class TokenBatch(NamedTuple):
@@ -36,13 +45,13 @@ class TokenBatch(NamedTuple):
 
     Attributes:
         ids: `(B,)` int64 token ids.
-        sets: B word sets.
+        sets: B word sets, or their places.
         own: `(B,)` int64, each token's own place in the memory, its length or more where it has none.
         expected: `(B, K)` float32 coordinates; zero where they are what is wanted.
     """
 
     ids: Tensor
-    sets: WordSets
+    sets: WordSets | WordPlaces
     own: Tensor
     expected: Tensor
 
@@ -91,6 +100,8 @@ class HyperDataModule(lightning.LightningDataModule):
         copied: kinds of overlap whose target rows are copied, not predicted.
         seed: of order and augmentation.
         num_workers: processes that make batches.
+        word_table: where word vectors are: all that are needed on the trainer's `device`, in half precision, or
+            `stream`ed from the bundle with each batch; `auto` for the device if it is a GPU with room.
     """
 
     def __init__(
@@ -114,6 +125,7 @@ class HyperDataModule(lightning.LightningDataModule):
         copied: Sequence[OverlapKind] = ("role", "symbol"),
         seed: int = 0,
         num_workers: int = 0,
+        word_table: Residence = "auto",
     ) -> None:
         super().__init__()
         self.bundle = Bundle.load(bundle)
@@ -127,7 +139,7 @@ class HyperDataModule(lightning.LightningDataModule):
         self.words, self._augmentation, self._batches = words, augmentation, batches
         self._sentences, self._views, self._crop, self._steps = sentences, views, crop, steps
         self._validation_sentences, self.copied = validation_sentences, tuple(copied)
-        self._seed, self._num_workers = seed, num_workers
+        self._seed, self._num_workers, self._residence = seed, num_workers, word_table
         self.word_dim, self.coordinate_dim = self.bundle.meta.word_dim, self.bundle.meta.coordinate_dim
 
     @property
@@ -159,6 +171,7 @@ class HyperDataModule(lightning.LightningDataModule):
         self._own = own_places(bundle, remembered)
         text = stage in ("fit", "validate") and self.reads_text
         self._sides: list[Side] = ["target"] if stage == "predict" else ["source", "target"] if text else ["source"]
+        self.word_vectors = lay_out([self._tables[side] for side in self._sides], self._residence, self._device())
         if text:
             self._set_up_text()
 
@@ -240,6 +253,10 @@ class HyperDataModule(lightning.LightningDataModule):
         """This process's rank and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
+    def _device(self) -> torch.device:
+        """Where the net will run."""
+        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+
     def _epoch(self) -> int:
         """The epoch that begins: workers draw from it before Lightning names it."""
         return self.trainer.current_epoch if self.trainer is not None else 0
@@ -247,7 +264,12 @@ class HyperDataModule(lightning.LightningDataModule):
     def _loader(self, dataset: Dataset[Any], sampler: Sampler[Draw]) -> DataLoader[Any]:
         workers = self._num_workers
         return DataLoader(
-            dataset, batch_size=None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self._device().type == "cuda",
         )
 
     def train_dataloader(self) -> Any:

@@ -1,7 +1,7 @@
 """The LightningModule that trains a hypernetwork on source tokens, through the frozen PLM on source text, or both."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from hyperofa.metrics import SentenceRetrieval, TokenMetrics
 from hyperofa.nets import Net, SourceAttention, WordSets
 from hyperofa.plm import load_model
 from hyperofa.texts import VIEWS, TextBatch
+from hyperofa.wordsets import WordPlaces
 
 
 class HyperModule(lightning.LightningModule):
@@ -55,6 +56,7 @@ class HyperModule(lightning.LightningModule):
     # No buffers: DDP would send them to every process at every step.
     _memory: Memory
     _primitives: Tensor
+    _word_vectors: Tensor
 
     def __init__(
         self,
@@ -113,8 +115,9 @@ class HyperModule(lightning.LightningModule):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
-        """Take the memory and the primitives from the data, and load the PLM where text is read."""
+        """Take the memory, the word vectors and the primitives from the data, and load the PLM where text is read."""
         data = self._data
+        self._word_vectors = data.word_vectors
         self._memory = data.memory_of(self.net)
         self._primitives = torch.from_numpy(data.bundle.input_primitives.copy())
         if data.reads_text and stage in ("fit", "validate") and not self._plm:
@@ -139,8 +142,10 @@ class HyperModule(lightning.LightningModule):
             place = (self._seed, self.current_epoch, self.global_rank)
             torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
 
-    def forward(self, sets: WordSets, own: Tensor) -> Tensor:
+    def forward(self, sets: WordSets | WordPlaces, own: Tensor) -> Tensor:
         """Coordinates `(B, K)` of B word sets; `own` as in `Net.forward`."""
+        if isinstance(sets, WordPlaces):
+            sets = sets.fetch(self._word_vectors)
         return self.net(sets, self._memory, own)
 
     def training_step(self, batches: dict[str, TokenBatch | TextBatch], batch_number: int) -> Tensor:
@@ -193,21 +198,24 @@ class HyperModule(lightning.LightningModule):
         rows = coordinates[:, :split] @ self._primitives
         encoded = plm.encode(rows, batch.views)
         losses = {}
-        for kind in batch.kinds.unique().tolist():
-            mine = batch.kinds == kind
+        spans = dict(zip(VIEWS, _spans(batch.counts), strict=True))
+        for view, mine in spans.items():
+            count = mine.stop - mine.start
+            if not count:
+                continue
             loss = self._sentence_loss(encoded[mine], expected, batch.owners[mine])
-            losses[VIEWS[kind]] = (loss, mine.sum())
+            losses[view] = (loss, count)
             if stage == "val":
-                self._retrieval[VIEWS[kind]].update(encoded[mine].flatten(1), expected[batch.owners[mine]].flatten(1))
-        total = torch.stack([loss * count for loss, count in losses.values()]).sum() / len(batch.kinds)
-        own = batch.kinds == VIEWS.index("source")
-        if any(self._token_wise_weights) and own.any():
+                self._retrieval[view].update(encoded[mine].flatten(1), expected[batch.owners[mine]].flatten(1))
+        total = torch.stack([loss * count for loss, count in losses.values()]).sum() / len(batch.owners)
+        own = spans["source"]
+        if any(self._token_wise_weights) and "source" in losses:
             length = int(batch.views.mask[own].sum(1).max())
             views = Sentences(batch.views.slots[own, :length], batch.views.mask[own, :length])
             distances = plm.token_losses(rows, views, batch.source_ids[batch.owners[own], :length])
             total = total + sum(w * x for w, x in zip(self._token_wise_weights, distances, strict=True))
         by_view = {f"{view}_loss": loss for view, (loss, _) in losses.items()}
-        self._log(stage, {"text_loss": total, **by_view}, len(batch.kinds))
+        self._log(stage, {"text_loss": total, **by_view}, len(batch.owners))
         return total
 
     def on_validation_epoch_end(self) -> None:
@@ -289,3 +297,9 @@ class HyperModule(lightning.LightningModule):
                 "--ckpt_path: expected a net for the vectors, source model and source languages of --data.bundle "
                 f"{self._data.bundle.path}, found one trained on others"
             )
+
+
+def _spans(counts: Sequence[int]) -> list[slice]:
+    """Where so many of each kind stand, one kind after the other."""
+    ends = np.cumsum(counts).tolist()
+    return [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]

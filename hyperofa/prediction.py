@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities import move_data_to_device
 
 from hyperofa.baselines import Mixing, Rows, Task, blend, ofa
 from hyperofa.bundle import Bundle, Side
@@ -15,11 +16,12 @@ from hyperofa.devices import best_device
 from hyperofa.errors import InputError
 from hyperofa.memory import near_places
 from hyperofa.metrics import TokenMetrics
-from hyperofa.nets import Net, WordSets, build
+from hyperofa.nets import Net, build
 from hyperofa.shards import IN_MEMORY, Work
 from hyperofa.tokens import OverlapKind
 from hyperofa.vectors import Candidates
-from hyperofa.wordsets import WordOrder, WordSetTable, make_memory, own_places
+from hyperofa.wordsets import WordOrder, WordPlaces, WordSetTable, make_memory, own_places
+from hyperofa.wordtable import Residence, lay_out
 
 SHARD = 8_192
 """Tokens of a shard: what a kill costs."""
@@ -113,7 +115,12 @@ class CoordinateFile(Callback):
 
 
 def predict(
-    trained: Trained, bundle: Bundle, batch_size: int = 1024, work: Work = IN_MEMORY, name: str = "net"
+    trained: Trained,
+    bundle: Bundle,
+    batch_size: int = 1024,
+    work: Work = IN_MEMORY,
+    name: str = "net",
+    word_table: Residence = "auto",
 ) -> Rows:
     """Coordinates of every target token that has words.
 
@@ -123,6 +130,7 @@ def predict(
         batch_size: tokens at a time.
         work: where shards of the rows are kept, and who shares it.
         name: of the net among others, there.
+        word_table: where word vectors are, see `wordtable.lay_out`.
 
     Returns:
         Rows of T tokens, known where the token has words.
@@ -130,7 +138,7 @@ def predict(
     rows = np.zeros((bundle.meta.target_tokens, bundle.meta.coordinate_dim), np.float32)
     ids = np.flatnonzero(bundle.target.covered)
     remembered = np.flatnonzero(bundle.source.covered)
-    rows[ids] = _coordinates(trained, bundle, "target", ids, remembered, batch_size, work, name)
+    rows[ids] = _coordinates(trained, bundle, "target", ids, remembered, batch_size, work, name, word_table)
     return Rows(rows, bundle.target.covered)
 
 
@@ -143,6 +151,7 @@ def _coordinates(
     batch_size: int = 1024,
     work: Work = IN_MEMORY,
     name: str = "net",
+    word_table: Residence = "auto",
 ) -> np.ndarray:
     """Predicted coordinates `(n, K)` of tokens of one side, all with words, from the source tokens remembered."""
     device = best_device()
@@ -153,6 +162,7 @@ def _coordinates(
     keys = None if neighbours is None else Candidates(memory.keys.numpy(force=True))
     own = own_places(bundle, remembered)[side]
     table = WordSetTable(bundle, side, trained.max_words, trained.words)
+    vectors = lay_out([table], word_table, device)
     by_size = np.argsort(table.counts[ids], kind="stable")
     order = ids[by_size]
 
@@ -166,9 +176,11 @@ def _coordinates(
         parts = []
         for start in range(0, len(tokens), batch_size):
             batch = slice(start, start + batch_size)
-            sets = WordSets(*(part.to(device) for part in table.sets(tokens[batch])))
-            parts.append(net(sets, seen, torch.from_numpy(places[batch]).to(device)).float().cpu().numpy())
-        return (np.concatenate(parts),)
+            sets = move_data_to_device(table.sets(tokens[batch]), device)
+            if isinstance(sets, WordPlaces):
+                sets = sets.fetch(vectors)
+            parts.append(net(sets, seen, torch.from_numpy(places[batch]).to(device)).float())
+        return (torch.cat(parts).cpu().numpy(),)  # once a shard: a GPU works on while batches are made
 
     rows = np.empty((len(ids), bundle.meta.coordinate_dim), np.float32)
     (found,) = work.arrays(name, shard, len(ids), SHARD, f"predicting {side} tokens")

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from hyperofa.functional import Sentences
 from hyperofa.nets import WordSets
 from hyperofa.samplers import Draw
 from hyperofa.translation import Translator
-from hyperofa.wordsets import WordSetTable
+from hyperofa.wordsets import WordPlaces, WordSetTable
 
 MAX_TOKENS = 128
 
@@ -104,10 +104,10 @@ class TextBatch(NamedTuple):
         source_mask: `(B, L)` int64, 1 for a token.
         views: n token sequences over a table of U rows.
         owners: `(n,)` int64, the sentence that each view is of.
-        kinds: `(n,)` int64, index into `VIEWS`.
+        counts: views of each kind; they come in the order of `VIEWS`.
         coordinates: `(U, K)` float32, the table; zero where predicted.
         predicted: `(P,)` int64, rows of the table to predict.
-        sets: P word sets.
+        sets: P word sets, or their places.
         own: `(P,)` int64, each predicted token's own place in the memory, its length or more where it has none.
     """
 
@@ -115,10 +115,10 @@ class TextBatch(NamedTuple):
     source_mask: Tensor
     views: Sentences
     owners: Tensor
-    kinds: Tensor
+    counts: Sequence[int]
     coordinates: Tensor
     predicted: Tensor
-    sets: WordSets
+    sets: WordSets | WordPlaces
     own: Tensor
 
 
@@ -241,7 +241,7 @@ class TextViews(Dataset[TextBatch]):
             source_mask=torch.from_numpy(source_mask),
             views=Sentences(torch.from_numpy(slots.reshape(padded.shape)), torch.from_numpy(mask)),
             owners=torch.tensor([view.owner for view in views]),
-            kinds=torch.tensor([VIEWS.index(view.kind) for view in views]),
+            counts=[sum(view.kind == kind for view in views) for kind in VIEWS],
             coordinates=torch.from_numpy(coordinates),
             predicted=torch.from_numpy(predicted),
             sets=join(parts),
@@ -264,12 +264,13 @@ def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return values, mask
 
 
-def join(parts: Sequence[WordSets]) -> WordSets:
-    """Word sets one below the other, padded to the widest."""
+def join(parts: Sequence[WordSets | WordPlaces]) -> WordSets | WordPlaces:
+    """Word sets of one type one below the other, padded with zeros to the widest."""
     width = max(part.mask.shape[1] for part in parts)
-    missing = [width - part.mask.shape[1] for part in parts]
-    return WordSets(
-        vectors=torch.cat([F.pad(part.vectors, (0, 0, 0, more)) for part, more in zip(parts, missing, strict=True)]),
-        features=torch.cat([F.pad(part.features, (0, 0, 0, more)) for part, more in zip(parts, missing, strict=True)]),
-        mask=torch.cat([F.pad(part.mask, (0, more)) for part, more in zip(parts, missing, strict=True)]),
-    )
+    columns: Any = zip(*parts, strict=True)
+    return type(parts[0])(*(torch.cat([_widened(part, width) for part in column]) for column in columns))
+
+
+def _widened(part: Tensor, width: int) -> Tensor:
+    """`(B, W, ...)` with so many columns, the new ones zero."""
+    return F.pad(part, (*(0, 0) * (part.ndim - 2), 0, width - part.shape[1]))

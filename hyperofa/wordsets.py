@@ -1,10 +1,12 @@
 """What a net sees of a bundle: padded batches of word sets, and the memory of source tokens."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import embedding
 
 from hyperofa import reference
 from hyperofa.bundle import Bundle, Side
@@ -15,6 +17,24 @@ from hyperofa.vectors import Candidates, centred
 
 WordOrder = Literal["heaviest", "set"]
 Augmentation = Literal["dropout", "sample"]
+
+
+class WordPlaces(NamedTuple):
+    """Word sets whose vectors lie in a table (`wordtable.lay_out`), to be fetched where the net runs.
+
+    Attributes:
+        places: `(B, W)` int32 rows of the table, 0 where padded.
+        features: as in `WordSets`.
+        mask: as in `WordSets`.
+    """
+
+    places: Tensor
+    features: Tensor
+    mask: Tensor
+
+    def fetch(self, vectors: Tensor) -> WordSets:
+        """The word sets, vectors in single precision, from the table's `(R + 1, d)` vectors on the same device."""
+        return WordSets(embedding(self.places, vectors).float(), self.features, self.mask)
 
 
 class WordSetTable:
@@ -31,6 +51,7 @@ class WordSetTable:
 
     Attributes:
         counts: `(tokens,)` int64, words of each token that can be seen.
+        word_dim: d.
     """
 
     def __init__(
@@ -54,9 +75,33 @@ class WordSetTable:
         self._indptr = np.concatenate([[0], np.cumsum(self.counts)])
         source = set(bundle.meta.source_languages or store.languages)
         self._source_languages = [i for i, name in enumerate(store.languages) if name in source]
-        self._store, self._means = store, bundle.language_means
+        self._store, self._means, self.word_dim = store, bundle.language_means, store.dim
+        self._places: np.ndarray | None = None
 
-    def sets(self, ids: np.ndarray, rng: np.random.Generator | None = None, word_dropout: float = 0.0) -> WordSets:
+    def needed(self) -> np.ndarray:
+        """`(V,)` bool, the words that some token shows."""
+        needed, seen = np.zeros(len(self._store.vectors), bool), self._entries
+        if not self._sample:
+            seen = seen[np.arange(len(seen)) - np.repeat(self._indptr[:-1], self.counts) < self._limit]
+        needed[self._matches.words[seen]] = True
+        return needed
+
+    def read(self, words: np.ndarray) -> np.ndarray:
+        """Vectors `(n, d)` float32 of words, given by their rows `(n,)` in the store, as a net sees them."""
+        vectors = self._store.vectors[words]
+        return vectors if self._raw else centred(vectors, self._store.language_ids[words], self._means)
+
+    def refer(self, places: np.ndarray) -> None:
+        """From now on give places instead of vectors.
+
+        Args:
+            places: `(V,)` int32, the row of each needed word in a table of vectors.
+        """
+        self._places = places
+
+    def sets(
+        self, ids: np.ndarray, rng: np.random.Generator | None = None, word_dropout: float = 0.0
+    ) -> WordSets | WordPlaces:
         """A padded batch of word sets.
 
         Args:
@@ -65,9 +110,14 @@ class WordSetTable:
             word_dropout: chance of leaving out a word, where that is the augmentation; one always stays.
 
         Returns:
-            Word sets of B tokens.
+            Word sets of B tokens; their places after `refer`.
+
+        Raises:
+            ValueError: a token without words.
         """
         counts = self.counts[ids]
+        if not counts.all():
+            raise ValueError(f"expected tokens with words, found none for token {ids[counts == 0][0]}")
         if rng is None:
             place, mask = _whole(np.minimum(counts, self._limit))
         elif self._sample:
@@ -75,15 +125,17 @@ class WordSetTable:
         else:
             place, mask = _dropped(*_whole(np.minimum(counts, self._limit)), rng, word_dropout)
         entries = self._entries[(self._indptr[ids][:, None] + place)[mask]]
-        vectors = np.zeros((*mask.shape, self._store.dim), np.float32)
+        words = self._matches.words[entries]
         features = np.zeros((*mask.shape, len(FEATURES)), np.float32)
-        vectors[mask] = self._read(self._matches.words[entries])
         features[mask] = self._describe(entries)
-        return WordSets(torch.from_numpy(vectors), torch.from_numpy(features), torch.from_numpy(mask))
-
-    def _read(self, words: np.ndarray) -> np.ndarray:
-        vectors = self._store.vectors[words]
-        return vectors if self._raw else centred(vectors, self._store.language_ids[words], self._means)
+        described = torch.from_numpy(features), torch.from_numpy(mask)
+        if self._places is not None:
+            places = np.zeros(mask.shape, np.int32)
+            places[mask] = self._places[words]
+            return WordPlaces(torch.from_numpy(places), *described)
+        vectors = np.zeros((*mask.shape, self._store.dim), np.float32)
+        vectors[mask] = self.read(words)
+        return WordSets(torch.from_numpy(vectors), *described)
 
     def _describe(self, entries: np.ndarray) -> np.ndarray:
         """Features of the matches at `entries`, `(n, M)`."""

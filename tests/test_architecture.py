@@ -18,7 +18,7 @@ FLOORS = {
         tokens surfaces matching reference tokenizer_json mining readers store conversion screening vectors pooling
         memory layers nets modeling_factorised plm __init__ config_fields surgery factorised""",
     "what is prepared, and what trains on it": """
-        bundle shards splitting prepare wordsets translation functional texts safety verification""",
+        bundle shards splitting prepare wordsets wordtable translation functional texts safety verification""",
     "methods": "baselines initialisation datamodule module prediction resumption",
     "models on disk": "card export expansion trimming",
     "what they are worth": """
