@@ -94,6 +94,9 @@ class Net(nn.Module, ABC):
     def check(self, sets: WordSets) -> None:
         """Refuse batches of the wrong shape and sets without words: what to predict from nothing is the caller's call.
 
+        Only on a CPU are the sets looked into: a GPU would have to finish first, at every call, and compiled code would
+        stop here.
+
         Raises:
             ValueError: with the shapes, or the rows without words.
         """
@@ -105,6 +108,8 @@ class Net(nn.Module, ABC):
                 f"expected word sets of shapes (B, W, {self.word_dim}), (B, W, {len(FEATURES)}) and (B, W), "
                 f"found vectors {found[0]}, features {found[1]} and mask {rows}"
             )
+        if sets.mask.device.type != "cpu" or torch.compiler.is_compiling():
+            return
         empty = ~sets.mask.any(dim=1)
         if empty.any():
             raise ValueError(
@@ -196,8 +201,8 @@ class SourceAttention(Net):
         keys = self._project(memory.keys) if memory.projected is None else memory.projected  # (M, d)
         scores = self._project(pooled) @ keys.T * self.log_sharpness.exp() + self.key_bias(keys)[:, 0]
         if own is not None:
-            rows = (own < len(keys)).nonzero()[:, 0]
-            scores = scores.index_put((rows, own[rows]), scores.new_tensor(-torch.inf))
+            places = torch.arange(len(keys), device=own.device)
+            scores = scores.masked_fill(places == own[:, None], -torch.inf)
         weights = scores.softmax(dim=1)
         return weights @ memory.values, (weights @ memory.values.norm(dim=1))[:, None]
 
