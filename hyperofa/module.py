@@ -51,6 +51,8 @@ class HyperModule(lightning.LightningModule):
             epochs, as in the paper) or constant.
         step_epochs: see `schedule`.
         step_factor: see `schedule`.
+        compile: compile the net (`torch.compile`); its checkpoints are those of a net that is not. On one core a step
+            of `SourceAttention` is 1.1 to 1.2 times as fast, after a minute or two of compiling; `SetFormer` is slower.
     """
 
     # No buffers: DDP would send them to every process at every step.
@@ -82,11 +84,14 @@ class HyperModule(lightning.LightningModule):
         schedule: Literal["one_cycle", "step", "constant"] = "one_cycle",
         step_epochs: int = 10,
         step_factor: float = 0.95,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if learning_rate <= 0:
             raise InputError(f"--model.learning_rate: expected a number > 0, found {learning_rate}")
         self.net = net(word_dim, coordinate_dim)
+        if compile:
+            self.net.compile(dynamic=True)  # in place: the names of its weights stay; batches are of many shapes
         if token_epochs is not None and token_epochs < 1:
             raise InputError(
                 f"--model.token_epochs: expected a number of epochs above 0, or null, found {token_epochs}"

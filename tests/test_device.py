@@ -1,0 +1,129 @@
+"""Where nets run: compiled, and on a GPU as on a CPU."""
+
+import copy
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from lightning import Trainer, seed_everything
+from lightning.fabric.utilities import move_data_to_device
+from test_memory import OWN, listed, queries, random_memory, sets_of
+from test_module import fit, weights
+from test_nets import BUILD, net, word_sets
+
+from hyperofa.bundle import Bundle
+from hyperofa.datamodule import HyperDataModule
+from hyperofa.module import HyperModule
+from hyperofa.nets import SourceAttention
+from hyperofa.prediction import load_trained, predict
+from hyperofa.vectors import nearest
+from hyperofa.wordsets import WordPlaces
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+compiler = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler")
+
+
+# Compiled. The nets are traced and run without a compiler, which takes half a minute; one is compiled in earnest.
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_traced_nets_give_what_nets_give(name):
+    plain = net(name)
+    traced = copy.deepcopy(plain)
+    traced.compile(dynamic=True, backend="eager")
+    assert list(traced.state_dict()) == list(plain.state_dict())
+    for lengths in ([3, 1, 6], [2, 2]):
+        torch.testing.assert_close(traced(word_sets(lengths)), plain(word_sets(lengths)))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # the tracer's own
+@pytest.mark.parametrize("near", [None, 5])
+def test_traced_attention_gives_what_attention_gives(near):
+    memory = random_memory()
+    sets = sets_of(queries(memory))
+    if near is not None:
+        memory = listed(memory, near)
+    plain = SourceAttention(12, 7, hidden_dim=8, dense_limit=16_384 if near is None else 0)
+    traced = copy.deepcopy(plain)
+    traced.compile(dynamic=True, backend="eager")
+    for one in (plain, traced):
+        one(sets, memory, OWN).square().sum().backward()
+    torch.testing.assert_close(traced(sets, memory, OWN), plain(sets, memory, OWN))
+    for first, second in zip(traced.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(first.grad, second.grad)
+
+
+@compiler
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_net_trains_alike_and_its_checkpoint_is_a_net_s(bundles, tmp_path):
+    small = ["--model.net.init_args.hidden_dim=8", "--model.net.init_args.num_layers=0", "--trainer.max_epochs=1"]
+    runs = [
+        fit("tokens", bundles["bert8"], tmp_path / word, *small, f"--model.compile={word}", "--data.batch_size=64")
+        for word in ("false", "true")
+    ]
+    plain, compiled = (weights(run / "checkpoints" / "last.ckpt") for run in runs)
+    assert list(plain) == list(compiled)
+    for name, tensor in plain.items():
+        torch.testing.assert_close(compiled[name], tensor, rtol=1e-3, atol=1e-4)
+    bundle = Bundle.load(bundles["bert8"])
+    rows = [predict(load_trained(run / "checkpoints" / "last.ckpt", bundle), bundle).coordinates for run in runs]
+    np.testing.assert_allclose(rows[1], rows[0], rtol=1e-2, atol=1e-3)
+
+
+# On a GPU, which rounds word vectors to half precision and products in LSTMs to TF32.
+
+
+@gpu
+@pytest.mark.parametrize("streams", ["tokens", "both"])
+def test_an_epoch_on_a_gpu_ends_near_one_on_a_cpu(streams, bundles, text_file):
+    rows = []
+    for accelerator in ("cpu", "gpu"):
+        seed_everything(0, verbose=False)
+        text = [str(text_file)] if streams == "both" else None
+        data = HyperDataModule(str(bundles["bert8"]), text, streams, 32, steps=3)
+        module = HyperModule(data.word_dim, data.coordinate_dim, precision="float32")
+        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+        Trainer(accelerator=accelerator, devices=1, max_epochs=1, use_distributed_sampler=False, **quiet).fit(
+            module, data
+        )
+        batch = next(iter(data._tokens("val")))
+        assert isinstance(batch.sets, WordPlaces) == (accelerator == "gpu")
+        module.to("cuda" if accelerator == "gpu" else "cpu")  # Lightning brings it back
+        with torch.no_grad():
+            sets, own = move_data_to_device((batch.sets, batch.own), module.device)
+            rows.append(module(sets, own).cpu())
+    torch.testing.assert_close(rows[1], rows[0], rtol=0, atol=1e-2 * float(rows[0].abs().max()))
+
+
+@gpu
+@pytest.mark.parametrize("name", ["fit", "tokens"])
+def test_prediction_on_a_gpu_agrees_with_a_cpu(name, fitted, bundles, monkeypatch):
+    bundle = Bundle.load(bundles["bert"])
+    rows = []
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr("hyperofa.prediction.best_device", lambda device=device: torch.device(device))
+        rows.append(predict(load_trained(fitted[name] / "checkpoints" / "best.ckpt", bundle), bundle).coordinates)
+    np.testing.assert_allclose(rows[1], rows[0], rtol=0, atol=2e-3)
+
+
+@gpu
+@pytest.mark.parametrize("name", BUILD)
+def test_nets_on_a_gpu_agree_with_a_cpu(name):
+    sets = word_sets([3, 1, 6])
+    with torch.no_grad():
+        expected = net(name)(sets)
+        found = net(name).cuda()(type(sets)(*(part.cuda() for part in sets))).cpu()
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+
+
+@gpu
+def test_nearest_on_a_gpu_agrees_with_a_cpu():
+    faiss = pytest.importorskip("faiss")
+    if faiss.get_num_gpus() == 0:
+        pytest.skip("faiss without CUDA")
+    rng = np.random.default_rng(0)
+    queries, keys = (rng.standard_normal((count, 32)).astype(np.float32) for count in (200, 5000))
+    (scores, ids), (expected, wanted) = (nearest(queries, keys, 10, device=device) for device in ("cuda", "cpu"))
+    np.testing.assert_array_equal(ids, wanted)
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
