@@ -201,8 +201,8 @@ class SourceAttention(Net):
         keys = self._project(memory.keys) if memory.projected is None else memory.projected  # (M, d)
         scores = self._project(pooled) @ keys.T * self.log_sharpness.exp() + self.key_bias(keys)[:, 0]
         if own is not None:
-            places = torch.arange(len(keys), device=own.device)
-            scores = scores.masked_fill(places == own[:, None], -torch.inf)
+            hidden = scores.new_zeros(len(own)).masked_fill(own < len(keys), -torch.inf)
+            scores = scores.scatter_add(1, own.clamp(max=len(keys) - 1)[:, None], hidden[:, None])
         weights = scores.softmax(dim=1)
         return weights @ memory.values, (weights @ memory.values.norm(dim=1))[:, None]
 
