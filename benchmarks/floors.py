@@ -6,27 +6,35 @@ from typing import Any
 
 import torch
 
-SIDE = 2048
-TRAFFIC = 2**28  # bytes: eight times the last cache of a server
+SIDE = {"cpu": 2048, "cuda": 8192}
+TRAFFIC = {"cpu": 2**28, "cuda": 2**31}  # bytes: many times the last cache
 REPEATS = 3
 
 
-def measure_rates() -> dict[str, float]:
+def measure_rates(device: str = "cpu") -> dict[str, float]:
     """Operations a second of the best of a few square matrix products by type, bytes a second read and copied."""
-    rates = {}
+    rates, side, traffic = {}, SIDE[device], TRAFFIC[device]
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        one, other, product = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(3))
-        rates[str(dtype).removeprefix("torch.")] = 2 * SIDE**3 / _best(torch.mm, one, other, out=product)
-    numbers, copy = torch.ones(2, TRAFFIC // 4)
-    rates["read"] = TRAFFIC / _best(torch.sum, numbers)
-    rates["copied"] = TRAFFIC / _best(copy.copy_, numbers)
+        one, other, product = (torch.randn(side, side, device=device).to(dtype) for _ in range(3))
+        rates[str(dtype).removeprefix("torch.")] = 2 * side**3 / _best(torch.mm, one, other, out=product)
+    numbers, copy = torch.ones(2, traffic // 4, device=device)
+    rates["read"] = traffic / _best(torch.sum, numbers)
+    rates["copied"] = traffic / _best(copy.copy_, numbers)
     return rates
+
+
+def wait() -> None:
+    """Until a GPU, if there is one, has done all it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _best(work: Callable[..., Any], *arguments: Any, **named: Any) -> float:
     seconds = []
     for _ in range(REPEATS):
+        wait()
         start = perf_counter()
         work(*arguments, **named)
+        wait()
         seconds.append(perf_counter() - start)
     return min(seconds)

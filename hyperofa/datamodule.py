@@ -160,10 +160,6 @@ class HyperDataModule(lightning.LightningDataModule):
                 "on the source tokens alone with --config configs/tokens.yaml"
             )
         bundle = self.bundle
-        self._tables = {
-            side: WordSetTable(bundle, side, self.max_words, self.words, self._augmentation)
-            for side in ("source", "target")
-        }
         # On text nothing is held out of the source tokens, since each is hidden from itself.
         whole = stage == "predict" or (self._streams == "text" and stage != "test")
         remembered = np.flatnonzero(bundle.source.covered) if whole else bundle.split["train"]
@@ -171,7 +167,10 @@ class HyperDataModule(lightning.LightningDataModule):
         self._own = own_places(bundle, remembered)
         text = stage in ("fit", "validate") and self.reads_text
         self._sides: list[Side] = ["target"] if stage == "predict" else ["source", "target"] if text else ["source"]
-        self.word_vectors = lay_out([self._tables[side] for side in self._sides], self._residence, self._device())
+        self._tables = {
+            side: WordSetTable(bundle, side, self.max_words, self.words, self._augmentation) for side in self._sides
+        }
+        self.word_vectors = lay_out(list(self._tables.values()), self._residence, self._device())
         if text:
             self._set_up_text()
 

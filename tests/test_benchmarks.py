@@ -159,3 +159,22 @@ def test_an_unknown_stage_is_named(tmp_path):
     result = run_suite(tmp_path, "--stages", "nonsense")
     assert result.returncode == 2
     assert "found nonsense" in result.stderr
+
+
+def test_the_command_for_a_device(tmp_path):
+    names = ["SourceAttention", "MLP", "roberta-100"]
+    command = [sys.executable, str(BENCHMARKS / "device.py"), str(tmp_path), "--size", "tiny", "--threads", "1"]
+    command += ["--seconds", "0", "--batch_size", "8", "--word_table", "device", "--nets", ",".join(names)]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = json.loads((tmp_path / "device.json").read_text())["nets"]
+    assert [row["net"] for row in rows] == names
+    for row in rows:
+        assert row["word_vectors"] == "device"
+        assert row["tokens_a_second"] * row["seconds"] == pytest.approx(8 * row["steps"])
+        assert row["predicted_a_second"] > 0
+    assert rows[2]["projected_hours"] == pytest.approx(
+        370 * rows[2]["tokens_an_epoch"] / rows[2]["tokens_a_second"] / 3600
+    )
+    lines = [line for line in result.stdout.splitlines() if line.startswith("|")]
+    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {name}" for name in names]

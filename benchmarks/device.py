@@ -1,0 +1,274 @@
+"""Measure nets on the device at hand: `python benchmarks/device.py OUTPUT [--nets MLP,xlmr-100] [--threads 1]`.
+
+The default nets and the six of the papers, as their configs say, are trained and predict through the product's own
+path, on the GPU if there is one. Batches are `SPREAD` of a group of 40 that is sorted by the number of words, evenly
+spread, again and again until the seconds are over, at least once. OUTPUT/device.json holds all, standard output the
+table.
+"""
+
+import argparse
+import json
+import logging
+import platform
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import faiss
+import lightning
+import numpy as np
+import torch
+import yaml
+from floors import measure_rates, wait
+from inputs import SIZES, Inputs, Size
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.flop_counter import FlopCounterMode
+
+from hyperofa import nets
+from hyperofa.bundle import Bundle
+from hyperofa.datamodule import HyperDataModule
+from hyperofa.memory import Memory
+from hyperofa.module import HyperModule
+from hyperofa.nets import BiLSTM, Net
+from hyperofa.prediction import Trained, predict
+from hyperofa.samplers import Draw, GroupedBatches
+from hyperofa.wordsets import WordPlaces
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+PAPER = [f"{model}-{width}" for model in ("roberta", "xlmr") for width in (100, 200, 400)]
+FILES = {"SourceAttention": "fit.yaml", "MLP": "tokens.yaml"} | {name: f"paper/{name}.yaml" for name in PAPER}
+ROBERTA = 50_265  # source tokens; XLM-R's are those of the size
+SPREAD, GROUP = 8, 40
+TRAINED_SHARE = 0.97  # of the tokens with words (`reference.split_tokens`)
+PASSES, UPDATES = 3, 10  # of a training step: products for each forward one; times that it reads or writes every weight
+
+
+class Spread(Sampler[Draw]):
+    """Some batches of a group: once or more to warm up, then in whole rounds until the time is over."""
+
+    def __init__(self, draws: list[Draw], seconds: float) -> None:
+        self._draws, self._seconds = draws, seconds
+        self.warm = len(draws) if torch.cuda.is_available() else 1
+
+    def __iter__(self) -> Iterator[Draw]:
+        yield from self._draws[: self.warm]
+        start = perf_counter()
+        while True:
+            yield from self._draws
+            if perf_counter() - start >= self._seconds:
+                return
+
+
+class Data(HyperDataModule):
+    """Source tokens alone, as `Spread` has them, with coordinates as wide as asked for."""
+
+    def __init__(self, bundle: Bundle, width: int, seconds: float, **settings: Any) -> None:
+        super().__init__(str(bundle.path), **settings | {"streams": "tokens"})
+        self.bundle, self.coordinate_dim, self._seconds = _widened(bundle, width), width, seconds
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        loader = self._tokens("train")
+        sizes = self._tables["source"].counts[self.bundle.split["train"]]
+        group = GroupedBatches(sizes, self._batch_size, group=GROUP, ascending=True)._batches()[:GROUP]
+        draws = [Draw(group[at], (0, at)) for at in _middles(len(group))]
+        self.sampler = Spread(draws, self._seconds)
+        return {"tokens": self._loader(loader.dataset, self.sampler)}
+
+
+class Clock(lightning.Callback):
+    """Steps, tokens, words and seconds of all batches but the first ones."""
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, number: int) -> None:
+        warm = trainer.datamodule.sampler.warm
+        if number >= warm:
+            mask = batch["tokens"].sets.mask
+            self._sizes.append((len(mask), mask.sum()))
+        if number == warm - 1:
+            self._sizes: list[tuple[int, torch.Tensor]] = []
+            wait()
+            self._start = perf_counter()
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        wait()
+        self.seconds, self.steps = perf_counter() - self._start, len(self._sizes)
+        self.tokens, self.words = (int(sum(column)) for column in zip(*self._sizes, strict=True))
+
+
+class Watch:
+    """Stands in for `shards.Work`: predicts evenly spread parts of all tokens until the time is over."""
+
+    def __init__(self, batch_size: int, seconds: float) -> None:
+        self._batch_size, self._allowed = batch_size, seconds
+
+    def arrays(self, name: str, shard: Any, count: int, size: int, what: str) -> list[np.ndarray]:
+        size = min(self._batch_size, max(1, count // SPREAD))
+        spans = [slice(at, at + size) for at in _middles(count - size, SPREAD)]
+        (rows,) = shard(spans[0])
+        self.tokens, start = 0, perf_counter()
+        while not self.tokens or perf_counter() - start < self._allowed:
+            for span in spans:
+                shard(span)
+            self.tokens += size * len(spans)
+        self.seconds = perf_counter() - start
+        return [np.broadcast_to(np.float32(0), (count, rows.shape[1]))]
+
+
+def measure(name: str, bundle: Bundle, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What one net does a second, in training and in prediction."""
+    config = yaml.safe_load((CONFIGS / FILES[name]).read_text(encoding="utf-8"))
+    model, settings = config["model"], config["data"]
+    chosen = model.pop("net")
+    net_class = getattr(nets, chosen["class_path"].rpartition(".")[2])
+    width = int(name.rpartition("-")[2]) if name in PAPER else bundle.meta.coordinate_dim
+    if arguments.batch_size:
+        settings["batch_size"] = arguments.batch_size
+    data = Data(bundle, width, arguments.seconds, word_table=arguments.word_table, **settings)
+    module = HyperModule(
+        data.word_dim,
+        width,
+        partial(net_class, **chosen.get("init_args", {})),
+        **model | {"schedule": "constant", "compile": arguments.compile},
+    )
+    clock = Clock()
+    _fit(module, data, clock, arguments)
+    net, on_device = module.net.cpu().eval(), len(data.word_vectors) > 1
+    steps, tokens, words = clock.steps, clock.tokens, clock.words
+    weights = sum(parameter.numel() for parameter in net.parameters())
+    width_of_words = (data.word_vectors.element_size() if on_device else 4) * data.word_dim
+    forward = _operations(net, data, module._memory.to(torch.device("cpu")), words, tokens)
+    watch = Watch(data._batch_size, arguments.seconds)
+    predict(Trained(net, ("exact",), data.max_words, data.words), data.bundle, data._batch_size, watch)  # type: ignore[arg-type]
+    epochs = config["trainer"]["max_epochs"] if name in PAPER else None
+    an_epoch = int(TRAINED_SHARE * bundle.source.covered.sum())
+    return {
+        "net": name,
+        "parameters": weights,
+        "batch_size": data._batch_size,
+        "words_a_token": words / tokens,
+        "steps": steps,
+        "seconds": clock.seconds,
+        "tokens_a_second": tokens / clock.seconds,
+        "operations_a_second": PASSES * forward / clock.seconds,
+        "bytes_a_second": (4 * UPDATES * weights * steps + width_of_words * words) / clock.seconds,
+        "predicted_a_second": watch.tokens / watch.seconds,
+        "epochs": epochs,
+        "tokens_an_epoch": an_epoch,
+        "projected_hours": epochs and epochs * an_epoch * clock.seconds / tokens / 3600,
+        "word_vectors": "device" if on_device else "stream",
+    }
+
+
+def _fit(module: HyperModule, data: Data, clock: Clock, arguments: argparse.Namespace) -> None:
+    quiet = ("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar", "use_distributed_sampler")
+    lightning.Trainer(
+        devices=1,
+        max_epochs=1,
+        limit_val_batches=0,
+        precision=arguments.precision,
+        callbacks=[clock],
+        **dict.fromkeys(quiet, False),
+    ).fit(module, data)
+
+
+def _operations(net: Net, data: Data, memory: Memory, words: int, tokens: int) -> float:
+    """Of the products of a forward pass over so many tokens with so many words."""
+    if isinstance(net, BiLSTM):  # whose products torch does not count
+        matrices = {
+            part: sum(p.numel() for p in getattr(net, part).parameters() if p.ndim > 1) for part in ("lstm", "head")
+        }
+        return 2.0 * (matrices["lstm"] * words + matrices["head"] * tokens)
+    batch = data._tokens("train").dataset[next(iter(data.sampler))]
+    sets = batch.sets.fetch(data.word_vectors.cpu()) if isinstance(batch.sets, WordPlaces) else batch.sets
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(sets, memory, batch.own)
+    return counter.get_total_flops() * tokens / len(batch.own)
+
+
+def _middles(count: int, parts: int = SPREAD) -> list[int]:
+    """The middles of so many equal parts of `count` positions."""
+    return [(2 * part + 1) * count // (2 * parts) for part in range(parts)]
+
+
+def _widened(bundle: Bundle, width: int) -> Bundle:
+    """The bundle with coordinates repeated to another width."""
+    wide = Bundle(bundle.path, replace(bundle.meta, input_dim=width))
+    wide.__dict__["coordinates"] = np.resize(bundle.coordinates.T, (width, bundle.meta.source_tokens)).T
+    return wide
+
+
+def table(done: dict[str, Any]) -> str:
+    """The measurements as Markdown."""
+    rates, precision = done["rates"], done["precision"]
+    rate = rates["float32" if precision == "32-true" else "bfloat16"]
+    products = ", ".join(f"{rates[name] / 1e9:,.0f} GFLOP/s {name}" for name in ("float32", "bfloat16"))
+    lines = [
+        f"{done['device']}, torch {done['torch']}, {precision}. Matrix products: {products}; "
+        f"memory: {rates['read'] / 1e9:.1f} GB/s read.",
+        "",
+        "| net | parameters, M | batch | words a token | trained tokens/s | of the matrix rate | of the bandwidth "
+        "| predicted tokens/s | epochs × tokens | projected hours |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in done["nets"]:
+        epochs = f"{row['epochs']} × {row['tokens_an_epoch']:,}" if row["epochs"] else "–"
+        hours = f"{row['projected_hours']:,.1f}" if row["epochs"] else "–"
+        lines.append(
+            f"| {row['net']} | {row['parameters'] / 1e6:.1f} | {row['batch_size']} | {row['words_a_token']:.1f} "
+            f"| {row['tokens_a_second']:,.1f} | {row['operations_a_second'] / rate:.1%} "
+            f"| {row['bytes_a_second'] / rates['read']:.1%} | {row['predicted_a_second']:,.1f} | {epochs} | {hours} |"
+        )
+    return "\n".join(lines)
+
+
+def _bundle(root: Path, size: Size) -> Bundle:
+    inputs = Inputs(root, size)
+    inputs.make()
+    if not inputs.bundle.exists():
+        inputs.prepare()
+    return Bundle.load(inputs.bundle)
+
+
+def _device(threads: int) -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    described = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    cpu = next((line.split(":")[1].strip() for line in described if line.startswith("model name")), platform.machine())
+    return f"{threads} of the threads of {cpu}" if threads > 1 else f"One thread of {cpu}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="folder of results and inputs")
+    parser.add_argument("--nets", type=lambda text: text.split(","), default=list(FILES), help=", ".join(FILES))
+    parser.add_argument("--size", choices=SIZES, default="full", help="of the inputs, which are made if missing")
+    parser.add_argument("--seconds", type=float, default=20, help="of training, and of prediction, of each net")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--batch_size", type=int, help="instead of that of the configs")
+    parser.add_argument("--precision", default="32-true", help="of the trainer: 32-true, bf16-mixed")
+    parser.add_argument("--word_table", choices=("auto", "device", "stream"), default="auto")
+    parser.add_argument("--compile", action="store_true", help="the nets")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.nets) - set(FILES):
+        parser.error(f"expected some of {', '.join(FILES)}, found {', '.join(sorted(unknown))}")
+    torch.set_num_threads(arguments.threads)
+    faiss.omp_set_num_threads(arguments.threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    size, root = SIZES[arguments.size], arguments.output / "inputs"
+    smaller = replace(size, name=f"{size.name}-roberta", source_tokens=min(ROBERTA, size.source_tokens))
+    done: dict[str, Any] = {"device": _device(arguments.threads), "torch": torch.__version__}
+    done |= {"precision": arguments.precision, "size": arguments.size, "nets": []}
+    done["rates"] = measure_rates("cuda" if torch.cuda.is_available() else "cpu")
+    for name in arguments.nets:
+        done["nets"].append(measure(name, _bundle(root, size if name.startswith("xlmr") else smaller), arguments))
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        (arguments.output / "device.json").write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+    print(table(done))
+
+
+if __name__ == "__main__":
+    main()
