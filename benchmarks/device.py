@@ -106,7 +106,7 @@ class Watch:
 
     def arrays(self, name: str, shard: Any, count: int, size: int, what: str) -> list[np.ndarray]:
         size = min(self._batch_size, max(1, count // SPREAD))
-        spans = [slice(at, at + size) for at in _middles(count - size, SPREAD)]
+        self.spans = spans = [slice(at, at + size) for at in _middles(count - size)]
         (rows,) = shard(spans[0])
         self.tokens, start = 0, perf_counter()
         while not self.tokens or perf_counter() - start < self._allowed:
@@ -142,6 +142,9 @@ def measure(name: str, bundle: Bundle, arguments: argparse.Namespace) -> dict[st
     forward = _operations(net, data, module._memory.to(torch.device("cpu")), words, tokens)
     watch = Watch(data._batch_size, arguments.seconds)
     predict(Trained(net, ("exact",), data.max_words, data.words), data.bundle, data._batch_size, watch)  # type: ignore[arg-type]
+    sizes = np.sort(
+        np.minimum(bundle.target.counts[bundle.target.covered], data.max_words)
+    )  # in the order of `predict`
     epochs = config["trainer"]["max_epochs"] if name in PAPER else None
     an_epoch = int(TRAINED_SHARE * bundle.source.covered.sum())
     return {
@@ -155,6 +158,7 @@ def measure(name: str, bundle: Bundle, arguments: argparse.Namespace) -> dict[st
         "operations_a_second": PASSES * forward / clock.seconds,
         "bytes_a_second": (4 * UPDATES * weights * steps + width_of_words * words) / clock.seconds,
         "predicted_a_second": watch.tokens / watch.seconds,
+        "predicted_words_a_token": float(np.mean([sizes[span] for span in watch.spans])),
         "epochs": epochs,
         "tokens_an_epoch": an_epoch,
         "projected_hours": epochs and epochs * an_epoch * clock.seconds / tokens / 3600,
@@ -210,8 +214,8 @@ def table(done: dict[str, Any]) -> str:
         f"memory: {rates['read'] / 1e9:.1f} GB/s read.",
         "",
         "| net | parameters, M | batch | words a token | trained tokens/s | of the matrix rate | of the bandwidth "
-        "| predicted tokens/s | epochs × tokens | projected hours |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| words a token | predicted tokens/s | epochs × tokens | projected hours |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in done["nets"]:
         epochs = f"{row['epochs']} × {row['tokens_an_epoch']:,}" if row["epochs"] else "–"
@@ -219,7 +223,8 @@ def table(done: dict[str, Any]) -> str:
         lines.append(
             f"| {row['net']} | {row['parameters'] / 1e6:.1f} | {row['batch_size']} | {row['words_a_token']:.1f} "
             f"| {row['tokens_a_second']:,.1f} | {row['operations_a_second'] / rate:.1%} "
-            f"| {row['bytes_a_second'] / rates['read']:.1%} | {row['predicted_a_second']:,.1f} | {epochs} | {hours} |"
+            f"| {row['bytes_a_second'] / rates['read']:.1%} | {row['predicted_words_a_token']:.1f} "
+            f"| {row['predicted_a_second']:,.1f} | {epochs} | {hours} |"
         )
     return "\n".join(lines)
 

@@ -193,7 +193,8 @@ def test_validate_test_and_predict_read_a_checkpoint(fitted, bundles, tmp_path, 
     assert "test/mrr" in out
     assert "test/hit10" in out
     main(["predict", *common])
-    found = np.load(next(tmp_path.rglob("coordinates-0.npz")))
+    with np.load(next(tmp_path.rglob("coordinates-0.npz"))) as file:
+        found = dict(file)
     bundle = Bundle.load(bundles["bert"])
     expected = predict(load_trained(run / "checkpoints" / "best.ckpt", bundle), bundle)
     assert sorted(found["ids"]) == np.flatnonzero(expected.known).tolist()
