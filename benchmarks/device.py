@@ -135,7 +135,8 @@ def measure(name: str, bundle: Bundle, arguments: argparse.Namespace) -> dict[st
     )
     clock = Clock()
     _fit(module, data, clock, arguments)
-    net, on_device = module.net.cpu().eval(), len(data.word_vectors) > 1
+    net, on_device = nets.build(module.net.spec()).eval(), len(data.word_vectors) > 1  # on the CPU, and not compiled
+    net.load_state_dict(module.net.state_dict())
     steps, tokens, words = clock.steps, clock.tokens, clock.words
     weights = sum(parameter.numel() for parameter in net.parameters())
     width_of_words = (data.word_vectors.element_size() if on_device else 4) * data.word_dim

@@ -208,7 +208,8 @@ class SourceAttention(Net):
 
     def _mix_near(self, pooled: Tensor, memory: Memory, near: Tensor) -> tuple[Tensor, Tensor]:
         """The same over the values at the places `near` `(B, k)`; no other row of the memory is touched."""
-        places, slots = near.unique(return_inverse=True)  # (U,), (B, k): what is near to several is projected once
+        # (U,), (B, k): what is near to several is projected once; to count them a GPU has to finish first.
+        places, slots = near.unique(return_inverse=True)
         places = places.clamp(max=len(memory.keys) - 1)
         seen = self._project(memory.keys[places]) if memory.projected is None else memory.projected[places]  # (U, d)
         values = memory.values[places]  # (U, K)
@@ -300,7 +301,7 @@ class BiLSTM(Net):
         self.check(sets)
         words_first = sets.mask.argsort(dim=1, descending=True, stable=True)[..., None]
         vectors = sets.vectors.gather(1, words_first.expand_as(sets.vectors))
-        lengths = sets.mask.sum(dim=1).cpu()
+        lengths = sets.mask.sum(dim=1).cpu()  # as packing wants them: a GPU has to finish first
         packed = pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False)
         _, (hidden, _) = self.lstm(packed)  # (2 · num_layers, B, h)
         return self.head(torch.cat((hidden[-2], hidden[-1]), dim=-1))

@@ -14,8 +14,9 @@ from test_nets import BUILD, net, word_sets
 
 from hyperofa.bundle import Bundle
 from hyperofa.datamodule import HyperDataModule
+from hyperofa.losses import normalised_l1
 from hyperofa.module import HyperModule
-from hyperofa.nets import SourceAttention
+from hyperofa.nets import MLP, SetFormer, SourceAttention
 from hyperofa.prediction import load_trained, predict
 from hyperofa.vectors import nearest
 from hyperofa.wordsets import WordPlaces
@@ -69,6 +70,23 @@ def test_a_compiled_net_trains_alike_and_its_checkpoint_is_a_net_s(bundles, tmp_
     bundle = Bundle.load(bundles["bert8"])
     rows = [predict(load_trained(run / "checkpoints" / "last.ckpt", bundle), bundle).coordinates for run in runs]
     np.testing.assert_allclose(rows[1], rows[0], rtol=1e-2, atol=1e-3)
+
+
+# Without waiting: tensors of the device `meta` have no values, so whoever asks for one fails.
+
+
+@pytest.mark.parametrize("build", [
+    lambda: SourceAttention(12, 7, hidden_dim=8), lambda: MLP(12, 7, hidden_dim=8), lambda: SetFormer(12, 7, 3, 1),
+])  # fmt: skip
+def test_a_step_looks_at_no_value(build):
+    sets, memory = word_sets([3, 1, 6]), random_memory()
+    places = WordPlaces(torch.zeros(sets.mask.shape, dtype=torch.int32), *sets[1:])
+    model = build().to("meta")
+    places, memory, own = move_data_to_device((places, memory, OWN[:3]), "meta")
+    fetched = places.fetch(torch.empty(20, 12, dtype=torch.float16, device="meta"))
+    predicted = model(fetched, memory, own)
+    normalised_l1(predicted, torch.empty_like(predicted)).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 # On a GPU, which rounds word vectors to half precision and products in LSTMs to TF32.
