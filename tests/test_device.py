@@ -14,10 +14,13 @@ from test_nets import BUILD, net, word_sets
 
 from hyperofa.bundle import Bundle
 from hyperofa.datamodule import HyperDataModule
+from hyperofa.functional import FrozenPLM
 from hyperofa.losses import normalised_l1
 from hyperofa.module import HyperModule
 from hyperofa.nets import MLP, SetFormer, SourceAttention
+from hyperofa.plm import load_model
 from hyperofa.prediction import load_trained, predict
+from hyperofa.texts import Views
 from hyperofa.vectors import nearest
 from hyperofa.wordsets import WordPlaces
 
@@ -87,6 +90,23 @@ def test_a_step_looks_at_no_value(build):
     predicted = model(fetched, memory, own)
     normalised_l1(predicted, torch.empty_like(predicted)).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_step_on_text_looks_at_no_value(bundles, text_file, monkeypatch):
+    """But for transformers' look at whether there is padding."""
+    monkeypatch.setattr("transformers.masking_utils._ignore_bidirectional_mask_sdpa", lambda *_, **__: False)
+    data = HyperDataModule(str(bundles["bert"]), [str(text_file)], views=Views(6, 3, 3), word_table="device")
+    data.setup("fit")
+    module = HyperModule(data.word_dim, data.coordinate_dim).to("meta")
+    plm = FrozenPLM(load_model(data.bundle.meta.source_model), precision="float32").to(torch.device("meta"))
+    module._plm.append(plm)
+    module._memory = data.memory_of(module.net).to(torch.device("meta"))
+    module._primitives = torch.from_numpy(data.bundle.input_primitives.copy()).to("meta")
+    module._word_vectors = data.word_vectors.to("meta")
+    batch = move_data_to_device(next(iter(data.train_dataloader()["text"])), "meta")
+    monkeypatch.setattr(module, "_log", lambda *_: None)
+    module._text_step(batch, "train").backward()
+    assert all(parameter.grad is not None for parameter in module.net.parameters())
 
 
 # On a GPU, which rounds word vectors to half precision and products in LSTMs to TF32.
