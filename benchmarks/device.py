@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from time import perf_counter, process_time
 from typing import Any
 
 import faiss
@@ -23,7 +22,7 @@ import lightning
 import numpy as np
 import torch
 import yaml
-from floors import measure_rates, wait
+from floors import clock, measure_rates, wait
 from inputs import SIZES, Inputs, Size
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.flop_counter import FlopCounterMode
@@ -48,38 +47,38 @@ PASSES, UPDATES = 3, 10  # of a training step: products for each forward one; ti
 
 
 class Spread(Sampler[Draw]):
-    """Some batches of a group: once or more to warm up, then in whole rounds until the time is over."""
+    """Some batches of a group: the first of them to warm up, then all in whole rounds until the time is over."""
 
-    def __init__(self, draws: list[Draw], seconds: float) -> None:
-        self._draws, self._seconds = draws, seconds
-        self.warm = len(draws) if torch.cuda.is_available() else 1
+    def __init__(self, draws: list[Draw], warm: int, seconds: float) -> None:
+        self._draws, self.warm, self._seconds = draws, warm, seconds
 
     def __iter__(self) -> Iterator[Draw]:
         yield from self._draws[: self.warm]
-        start = _now()
+        start = clock()
         while True:
             yield from self._draws
-            if _now() - start >= self._seconds:
+            if clock() - start >= self._seconds:
                 return
 
 
 class Data(HyperDataModule):
     """Source tokens alone, as `Spread` has them, with coordinates as wide as asked for."""
 
-    def __init__(self, bundle: Bundle, width: int, seconds: float, **settings: Any) -> None:
+    def __init__(self, bundle: Bundle, width: int, warm: int, seconds: float, **settings: Any) -> None:
         super().__init__(str(bundle.path), **settings | {"streams": "tokens"})
-        self.bundle, self.coordinate_dim, self._seconds = _widened(bundle, width), width, seconds
+        self.bundle, self.coordinate_dim = _widened(bundle, width), width
+        self._warm, self._seconds = warm, seconds
 
     def train_dataloader(self) -> DataLoader[Any]:
         loader = self._tokens("train")
         sizes = self._tables["source"].counts[self.bundle.split["train"]]
         group = GroupedBatches(sizes, self._batch_size, group=GROUP, ascending=True)._batches()[:GROUP]
         draws = [Draw(group[at], (0, at)) for at in _middles(len(group))]
-        self.sampler = Spread(draws, self._seconds)
+        self.sampler = Spread(draws, self._warm, self._seconds)
         return {"tokens": self._loader(loader.dataset, self.sampler)}
 
 
-class Clock(lightning.Callback):
+class Training(lightning.Callback):
     """Steps, tokens, words and seconds of all batches but the first ones."""
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, number: int) -> None:
@@ -90,15 +89,15 @@ class Clock(lightning.Callback):
         if number == warm - 1:
             self._sizes: list[tuple[int, torch.Tensor]] = []
             wait()
-            self._start = _now()
+            self._start = clock()
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         wait()
-        self.seconds, self.steps = _now() - self._start, len(self._sizes)
+        self.seconds, self.steps = clock() - self._start, len(self._sizes)
         self.tokens, self.words = (int(sum(column)) for column in zip(*self._sizes, strict=True))
 
 
-class Watch:
+class Prediction:
     """Stands in for `shards.Work`: predicts evenly spread parts of all tokens until the time is over."""
 
     def __init__(self, batch_size: int, seconds: float) -> None:
@@ -108,12 +107,12 @@ class Watch:
         size = min(self._batch_size, max(1, count // SPREAD))
         self.spans = spans = [slice(at, at + size) for at in _middles(count - size)]
         (rows,) = shard(spans[0])
-        self.tokens, start = 0, _now()
-        while not self.tokens or _now() - start < self._allowed:
+        self.tokens, start = 0, clock()
+        while not self.tokens or clock() - start < self._allowed:
             for span in spans:
                 shard(span)
             self.tokens += size * len(spans)
-        self.seconds = _now() - start
+        self.seconds = clock() - start
         return [np.broadcast_to(np.float32(0), (count, rows.shape[1]))]
 
 
@@ -126,23 +125,24 @@ def measure(name: str, bundle: Bundle, arguments: argparse.Namespace) -> dict[st
     width = int(name.rpartition("-")[2]) if name in PAPER else bundle.meta.coordinate_dim
     if arguments.batch_size and name in PAPER:
         settings["batch_size"] = arguments.batch_size
-    data = Data(bundle, width, arguments.seconds, word_table=arguments.word_table, **settings)
+    warm = SPREAD if arguments.compile or torch.cuda.is_available() else 1
+    data = Data(bundle, width, warm, arguments.seconds, word_table=arguments.word_table, **settings)
     module = HyperModule(
         data.word_dim,
         width,
         partial(net_class, **chosen.get("init_args", {})),
         **model | {"schedule": "constant", "compile": arguments.compile},
     )
-    clock = Clock()
-    _fit(module, data, clock, arguments)
+    training = Training()
+    _fit(module, data, training, arguments)
     net, on_device = nets.build(module.net.spec()).eval(), len(data.word_vectors) > 1  # on the CPU, and not compiled
     net.load_state_dict(module.net.state_dict())
-    steps, tokens, words = clock.steps, clock.tokens, clock.words
+    steps, tokens, words = training.steps, training.tokens, training.words
     weights = sum(parameter.numel() for parameter in net.parameters())
     width_of_words = (data.word_vectors.element_size() if on_device else 4) * data.word_dim
     forward = _operations(net, data, module._memory.to(torch.device("cpu")), words, tokens)
-    watch = Watch(data._batch_size, arguments.seconds)
-    predict(Trained(net, ("exact",), data.max_words, data.words), data.bundle, data._batch_size, watch)  # type: ignore[arg-type]
+    prediction = Prediction(data._batch_size, arguments.seconds)
+    predict(Trained(net, ("exact",), data.max_words, data.words), data.bundle, data._batch_size, prediction)  # type: ignore[arg-type]
     sizes = np.sort(
         np.minimum(bundle.target.counts[bundle.target.covered], data.max_words)
     )  # in the order of `predict`
@@ -154,27 +154,27 @@ def measure(name: str, bundle: Bundle, arguments: argparse.Namespace) -> dict[st
         "batch_size": data._batch_size,
         "words_a_token": words / tokens,
         "steps": steps,
-        "seconds": clock.seconds,
-        "tokens_a_second": tokens / clock.seconds,
-        "operations_a_second": PASSES * forward / clock.seconds,
-        "bytes_a_second": (4 * UPDATES * weights * steps + width_of_words * words) / clock.seconds,
-        "predicted_a_second": watch.tokens / watch.seconds,
-        "predicted_words_a_token": float(np.mean([sizes[span] for span in watch.spans])),
+        "seconds": training.seconds,
+        "tokens_a_second": tokens / training.seconds,
+        "operations_a_second": PASSES * forward / training.seconds,
+        "bytes_a_second": (4 * UPDATES * weights * steps + width_of_words * words) / training.seconds,
+        "predicted_a_second": prediction.tokens / prediction.seconds,
+        "predicted_words_a_token": float(np.mean([sizes[span] for span in prediction.spans])),
         "epochs": epochs,
         "tokens_an_epoch": an_epoch,
-        "projected_hours": epochs and epochs * an_epoch * clock.seconds / tokens / 3600,
+        "projected_hours": epochs and epochs * an_epoch * training.seconds / tokens / 3600,
         "word_vectors": "device" if on_device else "stream",
     }
 
 
-def _fit(module: HyperModule, data: Data, clock: Clock, arguments: argparse.Namespace) -> None:
+def _fit(module: HyperModule, data: Data, training: Training, arguments: argparse.Namespace) -> None:
     quiet = ("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar", "use_distributed_sampler")
     lightning.Trainer(
         devices=1,
         max_epochs=1,
         limit_val_batches=0,
         precision=arguments.precision,
-        callbacks=[clock],
+        callbacks=[training],
         **dict.fromkeys(quiet, False),
     ).fit(module, data)
 
@@ -236,12 +236,6 @@ def _bundle(root: Path, size: Size) -> Bundle:
     if not inputs.bundle.exists():
         inputs.prepare()
     return Bundle.load(inputs.bundle)
-
-
-def _now() -> float:
-    """Seconds of the wall clock; of one thread its own, of which other work on the machine takes nothing."""
-    one = torch.get_num_threads() == 1 and not torch.cuda.is_available()
-    return process_time() if one else perf_counter()
 
 
 def _device(threads: int) -> str:
