@@ -131,7 +131,7 @@ def test_an_epoch_on_a_gpu_ends_near_one_on_a_cpu(streams, bundles, text_file):
         with torch.no_grad():
             sets, own = move_data_to_device((batch.sets, batch.own), module.device)
             rows.append(module(sets, own).cpu())
-    torch.testing.assert_close(rows[1], rows[0], rtol=0, atol=1e-2 * float(rows[0].abs().max()))
+    torch.testing.assert_close(rows[1], rows[0], rtol=0, atol=3e-2 * float(rows[0].abs().max()))
 
 
 @gpu
