@@ -211,13 +211,16 @@ class SourceAttention(Net):
         # (U,), (B, k): what is near to several is projected once; to count them a GPU has to finish first.
         places, slots = near.unique(return_inverse=True)
         places = places.clamp(max=len(memory.keys) - 1)
-        seen = self._project(memory.keys[places]) if memory.projected is None else memory.projected[places]  # (U, d)
-        values = memory.values[places]  # (U, K)
-        # embedding(slots, seen) is seen[slots] with a faster gradient.
+        # embedding(places, x) is x[places], several times as fast, in the gradient too.
+        if memory.projected is None:
+            seen = self._project(embedding(places, memory.keys))  # (U, d)
+        else:
+            seen = embedding(places, memory.projected)
+        values = embedding(places, memory.values)  # (U, K)
         scores = torch.bmm(embedding(slots, seen), self._project(pooled)[..., None])[..., 0]
         scores = scores * self.log_sharpness.exp() + self.key_bias(seen)[:, 0][slots]
         weights = scores.masked_fill(near == len(memory.keys), -torch.inf).softmax(dim=1)
-        mixture = torch.bmm(weights[:, None], values[slots])[:, 0]
+        mixture = torch.bmm(weights[:, None], embedding(slots, values))[:, 0]
         return mixture, (weights * values.norm(dim=1)[slots]).sum(dim=1, keepdim=True)
 
     def _project(self, vectors: Tensor) -> Tensor:
