@@ -53,6 +53,25 @@ def test_text_without_known_words_has_no_languages(words):
     assert translator.coverage == 0
 
 
+def test_words_of_a_dense_cluster_are_told_apart(tmp_path):
+    """A genre that few languages have: its words are nearer to each other than others are to their translations."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((80, 32))
+    vectors[60:] = rng.standard_normal(32) + 0.2 * vectors[60:]
+    rows = {
+        f"{language}:{letter}{number}": row + 0.02 * rng.standard_normal(32)
+        for language, letter in (("eng", "e"), ("deu", "d"))
+        for number, row in enumerate(vectors)
+    }
+    words = convert_vectors([str(write_vectors(tmp_path / "words.vec", rows))], tmp_path / "store")
+    translator = Translator(words, ["eng"], [f"e{number}" for number in range(80)], progress=False)
+    rng = np.random.default_rng(0)
+    right = [
+        translator.translate(f"e{number}", "deu", rng) == f"d{number}" for number in range(60, 80) for _ in range(9)
+    ]
+    assert np.mean(right) > 0.9
+
+
 def test_text_is_cut_at_spaces_and_dashes():
     assert split_text("«So--he said…") == [("«", "So", ""), ("", "he", ""), ("", "said", "…")]
     assert split_text("mother-in-law don't 42") == [("", "mother-in-law", ""), ("", "don't", ""), ("", "42", "")]
