@@ -18,7 +18,6 @@ FIT = Path(__file__).parent.parent / "configs" / "fit.yaml"
 BATCH = 256
 BATCHES = 17  # of the default net, the first to warm up
 PLAIN_QUERIES, QUERIES = 2_048, 40_000  # that OFA is timed on, at most
-PREDICTED = 64 * BATCH  # tokens, at most
 EXPORTED = 20_000  # tokens that the plain export is timed on, at most
 
 
@@ -194,15 +193,10 @@ def predict(inputs: Inputs) -> Job:
     from hyperofa.prediction import Trained, predict
 
     bundle = _bundle(inputs)
-    covered = np.flatnonzero(bundle.target.covered)
-    some = np.zeros(inputs.size.target_tokens, bool)
-    some[covered[sampled(len(covered), PREDICTED)]] = True
-    # The bundle with words for fewer tokens: the way to ask `predict` for some of them.
-    bundle.__dict__["target"] = bundle.target.pick(some[bundle.target.tokens])
+    tokens, keys = int(bundle.target.covered.sum()), int(bundle.source.covered.sum())
     net = _default_net()(bundle.meta.word_dim, bundle.meta.coordinate_dim).eval()
     trained = Trained(net, ("role", "symbol"), 32)
-    share, counter = some.sum() / len(covered), FlopCounterMode(display=False)
-    keys = int(bundle.source.covered.sum())
+    counter = FlopCounterMode(display=False)
 
     def run() -> None:
         with counter:
@@ -210,12 +204,10 @@ def predict(inputs: Inputs) -> Job:
 
     def check(_: Any) -> dict[str, Any]:
         counts = {name: sum(count.values()) for name, count in counter.get_flop_counts().items()}
-        batches = counts.pop(type(net).__name__)
-        memory = sum(count for name, count in counts.items() if "." not in name and name != "Global")
-        return {"operations": memory + batches / share}
+        return {"operations": sum(count for name, count in counts.items() if "." not in name and name != "Global")}
 
-    searched = 0.0 if net.looks_at(keys) is None else 2.0 * len(covered) * keys * net.word_dim
-    return Job(run, len(covered), share, check=check, searched=searched)
+    searched = 0.0 if net.looks_at(keys) is None else 2.0 * tokens * keys * net.word_dim
+    return Job(run, tokens, check=check, searched=searched)
 
 
 def predict_plain(inputs: Inputs) -> Job:
