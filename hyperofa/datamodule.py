@@ -27,7 +27,7 @@ from hyperofa.reference import GROUP
 from hyperofa.samplers import Draw, GroupedBatches, RandomBatches
 from hyperofa.texts import MAX_TOKENS, TextViews, Views, ViewSide, read_lines, read_pairs
 from hyperofa.tokens import OverlapKind, bare_backend
-from hyperofa.translation import Translator
+from hyperofa.translation import Drawing, Translator
 from hyperofa.wordsets import (
     Augmentation,
     WordOrder,
@@ -94,6 +94,8 @@ class HyperDataModule(lightning.LightningDataModule):
         views: how these sentences are seen.
         parallel: files of source sentences and their translations, apart by a tab, for `views.parallel`.
         text_languages: languages of the text; the bundle's source languages if not given.
+        drawing: of the language that a sentence is translated into: all alike (`even`), or those sooner that have words
+            for it (`fitting`), for vectors that know some kinds of text in few languages alone.
         crop: fewest and most words of the sentences of a training batch.
         steps: text batches an epoch.
         validation_sentences: sentences held out to choose the checkpoint.
@@ -119,6 +121,7 @@ class HyperDataModule(lightning.LightningDataModule):
         views: Views = Views(),  # noqa: B008  frozen
         parallel: list[str] | None = None,
         text_languages: list[str] | None = None,
+        drawing: Drawing = "even",
         crop: tuple[int, int] = (4, 20),
         steps: int = 50,
         validation_sentences: int = 400,
@@ -130,7 +133,7 @@ class HyperDataModule(lightning.LightningDataModule):
         super().__init__()
         self.bundle = Bundle.load(bundle)
         self._text_files, self._parallel_files, self._streams = list(text or []), list(parallel or []), streams
-        self._text_languages = text_languages
+        self._text_languages, self._drawing = text_languages, drawing
         if views.parallel and not parallel:
             raise InputError("--data.parallel: expected a file of parallel text for --data.views.parallel, found none")
         if streams == "text" and self.bundle.meta.output_dim:
@@ -197,7 +200,7 @@ class HyperDataModule(lightning.LightningDataModule):
                 f"--data.text: expected 20 sentences at least, to train and validate on, found {len(lines)}"
             )
         order = np.random.default_rng(self._seed).permutation(len(lines))
-        translator = Translator(bundle.words, languages, lines)
+        translator = Translator(bundle.words, languages, lines, drawing=self._drawing)
         target_rows, predictable = fixed_rows(bundle, self.copied)
         sides = {
             "source": ViewSide(

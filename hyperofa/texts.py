@@ -29,7 +29,7 @@ class Views:
     """How many views of each kind a training batch has.
 
     Attributes:
-        translated: word by word into a random language of the vector file, under the target tokenizer.
+        translated: word by word into a language of the vector file, drawn at random, under the target tokenizer.
         target: the source sentence under the target tokenizer.
         source: the source sentence under its own tokenizer, each token predicted from the others.
         parallel: a true translation, from parallel text, under the target tokenizer.
@@ -199,11 +199,10 @@ class TextViews(Dataset[TextBatch]):
         return self._batch(crops, views, rng if self._augment else None)
 
     def _seen(self, crop: str, kind: str, rng: np.random.Generator) -> str:
-        languages = self._translator.languages
-        if kind != "translated" or not languages:
+        if kind != "translated" or not self._translator.languages:
             return crop
         # A text whose words are all left out says nothing: the original stands in.
-        return self._translator.translate(crop, languages[rng.integers(len(languages))], rng) or crop
+        return self._translator.translate(crop, self._translator.draw_language(crop, rng), rng) or crop
 
     def _cropped(self, line: str, length: int, rng: np.random.Generator) -> str:
         words = line.split()

@@ -7,6 +7,7 @@ rough, but they show the target tokenizer's tokens in the company they will keep
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -21,6 +22,11 @@ _LARGEST_SCORE = 12.0  # nats; keeps a certain translation from shutting out all
 _FREQUENT = 3000  # words a language, that the two spaces are fitted on
 _FORWARD, _BACKWARD = 12, 3  # translations of each source word; source words that each target word translates
 _POOL = 32  # nearest words that compete for these places
+_CHOOSINESS = 2.0  # exponent of the share of a text's words that a language translates, in the chance that it is drawn
+_SMALLEST_SHARE = 1e-3  # lest a language be out of reach
+_SURVEYED = 4096  # texts, evenly spaced, over which all languages are drawn equally often
+
+Drawing = Literal["even", "fitting"]
 
 
 def split_text(text: str) -> list[tuple[str, str, str]]:
@@ -59,6 +65,8 @@ class Translator:
         texts: what will be translated; only its words are looked up.
         max_words: only the most frequent words of each language are used.
         progress: show a progress bar.
+        drawing: of a text's language: all alike (`even`), or those sooner that have words for it (`fitting`), for
+            vectors that know some kinds of text in few languages alone.
     """
 
     def __init__(
@@ -68,8 +76,9 @@ class Translator:
         texts: Sequence[str],
         max_words: int = 50_000,
         progress: bool = True,
+        drawing: Drawing = "even",
     ) -> None:
-        self._words = words
+        self._words, self._drawing = words, drawing
         sources = set(source_languages)
         rows = words.select(sorted(sources))
         wanted = {word.lower() for text in texts for _, word, _ in split_text(text)}
@@ -85,16 +94,43 @@ class Translator:
         self._tables: dict[str, _Candidates] = {}
         if not index:
             self.languages = []
-        for language in tqdm(self.languages, desc="pairing words", unit=" languages", disable=not progress):
+        kept = np.empty((len(index), len(self.languages)))
+        bar = tqdm(self.languages, desc="pairing words", unit=" languages", disable=not progress)
+        for number, language in enumerate(bar):
             targets = words.select([language])
             targets = targets[words.ranks[targets] < max_words]
             target = _Lexis(_unit(words.vectors[targets]), targets, words.ranks[targets])
             self._tables[language] = _pair(source, target, len(words))
+            kept[:, number] = _chance_kept(self._tables[language])
+        self._kept = kept
+        surveyed = texts[:: max(1, len(texts) // _SURVEYED)] if self.languages and drawing == "fitting" else []
+        self._weights = _balance(np.array([self._fitness(text) for text in surveyed]))
 
     @property
     def coverage(self) -> int:
         """Number of different source words that have a vector."""
         return len(self._index)
+
+    def draw_language(self, text: str, rng: np.random.Generator) -> str:
+        """Draw a language to translate a text into.
+
+        With `fitting`, the chance grows with the square of the share of the text's words that the language translates;
+        over all texts every language is drawn about equally often, whatever the mean of its shares.
+
+        Args:
+            text: source text.
+            rng: draws.
+        """
+        if self._drawing == "even":
+            return self.languages[rng.integers(len(self.languages))]
+        chances = np.cumsum(self._fitness(text) * self._weights)
+        return self.languages[int(np.searchsorted(chances, rng.random() * chances[-1], "right"))]
+
+    def _fitness(self, text: str) -> np.ndarray:
+        """`(L,)` chances, not normalised, by the share of a text's words that each language translates."""
+        numbers = [self._index[word.lower()] for _, word, _ in split_text(text) if word.lower() in self._index]
+        shares = self._kept[numbers].mean(0) if numbers else np.ones(len(self.languages))
+        return np.maximum(shares, _SMALLEST_SHARE) ** _CHOOSINESS
 
     def translate(self, text: str, language: str, rng: np.random.Generator) -> str:
         """Translate word by word, in the source's order; punctuation, capitals and words without a vector stay.
@@ -117,6 +153,22 @@ class Translator:
                 word = translated[:1].upper() + translated[1:] if word[:1].isupper() else translated
             out.append(before + word + after)
         return " ".join(filter(None, out))
+
+
+def _chance_kept(table: _Candidates) -> np.ndarray:
+    """`(words,)` chance that a source word is translated rather than left out, its last entry."""
+    ends = table.indptr[1:] - 1
+    translated = np.where(ends > table.indptr[:-1], table.cumulative[ends - 1], 0)
+    return translated / table.cumulative[ends]
+
+
+def _balance(chances: np.ndarray, rounds: int = 10) -> np.ndarray:
+    """Weights `(L,)` that give the columns of `(texts, L)` chances, rows made to sum to 1, equal sums (Sinkhorn)."""
+    weights = np.ones(chances.shape[-1])
+    for _ in range(rounds if len(chances) else 0):
+        drawn = chances * weights
+        weights /= (drawn / drawn.sum(1, keepdims=True)).mean(0) * len(weights)
+    return weights
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from conftest import write_vectors
 
-from hyperofa.translation import Translator, split_text
+from hyperofa.translation import Translator, _balance, split_text
 from hyperofa.vectors import WordVectors, convert_vectors
 
 COUNT = 40
@@ -70,6 +70,49 @@ def test_words_of_a_dense_cluster_are_told_apart(tmp_path):
         translator.translate(f"e{number}", "deu", rng) == f"d{number}" for number in range(60, 80) for _ in range(9)
     ]
     assert np.mean(right) > 0.9
+
+
+GENRES = [" ".join(f"e{number}" for number in range(start, start + 5)) for start in range(0, 80, 5)]
+
+
+@pytest.fixture(scope="module")
+def genres(tmp_path_factory) -> Translator:
+    """English and German have words of two kinds, Italian those below 60 and Bengali the others, a dense cluster."""
+    folder = tmp_path_factory.mktemp("genres")
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((80, 32))
+    vectors[60:] = rng.standard_normal(32) + 0.2 * vectors[60:]
+    known = {"eng": range(80), "deu": range(80), "ita": range(60), "ben": range(60, 80)}
+    rows = {
+        f"{language}:{language[0]}{number}": vectors[number] + 0.02 * rng.standard_normal(32)
+        for language, numbers in known.items()
+        for number in numbers
+    }
+    words = convert_vectors([str(write_vectors(folder / "words.vec", rows))], folder / "store")
+    return Translator(words, ["eng"], GENRES, progress=False, drawing="fitting")
+
+
+def test_texts_go_to_languages_that_have_their_words(genres):
+    rng = np.random.default_rng(0)
+    first, second = (
+        [genres.draw_language(text, rng) for text in texts for _ in range(200)] for texts in (GENRES[:12], GENRES[12:])
+    )
+    assert first.count("ben") < len(first) / 20
+    assert second.count("ita") < len(second) / 20
+    assert {"deu", "ita"} <= set(first)
+
+
+def test_languages_that_translate_less_are_drawn_as_often():
+    chances = np.random.default_rng(0).uniform(0.1, 1, (50, 3)) * [1, 0.01, 10]
+    drawn = chances * _balance(chances)
+    np.testing.assert_allclose((drawn / drawn.sum(1, keepdims=True)).mean(0), 1 / 3, atol=1e-3)
+
+
+@pytest.mark.parametrize("drawing", ["even", "fitting"])
+def test_text_of_unknown_words_goes_to_any_language(words, drawing):
+    translator = Translator(words, ["eng"], ["e1 e2"], progress=False, drawing=drawing)
+    rng = np.random.default_rng(0)
+    assert {translator.draw_language("nothing of this", rng) for _ in range(100)} == {"deu", "tur"}
 
 
 def test_text_is_cut_at_spaces_and_dashes():
