@@ -94,17 +94,15 @@ class Translator:
         self._tables: dict[str, _Candidates] = {}
         if not index:
             self.languages = []
-        kept = np.empty((len(index), len(self.languages)))
-        bar = tqdm(self.languages, desc="pairing words", unit=" languages", disable=not progress)
-        for number, language in enumerate(bar):
+        for language in tqdm(self.languages, desc="pairing words", unit=" languages", disable=not progress):
             targets = words.select([language])
             targets = targets[words.ranks[targets] < max_words]
             target = _Lexis(_unit(words.vectors[targets]), targets, words.ranks[targets])
             self._tables[language] = _pair(source, target, len(words))
-            kept[:, number] = _chance_kept(self._tables[language])
-        self._kept = kept
-        surveyed = texts[:: max(1, len(texts) // _SURVEYED)] if self.languages and drawing == "fitting" else []
-        self._weights = _balance(np.array([self._fitness(text) for text in surveyed]))
+        if self.languages and drawing == "fitting":
+            self._kept = np.stack([_chance_kept(table) for table in self._tables.values()], 1)
+            surveyed = texts[:: max(1, len(texts) // _SURVEYED)]
+            self._weights = _balance(np.array([self._fitness(text) for text in surveyed]))
 
     @property
     def coverage(self) -> int:
@@ -164,8 +162,8 @@ def _chance_kept(table: _Candidates) -> np.ndarray:
 
 def _balance(chances: np.ndarray, rounds: int = 10) -> np.ndarray:
     """Weights `(L,)` that give the columns of `(texts, L)` chances, rows made to sum to 1, equal sums (Sinkhorn)."""
-    weights = np.ones(chances.shape[-1])
-    for _ in range(rounds if len(chances) else 0):
+    weights = np.ones(chances.shape[1])
+    for _ in range(rounds):
         drawn = chances * weights
         weights /= (drawn / drawn.sum(1, keepdims=True)).mean(0) * len(weights)
     return weights
