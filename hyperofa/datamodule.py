@@ -94,8 +94,8 @@ class HyperDataModule(lightning.LightningDataModule):
         views: how these sentences are seen.
         parallel: files of source sentences and their translations, apart by a tab, for `views.parallel`.
         text_languages: languages of the text; the bundle's source languages if not given.
-        drawing: of the language that a sentence is translated into: all alike (`even`), or those sooner that have words
-            for it (`fitting`), for vectors that know some kinds of text in few languages alone.
+        drawing: of the language that a sentence is translated into: those sooner that have words for it (`fitting`), or
+            all alike (`even`).
         crop: fewest and most words of the sentences of a training batch.
         steps: text batches an epoch.
         validation_sentences: sentences held out to choose the checkpoint.
@@ -121,7 +121,7 @@ class HyperDataModule(lightning.LightningDataModule):
         views: Views = Views(),  # noqa: B008  frozen
         parallel: list[str] | None = None,
         text_languages: list[str] | None = None,
-        drawing: Drawing = "even",
+        drawing: Drawing = "fitting",
         crop: tuple[int, int] = (4, 20),
         steps: int = 50,
         validation_sentences: int = 400,

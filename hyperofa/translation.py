@@ -65,8 +65,8 @@ class Translator:
         texts: what will be translated; only its words are looked up.
         max_words: only the most frequent words of each language are used.
         progress: show a progress bar.
-        drawing: of a text's language: all alike (`even`), or those sooner that have words for it (`fitting`), for
-            vectors that know some kinds of text in few languages alone.
+        drawing: of a text's language: those sooner that have words for it (`fitting`), since vectors may know some kinds
+            of text in few languages alone, or all alike (`even`).
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Translator:
         texts: Sequence[str],
         max_words: int = 50_000,
         progress: bool = True,
-        drawing: Drawing = "even",
+        drawing: Drawing = "fitting",
     ) -> None:
         self._words, self._drawing = words, drawing
         sources = set(source_languages)

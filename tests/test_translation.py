@@ -89,7 +89,7 @@ def genres(tmp_path_factory) -> Translator:
         for number in numbers
     }
     words = convert_vectors([str(write_vectors(folder / "words.vec", rows))], folder / "store")
-    return Translator(words, ["eng"], GENRES, progress=False, drawing="fitting")
+    return Translator(words, ["eng"], GENRES, progress=False)
 
 
 def test_texts_go_to_languages_that_have_their_words(genres):
