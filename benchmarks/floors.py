@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from hyperofa.devices import has_fast_bytes
+
 SIDE = {"cpu": 2048, "cuda": 8192}
 TRAFFIC = {"cpu": 2**28, "cuda": 2**31}  # bytes: many times the last cache
 REPEATS = 3
@@ -17,6 +19,10 @@ def measure_rates(device: str = "cpu") -> dict[str, float]:
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         one, other, product = (torch.randn(side, side, device=device).to(dtype) for _ in range(3))
         rates[str(dtype).removeprefix("torch.")] = 2 * side**3 / _best(torch.mm, one, other, out=product)
+    if device == "cpu" and has_fast_bytes():
+        one, other = (torch.randint(-127, 128, (side, side), dtype=torch.int8) for _ in range(2))
+        product = torch.empty(side, side, dtype=torch.int32)
+        rates["int8"] = 2 * side**3 / _best(torch._int_mm, one, other, out=product)
     numbers, copy = torch.ones(2, traffic // 4, device=device)
     rates["read"] = traffic / _best(torch.sum, numbers)
     rates["copied"] = traffic / _best(copy.copy_, numbers)

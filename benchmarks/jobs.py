@@ -23,7 +23,7 @@ class Job:
         estimate: seconds of the whole from the result, where the share does not say it.
         check: facts (numbers, arrays) from the result, to compare and to report; not measured.
         operations: the fewest floating-point operations of the whole; a fact of this name goes before it.
-        searched: operations of exact searches beside these, for which half precision is enough.
+        searched: operations of exact searches beside these, for which products of bytes are enough.
         traffic: the fewest bytes that the whole moves.
     """
 

@@ -19,10 +19,11 @@ def table(done: Row) -> str:
     machine, rates, rows = done["machine"], done["rates"], done["summary"]
     imports = min((one["private_mib"] for one in done["measurements"] if "error" not in one), default=0)
     heading = ["stage", "size", "wall s", "CPU s", "peak (private) MiB", "a second", "plain s", "×", "floor s", "asked"]
+    of_bytes = f", {rates['int8'] / 1e9:.0f} int8" if "int8" in rates else ""
     lines = [
         f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']:.0f} GiB, torch {machine['torch']}, "
         f"tokenizers {machine['tokenizers']}. Matrix products: {rates['float32'] / 1e9:.0f} GFLOP/s float32, "
-        f"{rates['bfloat16'] / 1e9:.0f} bfloat16; memory: {rates['read'] / 1e9:.1f} GB/s read. Of every peak "
+        f"{rates['bfloat16'] / 1e9:.0f} bfloat16{of_bytes}; memory: {rates['read'] / 1e9:.1f} GB/s read. Of every peak "
         f"{imports:.0f} MiB are imports; ~ was measured on a part and scaled.",
         "",
         *_markdown([*heading, "same result"], [_cells(row) for row in rows if row["size"] in SIZES]),
@@ -59,7 +60,7 @@ def _summary(stage: str, size: str, runs: list[Row], rates: dict[str, float]) ->
     row |= {key: middle("product", key) for key in ("seconds", "cpu_seconds", "peak_mib", "private_mib")}
     row |= {"items": first["items"], "estimated": first["estimated"], "facts": first["facts"]}
     operations = first["facts"].get("operations", first["operations"])
-    products = operations / rates["float32"] + first["searched"] / max(rates["float32"], rates["bfloat16"])
+    products = operations / rates["float32"] + first["searched"] / max(rates.get("int8", 0), rates["float32"])
     row["floor"] = max(products, first["traffic"] / rates["read"])
     if sides.get("floor"):
         row["floor"] = max(row["floor"], middle("floor", "seconds"))

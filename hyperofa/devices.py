@@ -1,5 +1,7 @@
 """The devices that work is done on, and what they are good at."""
 
+from functools import cache
+
 import torch
 
 
@@ -14,3 +16,16 @@ def has_fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported()
     flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))
+
+
+@cache
+def has_fast_bytes() -> bool:
+    """Whether the CPU multiplies matrices of 8-bit integers faster than any others, and rightly.
+
+    Without instructions for it (VNNI), sums saturate: PyTorch issue 136746.
+    """
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if not (hasattr(torch, "_int_mm") and (flags.get("avx512_vnni") or flags.get("amx_int8"))):
+        return False
+    largest = torch.full((32, 64), 127, dtype=torch.int8)
+    return bool((torch._int_mm(largest, -largest.T) == -64 * 127**2).all())

@@ -65,8 +65,8 @@ class Translator:
         texts: what will be translated; only its words are looked up.
         max_words: only the most frequent words of each language are used.
         progress: show a progress bar.
-        drawing: of a text's language: those sooner that have words for it (`fitting`), since vectors may know some kinds
-            of text in few languages alone, or all alike (`even`).
+        drawing: of a text's language: those sooner that have words for it (`fitting`), since vectors may know some
+            kinds of text in few languages alone, or all alike (`even`).
     """
 
     def __init__(

@@ -3,12 +3,11 @@
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
 from hyperofa.conversion import convert_vectors
-from hyperofa.devices import has_fast_bfloat16
+from hyperofa.devices import has_fast_bytes
 from hyperofa.errors import InputError
 from hyperofa.screening import Screen
 from hyperofa.store import ROWS, WordList, WordVectors
@@ -19,7 +18,7 @@ _SLACK = 8  # candidates beyond k, to see whether a tie reaches past it
 _TIE = 4e-6  # scores nearer than this may be a tie that faiss rounded apart
 _QUERIES = 4096  # searched at a time
 _GPU_LIMIT = 2048  # the most neighbours that faiss finds on a GPU
-_SCREENED = 32_768  # keys from which screening saves time
+_SCREENED = 8_192  # keys from which screening saves time
 
 
 # Per language: centring.
@@ -119,7 +118,7 @@ def nearest(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Find each query's k best keys through faiss; equal scores are ordered by id, so that results repeat.
 
-    faiss finds candidates, or `Screen` among many keys on a CPU that is fast at bfloat16; their scores are then
+    faiss finds candidates, or `Screen` among many keys on a CPU that is fast at bytes; their scores are then
     computed again in a fixed order, because a matrix product rounds equal rows differently, and where a tie reaches
     past the candidates, that query is settled by brute force.
 
@@ -224,7 +223,7 @@ class _Search:
         self._keys, self._ids, self._units, self._approximate = keys, ids, units, approximate
         count, width = len(ids), keys.shape[1]
         on_gpu = device != "cpu" and faiss.get_num_gpus() > 0
-        if count >= _SCREENED and not (on_gpu or approximate) and has_fast_bfloat16(torch.device("cpu")):
+        if count >= _SCREENED and not (on_gpu or approximate) and has_fast_bytes():
             scaled = np.empty((count, width), np.float32)
             for start in range(0, count, ROWS):
                 scaled[start : start + ROWS] = _scaled(keys, units, ids[start : start + ROWS])

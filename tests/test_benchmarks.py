@@ -90,7 +90,7 @@ def measured(stage, side, seconds, size="tiny", **more):
     return {"stage": stage, "side": side, "size": size, "seconds": seconds} | costs | floors | more
 
 
-RATES = {"float32": 1e10, "bfloat16": 4e10, "read": 1e10}
+RATES = {"float32": 1e10, "bfloat16": 2e10, "int8": 4e10, "read": 1e10}
 
 
 def test_medians_ratios_and_targets():
@@ -104,7 +104,7 @@ def test_medians_ratios_and_targets():
 
 
 def test_floors_add_searches_at_the_better_rate():
-    for rates, floor in ((RATES, 0.1 + 0.2), (RATES | {"bfloat16": 1e9}, 0.1 + 0.8), (RATES | {"read": 1e6}, 5.0)):
+    for rates, floor in ((RATES, 0.1 + 0.2), (RATES | {"int8": 1e9}, 0.1 + 0.8), (RATES | {"read": 1e6}, 5.0)):
         (row,) = summarise([measured("ofa", "product", 9.0, searched=8e9, traffic=5e6)], rates)
         assert row["floor"] == pytest.approx(floor)
 

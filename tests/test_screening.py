@@ -1,19 +1,23 @@
-"""Screening in half precision against brute force in double: no key that belongs to the best is ever lost."""
+"""Screening in bytes against brute force in double: no key that belongs to the best is ever lost."""
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperofa import screening
+from hyperofa.devices import has_fast_bytes
 from hyperofa.screening import Screen
+
+pytestmark = pytest.mark.skipif(not has_fast_bytes(), reason="the CPU has no instructions for products of bytes")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_chunks():
     """Many chunks, many groups, many blocks of queries."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"CHUNK": 64, "GROUP": 4, "GROUPS": 16, "SCORES": 2**13, "PAIRS": 50}.items():
+        for name, value in {"CHUNK": 64, "GROUP": 4, "GROUPS": 16, "QUERIES": 20, "SCORES": 2**13, "PAIRS": 50}.items():
             patch.setattr(screening, f"_{name}", value)
         yield
 
@@ -42,7 +46,7 @@ def check(keys, queries, k):
 def test_screening_equals_brute_force(seed, count, width, k, kind, scale):
     rng = np.random.default_rng(seed)
     queries, keys = rng.standard_normal((30, width)), rng.standard_normal((count, width))
-    if kind == "near":  # apart by less than bfloat16 can tell
+    if kind == "near":  # apart by less than bytes can tell
         keys = rng.standard_normal((1, width)) + 1e-3 * keys
     elif kind == "equal":
         keys = keys[rng.integers(0, 3, count) % count]
@@ -60,12 +64,21 @@ def test_no_queries():
     assert products.shape == places.shape == (0, 3)
 
 
-def test_few_keys_are_looked_at_again(monkeypatch):
-    """The screen does what it is for: of what it leaves, most is wanted."""
+@pytest.mark.parametrize("kind", ["normal", "sparse"])
+def test_few_keys_are_looked_at_again(monkeypatch, kind):
+    """The screen does what it is for: a good part of what it leaves is wanted, also where a key has one large value."""
     rng = np.random.default_rng(0)
     keys, queries = (rng.standard_normal((count, 100)).astype(np.float32) for count in (20_000, 50))
+    if kind == "sparse":
+        keys[:, 1:] *= 0.2
+        keys[::50] = np.linalg.norm(keys, axis=1).max() * np.eye(100)[rng.integers(0, 100, 400)]
     left = []
     within = screening._within
     monkeypatch.setattr(screening, "_within", lambda *args: left.append(within(*args)) or left[-1])
     Screen(keys).search(queries, 20)
-    assert 20 * 50 <= sum(len(rows) for rows, _ in left) <= 30 * 50
+    assert 20 * 50 <= sum(len(rows) for rows, _ in left) <= 60 * 50
+
+
+def test_bytes_are_fast_where_they_are_right_alone(monkeypatch):
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a.int() @ b.int()).clamp(-(2**15), 2**15 - 1))
+    assert not has_fast_bytes.__wrapped__()
