@@ -20,12 +20,14 @@ class Memory(NamedTuple):
             every token looks at all of it.
         projected: `(M, d)` float, the keys as a net sees them that learns no more (`Net.remember`); `None`: it still
             does.
+        lengths: `(M,)` float, of the values, where they are remembered too.
     """
 
     keys: Tensor
     values: Tensor
     near: Tensor | None = None
     projected: Tensor | None = None
+    lengths: Tensor | None = None
 
     def to(self, device: torch.device) -> "Memory":
         """The same on another device."""

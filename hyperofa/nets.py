@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, normalize
+from torch.nn.functional import embedding, embedding_bag, normalize
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from hyperofa import layers
@@ -193,35 +193,36 @@ class SourceAttention(Net):
         return (direction * length + correction) * self.log_scale.exp()
 
     def remember(self, memory: Memory) -> Memory:
-        """The memory with its keys projected."""
-        return memory._replace(projected=self._project(memory.keys))
+        """The memory with its keys projected and its values measured."""
+        return memory._replace(projected=self._project(memory.keys), lengths=memory.values.norm(dim=1))
 
     def _mix(self, pooled: Tensor, memory: Memory, own: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mix all values of the memory: mixtures `(B, K)`, and the mean length `(B, 1)` of what each mixes."""
         keys = self._project(memory.keys) if memory.projected is None else memory.projected  # (M, d)
+        lengths = memory.values.norm(dim=1) if memory.lengths is None else memory.lengths  # (M,)
         scores = self._project(pooled) @ keys.T * self.log_sharpness.exp() + self.key_bias(keys)[:, 0]
         if own is not None:
             hidden = scores.new_zeros(len(own)).masked_fill(own < len(keys), -torch.inf)
             scores = scores.scatter_add(1, own.clamp(max=len(keys) - 1)[:, None], hidden[:, None])
         weights = scores.softmax(dim=1)
-        return weights @ memory.values, (weights @ memory.values.norm(dim=1))[:, None]
+        return weights @ memory.values, (weights @ lengths)[:, None]
 
     def _mix_near(self, pooled: Tensor, memory: Memory, near: Tensor) -> tuple[Tensor, Tensor]:
         """The same over the values at the places `near` `(B, k)`; no other row of the memory is touched."""
-        # (U,), (B, k): what is near to several is projected once; to count them a GPU has to finish first.
-        places, slots = near.unique(return_inverse=True)
-        places = places.clamp(max=len(memory.keys) - 1)
-        # embedding(places, x) is x[places], several times as fast, in the gradient too.
-        if memory.projected is None:
-            seen = self._project(embedding(places, memory.keys))  # (U, d)
-        else:
-            seen = embedding(places, memory.projected)
-        values = embedding(places, memory.values)  # (U, K)
-        scores = torch.bmm(embedding(slots, seen), self._project(pooled)[..., None])[..., 0]
-        scores = scores * self.log_sharpness.exp() + self.key_bias(seen)[:, 0][slots]
+        slots = near.clamp(max=len(memory.keys) - 1)
+        if memory.projected is not None and memory.lengths is not None:
+            keys, values, lengths = memory.projected, memory.values, memory.lengths
+        else:  # what is near to several is projected once; to count them a GPU has to finish first
+            places, slots = slots.unique(return_inverse=True)
+            # embedding(places, x) is x[places], several times as fast, in the gradient too.
+            keys, values = self._project(embedding(places, memory.keys)), embedding(places, memory.values)
+            lengths = values.norm(dim=1)
+        # The bias of a key is linear in it, so the query can bring it along.
+        asked = self._project(pooled) * self.log_sharpness.exp() + self.key_bias.weight
+        scores = torch.einsum("bd,bkd->bk", asked, embedding(slots, keys)) + self.key_bias.bias
         weights = scores.masked_fill(near == len(memory.keys), -torch.inf).softmax(dim=1)
-        mixture = torch.bmm(weights[:, None], embedding(slots, values))[:, 0]
-        return mixture, (weights * values.norm(dim=1)[slots]).sum(dim=1, keepdim=True)
+        mixture = embedding_bag(slots, values, per_sample_weights=weights, mode="sum")
+        return mixture, (weights * lengths[slots]).sum(dim=1, keepdim=True)
 
     def _project(self, vectors: Tensor) -> Tensor:
         return normalize(vectors + self.projection(vectors), dim=1)
