@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_CHUNK = 4096  # keys a product, so that its scores stay in the processor's cache
+_CHUNK = 2048  # keys a product, so that its scores stay in the processor's cache
 _GROUP = 32  # keys that one maximum stands for
 _GROUPS = _CHUNK // _GROUP
-_QUERIES = 512  # searched at a time, at most
-_SCORES = 2**27  # held at a time
-_PAIRS = 2**17  # vectors multiplied again at a time
+_QUERIES = 1024  # searched at a time, at most
+_SCORES = 2**28  # held at a time
+_HITS = 2**18  # groups looked into at a time
 _LARGEST = 127  # of the integers
 _SINGLE = 2.0**-24  # relative rounding error of float32
 
@@ -74,17 +74,16 @@ class Screen:
         steps = _steps(rotated.abs().amax(1))
         rounded = (rotated / steps[:, None]).round()
         scores, best = self._multiply(rounded.to(torch.int8))
-        limits = self._reached(queries, scores, best.topk(k).indices).double()
+        limits = self._reached(queries, scores, best.topk(k, sorted=False).indices).double()
         limits -= self._uncertainty(rotated, rounded * steps[:, None])
         limits = (limits / (steps * self._step)).floor().int()
-        hits = best >= limits[:, None]
-        ends = hits.sum(1).cumsum(0).numpy()
+        rows, groups = (best >= limits[:, None]).nonzero(as_tuple=True)
+        ends = torch.searchsorted(rows, torch.arange(len(queries) + 1)).numpy()
         start = 0
         while start < len(queries):
-            before = ends[start - 1] if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, before + _PAIRS, "right")))
-            some = slice(start, stop)
-            near = _within(scores[:, some], hits[some], limits[some])
+            stop = max(start + 1, int(np.searchsorted(ends, ends[start] + _HITS, "right")) - 1)
+            some, hits = slice(start, stop), slice(ends[start], ends[stop])
+            near = _within(scores[:, some], limits[some], rows[hits] - start, groups[hits])
             products[some], places[some] = self._decide(queries[some], *near, k)
             start = stop
 
@@ -141,9 +140,8 @@ def _steps(largest: Tensor) -> Tensor:
     return torch.where(largest > 0, largest / _LARGEST, 1.0)
 
 
-def _within(scores: Tensor, hits: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and places of the `scores` `(chunks, Q, group, groups)` within `limits`, in the groups of `hits`."""
-    rows, numbers = hits.nonzero(as_tuple=True)
-    chunks, groups = numbers // _GROUPS, numbers % _GROUPS
-    pairs, members = (scores[chunks, rows, :, groups] >= limits[rows, None]).nonzero(as_tuple=True)
-    return rows[pairs], chunks[pairs] * _CHUNK + members * _GROUPS + groups[pairs]
+def _within(scores: Tensor, limits: Tensor, rows: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and places of the `scores` `(chunks, Q, group, groups)` within `limits` `(Q,)`, of these `(h,)` groups."""
+    chunks, numbers = groups // _GROUPS, groups % _GROUPS
+    pairs, members = (scores[chunks, rows, :, numbers] >= limits[rows, None]).nonzero(as_tuple=True)
+    return rows[pairs], chunks[pairs] * _CHUNK + members * _GROUPS + numbers[pairs]

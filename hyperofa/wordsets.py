@@ -68,7 +68,8 @@ class WordSetTable:
             self._entries, self.counts = _in_set_order(self._matches.indptr, self._matches.words), self._matches.counts
         else:
             weights = self._matches.weights(store.ranks)
-            order = np.lexsort((-weights, self._matches.tokens))
+            # By token, then heaviest first: positive floats are ordered as their bits are.
+            order = np.argsort((self._matches.tokens << 32) - weights.view(np.int32), kind="stable")
             place = np.arange(len(order)) - self._matches.indptr[self._matches.tokens]
             self._entries = order[place < max_words]
             self.counts = np.minimum(self._matches.counts, max_words)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not has_fast_bytes(), reason="the CPU has no ins
 def small_chunks():
     """Many chunks, many groups, many blocks of queries."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"CHUNK": 64, "GROUP": 4, "GROUPS": 16, "QUERIES": 20, "SCORES": 2**13, "PAIRS": 50}.items():
+        for name, value in {"CHUNK": 64, "GROUP": 4, "GROUPS": 16, "QUERIES": 20, "SCORES": 2**13, "HITS": 50}.items():
             patch.setattr(screening, f"_{name}", value)
         yield
 
