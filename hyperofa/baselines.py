@@ -18,7 +18,7 @@ from hyperofa.errors import InputError
 from hyperofa.reference import mix_nearest
 from hyperofa.shards import IN_MEMORY, Work
 from hyperofa.tokens import Token
-from hyperofa.vectors import nearest
+from hyperofa.vectors import Keys, nearest
 
 SHARD = 32_768
 """Tokens of a shard of the search: what a kill costs."""
@@ -108,12 +108,13 @@ def ofa(task: Task, mixing: Mixing = PUBLISHED_MIXING, work: Work = IN_MEMORY) -
     if mixing.csls:
         keys, queries = _with_hubness(keys, queries, task.usable)
     metric: Literal["dot", "cosine"] = "dot" if mixing.csls else "cosine"
-
-    def search(span: slice) -> tuple[np.ndarray, ...]:
-        return nearest(queries[span], keys, mixing.neighbours, valid=task.usable, metric=metric)
-
     if not len(queried):
         return nothing(task)
+    searched = Keys(keys, valid=task.usable, metric=metric)
+
+    def search(span: slice) -> tuple[np.ndarray, ...]:
+        return searched.nearest(queries[span], mixing.neighbours)
+
     scores, ids = work.arrays("ofa", search, len(queried), SHARD, "searching source tokens")
     weights = softmax(scores.astype(np.float64) / mixing.temperature, axis=1)
     indptr = np.zeros(len(task.covered) + 1, np.int64)

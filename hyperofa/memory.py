@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperofa.vectors import Candidates
+from hyperofa.vectors import Keys
 
 
 class Memory(NamedTuple):
@@ -34,7 +34,7 @@ class Memory(NamedTuple):
         return Memory(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
-def near_places(queries: np.ndarray, own: np.ndarray, keys: Candidates, count: int) -> np.ndarray:
+def near_places(queries: np.ndarray, own: np.ndarray, keys: Keys, count: int) -> np.ndarray:
     """Find the keys nearest to each query by cosine, without the query itself.
 
     Args:
@@ -46,7 +46,7 @@ def near_places(queries: np.ndarray, own: np.ndarray, keys: Candidates, count: i
     Returns:
         `(n, k)` int32 places, in no order, M where there are fewer keys.
     """
-    found = keys.nearest(queries, min(count + 1, len(keys)))
+    found = keys.candidates(queries, min(count + 1, len(keys)))
     # One more than asked for: it stands in for the query itself.
     spare = found[:, count:] if found.shape[1] > count else keys.count
     others = np.where(found[:, :count] == own[:, None], spare, found[:, :count])

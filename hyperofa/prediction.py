@@ -19,7 +19,7 @@ from hyperofa.metrics import TokenMetrics
 from hyperofa.nets import Net, build
 from hyperofa.shards import IN_MEMORY, Work
 from hyperofa.tokens import OverlapKind
-from hyperofa.vectors import Candidates
+from hyperofa.vectors import Keys
 from hyperofa.wordsets import WordOrder, WordPlaces, WordSetTable, make_memory, own_places
 from hyperofa.wordtable import Residence, lay_out
 
@@ -159,7 +159,7 @@ def _coordinates(
     with torch.inference_mode():
         memory = net.remember(make_memory(bundle, remembered).to(device))
     neighbours = net.looks_at(int(bundle.source.covered.sum()))
-    keys = None if neighbours is None else Candidates(memory.keys.numpy(force=True))
+    keys = None if neighbours is None else Keys(memory.keys.numpy(force=True))
     own = own_places(bundle, remembered)[side]
     table = WordSetTable(bundle, side, trained.max_words, trained.words)
     vectors = lay_out([table], word_table, device)

@@ -56,14 +56,15 @@ class Screen:
             k: at most N.
 
         Returns:
-            Products `(Q, k)`, descending, and the places `(Q, k)` of their keys.
+            Products `(Q, k)`, descending, all summed in one order, and the places `(Q, k)` of their keys.
         """
         products, places = torch.empty(len(queries), k), torch.empty(len(queries), k, dtype=torch.int64)
         whole = 4 * _GROUP * k > len(self._keys)  # too few groups to leave any out
         blocks = [part.split(self._scores.shape[1]) for part in (torch.from_numpy(queries), products, places)]
         for block, *found in zip(*blocks, strict=True):
             if whole:
-                torch.topk(block @ self._keys.T, k, out=tuple(found))
+                best = (block @ self._keys.T).topk(k).indices.flatten()
+                found[0][:], found[1][:] = self._decide(block, torch.arange(len(block)).repeat_interleave(k), best, k)
             else:
                 self._search(block, *found)
         return products.numpy(), places.numpy()
@@ -141,7 +142,7 @@ def _steps(largest: Tensor) -> Tensor:
 
 
 def _within(scores: Tensor, limits: Tensor, rows: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and places of the `scores` `(chunks, Q, group, groups)` within `limits` `(Q,)`, of these `(h,)` groups."""
+    """Queries and places of the `scores` `(chunks, Q, group, groups)` within `limits` `(Q,)`, of these groups."""
     chunks, numbers = groups // _GROUPS, groups % _GROUPS
     pairs, members = (scores[chunks, rows, :, numbers] >= limits[rows, None]).nonzero(as_tuple=True)
     return rows[pairs], chunks[pairs] * _CHUNK + members * _GROUPS + numbers[pairs]

@@ -12,13 +12,13 @@ from hyperofa.errors import InputError
 from hyperofa.screening import Screen
 from hyperofa.store import ROWS, WordList, WordVectors
 
-__all__ = ["WordList", "WordVectors", "align", "centred", "convert_vectors", "language_means", "nearest"]
+__all__ = ["Keys", "WordList", "WordVectors", "align", "centred", "convert_vectors", "language_means", "nearest"]
 
 _SLACK = 8  # candidates beyond k, to see whether a tie reaches past it
 _TIE = 4e-6  # scores nearer than this may be a tie that faiss rounded apart
 _QUERIES = 4096  # searched at a time
 _GPU_LIMIT = 2048  # the most neighbours that faiss finds on a GPU
-_SCREENED = 8_192  # keys from which screening saves time
+_SCREENED = 4_096  # keys from which screening saves time
 
 
 # Per language: centring.
@@ -118,9 +118,9 @@ def nearest(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Find each query's k best keys through faiss; equal scores are ordered by id, so that results repeat.
 
-    faiss finds candidates, or `Screen` among many keys on a CPU that is fast at bytes; their scores are then
-    computed again in a fixed order, because a matrix product rounds equal rows differently, and where a tie reaches
-    past the candidates, that query is settled by brute force.
+    faiss finds candidates, or `Screen` among many keys on a CPU that is fast at bytes; what faiss found is scored again
+    in a fixed order, because a matrix product rounds equal rows differently, and where a tie reaches past the
+    candidates, that query is settled by brute force.
 
     Args:
         queries: `(Q, d)` float. A zero query scores 0 with all keys.
@@ -141,61 +141,80 @@ def nearest(
         raise InputError(
             f"nearest: expected k ≥ 1 and two matrices of one width, found k = {k}, {queries.shape} and {keys.shape}"
         )
-    if valid is not None and (valid.shape != (len(keys),) or valid.dtype != bool):
-        raise InputError(f"nearest: valid: expected ({len(keys)},) bools, found {valid.shape} {valid.dtype}")
-    key_norms, query_norms = _finite_norms(keys, "keys"), _finite_norms(queries, "queries")
-    ids = np.flatnonzero(key_norms > 0 if valid is None else (key_norms > 0) & valid)
-    k = min(k, len(ids))
-    scores, found = np.zeros((len(queries), k), np.float32), np.tile(ids[:k], (len(queries), 1))
-    if k == 0:
-        return scores, found
-    if metric == "cosine":
-        key_units, query_units, reach = key_norms, query_norms, 1.0
-    else:
-        key_units, query_units, reach = np.ones_like(key_norms), np.ones_like(query_norms), float(key_norms.max())
-    search = _Search(keys, ids, key_units, device, approximate)
-    rows = np.flatnonzero(query_norms)
-    step = max(1, min(_QUERIES, 2**24 // (k + _SLACK)))
-    for start in range(0, len(rows), step):
-        some = rows[start : start + step]
-        tolerance = _TIE * reach * query_norms[some] / query_units[some]
-        scores[some], found[some] = search(_scaled(queries, query_units, some), k, k + _SLACK, tolerance)
-    return scores, found
+    return Keys(keys, metric=metric, valid=valid, device=device, approximate=approximate).nearest(queries, k)
 
 
-class Candidates:
-    """Keys to find the nearest of, in no certain order: without the second look by which `nearest` repeats ties.
+class Keys:
+    """Keys that are searched more than once.
 
     Args:
-        keys: `(N, d)` float, as for `nearest`.
+        keys: as for `nearest`, like the other arguments.
+        metric: cosine or inner product.
+        valid: keys that may match.
+        device: where to search.
+        approximate: search a part of the keys.
 
     Attributes:
-        count: N; `len` is the number of those that are not zero.
+        count: N; `len` is the number of keys that may match.
 
     Raises:
         InputError: as `nearest`.
     """
 
-    def __init__(self, keys: NDArray[np.floating[Any]]) -> None:
+    def __init__(
+        self,
+        keys: NDArray[np.floating[Any]],
+        *,
+        metric: Literal["cosine", "dot"] = "cosine",
+        valid: NDArray[np.bool_] | None = None,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        approximate: bool = False,
+    ) -> None:
+        self.count = len(keys)
+        if valid is not None and (valid.shape != (self.count,) or valid.dtype != bool):
+            raise InputError(f"nearest: valid: expected ({self.count},) bools, found {valid.shape} {valid.dtype}")
         norms = _finite_norms(keys, "keys")
-        self.count, self._ids = len(keys), np.flatnonzero(norms)
-        self._search = _Search(keys, self._ids, norms, "auto", approximate=False)
+        self._ids = np.flatnonzero(norms > 0 if valid is None else (norms > 0) & valid)
+        self._cosine = metric == "cosine"
+        self._reach = 1.0 if self._cosine else float(norms.max(initial=0))
+        units = norms if self._cosine else np.ones_like(norms)
+        self._search = _Search(keys, self._ids, units, device, approximate) if len(self._ids) else None
 
     def __len__(self) -> int:
         return len(self._ids)
 
-    def nearest(self, queries: NDArray[np.floating[Any]], k: int) -> NDArray[np.int64]:
-        """Ids `(Q, k)` of the nearest keys by cosine; any for a zero query.
+    def nearest(self, queries: NDArray[np.floating[Any]], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Find each query's k best keys, equal scores ordered by id; see `nearest`."""
+        norms, k = _finite_norms(queries, "queries"), min(k, len(self._ids))
+        scores, found = np.zeros((len(queries), k), np.float32), np.tile(self._ids[:k], (len(queries), 1))
+        if self._search is None:
+            return scores, found
+        units = norms if self._cosine else np.ones_like(norms)
+        rows = np.flatnonzero(norms)
+        step = max(1, min(_QUERIES, 2**24 // (k + _SLACK)))
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            tolerance = _TIE * self._reach * norms[some] / units[some]
+            scores[some], found[some] = self._search(_scaled(queries, units, some), k, k + _SLACK, tolerance)
+        return scores, found
+
+    def candidates(self, queries: NDArray[np.floating[Any]], k: int) -> NDArray[np.int64]:
+        """Find the same by cosine in no certain order, without the second look by which `nearest` repeats ties.
 
         Args:
             queries: `(Q, d)` float.
-            k: at most the number of keys that are not zero.
+            k: at most the number of keys that may match.
+
+        Returns:
+            Ids `(Q, k)`; any for a zero query.
         """
         norms, found = _finite_norms(queries, "queries"), np.tile(self._ids[:k], (len(queries), 1))
+        if self._search is None:
+            return found
         rows = np.flatnonzero(norms)
-        for start in range(0, len(rows) if k else 0, _QUERIES):
+        for start in range(0, len(rows), _QUERIES):
             some = rows[start : start + _QUERIES]
-            found[some] = self._ids[self._search.places(_scaled(queries, norms, some), k, k)]
+            found[some] = self._ids[self._search.find(_scaled(queries, norms, some), k, k)[1]]
         return found
 
 
@@ -248,8 +267,9 @@ class _Search:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Best k of `fetch` candidates by score, then id; asks again for the queries where they do not decide."""
         fetch = min(fetch, len(self._ids))
-        places = self.places(queries, k, fetch)
-        scores = self._score(queries, places)
+        scores, places = self.find(queries, k, fetch)
+        if not isinstance(self._index, Screen):
+            scores = self._score(queries, places)
         order = np.lexsort((places, -scores), axis=1)
         scores, places = np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1)
         best, found = scores[:, :k], self._ids[places[:, :k]]
@@ -261,13 +281,13 @@ class _Search:
                 best[some], found[some] = self(queries[some], k, 4 * fetch, tolerance[some])
         return best, found
 
-    def places(self, queries: NDArray[np.float32], k: int, fetch: int) -> NDArray[np.int64]:
-        """What the index finds, `(n, fetch)`, the first k of them keys, the others perhaps -1."""
+    def find(self, queries: NDArray[np.float32], k: int, fetch: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """What the index finds: products and places `(n, fetch)`, the first k of them of keys, the others perhaps -1."""
         index = self._index if fetch <= _GPU_LIMIT else self._on_cpu
-        places: NDArray[np.int64] = index.search(queries, fetch)[1]
+        products, places = index.search(queries, fetch)
         if self._approximate and (poor := np.flatnonzero((places[:, :k] < 0).any(1))).size:
             places[poor] = self._on_cpu.search(queries[poor], fetch, params=self._everywhere)[1]
-        return places
+        return products, places
 
     def _score(self, queries: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float32]:
         """Products `(n, fetch)`, summed in one order, so that equal keys score equal; -inf at place -1."""

@@ -13,7 +13,7 @@ from hyperofa.bundle import Bundle, Side
 from hyperofa.matching import pooling_weights
 from hyperofa.memory import Memory, near_places
 from hyperofa.nets import FEATURES, WordSets
-from hyperofa.vectors import Candidates, centred
+from hyperofa.vectors import Keys, centred
 
 WordOrder = Literal["heaviest", "set"]
 Augmentation = Literal["dropout", "sample"]
@@ -225,7 +225,7 @@ def list_neighbours(
     Returns:
         The memory with a list for each of these tokens; those of the others are empty.
     """
-    keys = Candidates(memory.keys.numpy())
+    keys = Keys(memory.keys.numpy())
     near = np.full((sum(map(len, own.values())), min(neighbours, keys.count)), keys.count, np.int32)
     for side, wanted in ids.items():
         places = own[side][wanted]

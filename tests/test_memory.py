@@ -15,7 +15,7 @@ from hyperofa.errors import InputError
 from hyperofa.memory import Memory, near_places
 from hyperofa.nets import FEATURES, MLP, SourceAttention, WordSets, build
 from hyperofa.prediction import load_trained, predict
-from hyperofa.vectors import Candidates
+from hyperofa.vectors import Keys
 
 D, K, M = 12, 7, 40
 OWN = torch.tensor([3, 0, 39, 17, 40, 41, 42])  # four tokens of the memory, three others
@@ -43,7 +43,7 @@ def queries(memory: Memory) -> torch.Tensor:
 
 def listed(memory: Memory, count: int) -> Memory:
     near = np.full((len(memory.keys) + len(OWN), count), len(memory.keys), np.int32)
-    near[OWN] = near_places(queries(memory).numpy(), OWN.numpy(), Candidates(memory.keys.numpy()), count)
+    near[OWN] = near_places(queries(memory).numpy(), OWN.numpy(), Keys(memory.keys.numpy()), count)
     return memory._replace(near=torch.from_numpy(near))
 
 
@@ -66,7 +66,7 @@ def test_near_places_equal_brute_force(size, count, seed):
     keys[rng.integers(size, size=size // 3)] = keys[0]  # equal keys, so that the nearest may not be the key itself
     own = np.arange(size + 2)
     asked = np.concatenate([keys, rng.normal(size=(2, 3)).astype(np.float32)])
-    places = near_places(asked, own, Candidates(keys), count)
+    places = near_places(asked, own, Keys(keys), count)
     assert places.shape == (size + 2, count)
     assert places.dtype == np.int32
     cosines = (asked / np.linalg.norm(asked, axis=1, keepdims=True)) @ (
@@ -84,7 +84,7 @@ def test_near_places_equal_brute_force(size, count, seed):
 def test_zero_keys_are_not_near_to_anything():
     keys = np.eye(4, dtype=np.float32)
     keys[1] = 0
-    places = near_places(np.ones((1, 4), np.float32), np.array([4]), Candidates(keys), 4)
+    places = near_places(np.ones((1, 4), np.float32), np.array([4]), Keys(keys), 4)
     assert sorted(places[0]) == [0, 2, 3, 4]
 
 
