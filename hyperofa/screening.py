@@ -35,7 +35,7 @@ class Screen:
         # A random rotation spreads over all coordinates what is in a few, so that one step is fine enough for all.
         wide = max(width, 2)  # torch multiplies bytes wrongly that are one wide
         normal = torch.randn(wide, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        self._rotation = torch.linalg.qr(normal).Q.T
+        self._rotation = torch.linalg.qr(normal).Q.T.float()
         parts = self._keys.split(_CHUNK)
         self._step = float(_steps(torch.stack([self._rotated(part).abs().max() for part in parts]).max()))
         self._chunks = torch.zeros(count + self._padding, wide, dtype=torch.int8).split(_CHUNK)
@@ -77,7 +77,7 @@ class Screen:
         scores, best = self._multiply(rounded.to(torch.int8))
         limits = self._reached(queries, scores, best.topk(k, sorted=False).indices).double()
         limits -= self._uncertainty(rotated, rounded * steps[:, None])
-        limits = (limits / (steps * self._step)).floor().int()
+        limits = (limits / (steps.double() * self._step)).floor().int()
         rows, groups = (best >= limits[:, None]).nonzero(as_tuple=True)
         ends = torch.searchsorted(rows, torch.arange(len(queries) + 1)).numpy()
         start = 0
@@ -89,7 +89,7 @@ class Screen:
             start = stop
 
     def _rotated(self, vectors: Tensor) -> Tensor:
-        return vectors.double() @ self._rotation
+        return vectors @ self._rotation
 
     def _multiply(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Scores `(chunks, Q, group, groups)` of integers `(Q, d)`, and each group's best `(Q, chunks · groups)`."""
@@ -113,11 +113,11 @@ class Screen:
     def _uncertainty(self, rotated: Tensor, rounded: Tensor) -> Tensor:
         """How far products `(Q,)` of rounded queries with rounded keys are off, at most.
 
-        By |q - q'||k| + |q'||k - k'| (Cauchy-Schwarz), and what float32 loses in summing up the products it is held
-        against.
+        By |q - q'||k| + |q'||k - k'| (Cauchy-Schwarz), and what float32 loses: no more than d^1.5 roundings in rotating
+        either vector, and d in summing up the products that these are held against.
         """
         apart = (rotated - rounded).norm(dim=1) * self._length + rounded.norm(dim=1) * self._error
-        return apart + 4 * rotated.shape[1] * _SINGLE * rotated.norm(dim=1) * self._length
+        return apart.double() + 8 * rotated.shape[1] ** 1.5 * _SINGLE * rotated.norm(dim=1) * self._length
 
     def _decide(self, queries: Tensor, rows: Tensor, places: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Products and places `(Q, k)` of the best of the candidates `(n,)`, which come query by query."""

@@ -282,7 +282,7 @@ class _Search:
         return best, found
 
     def find(self, queries: NDArray[np.float32], k: int, fetch: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """What the index finds: products and places `(n, fetch)`, the first k of them of keys, the others perhaps -1."""
+        """What the index finds: products and places `(n, fetch)`; beyond the first k of them places may be -1."""
         index = self._index if fetch <= _GPU_LIMIT else self._on_cpu
         products, places = index.search(queries, fetch)
         if self._approximate and (poor := np.flatnonzero((places[:, :k] < 0).any(1))).size:
