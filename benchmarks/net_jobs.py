@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FIT = Path(__file__).parent.parent / "configs" / "fit.yaml"
 BATCH = 256
-BATCHES = 17  # of the default net, the first to warm up
+BATCHES = 41  # of the default net, the first to warm up
 PLAIN_QUERIES = 2_048  # that OFA is timed on, at most
 EXPORTED = 20_000  # tokens that the plain export is timed on, at most
 

@@ -17,7 +17,7 @@ from hyperofa.errors import InputError
 
 Scaling = Literal["coordinates", "primitives"]
 
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 8192
 _SINGLE = 1e-12, 1e15  # largest entries of a block whose products single precision holds
 _ROUNDINGS = 16  # of the norm of the embeddings: a singular value below that is none
 _SMALL = 2**22  # entries below which double precision costs nothing
@@ -76,17 +76,18 @@ def factorize(
         )
 
     single = embeddings.size > _SMALL
-    gram = np.zeros((width, width))
-    for _, rows in _blocks(embeddings, single):
+    gram, blocks = np.zeros((width, width)), []
+    for at, rows in _blocks(embeddings, single):
         gram += rows.T @ rows
+        blocks.append((at, rows.dtype))
     primitives = _top_directions(gram, coordinate_dim)
 
     coordinates = np.empty((height, coordinate_dim), dtype=np.float32)
     energy = np.zeros(coordinate_dim)
-    for at, rows in _blocks(embeddings, single):
-        projected = rows @ primitives.T.astype(rows.dtype)
-        energy += np.square(projected).sum(axis=0, dtype=np.float64)
-        coordinates[at] = projected
+    for at, dtype in blocks:
+        rows = np.asarray(embeddings[at]).astype(dtype, copy=False)
+        np.matmul(rows, primitives.T.astype(dtype), out=coordinates[at], casting="same_kind")
+        energy += np.square(coordinates[at], dtype=np.float64).sum(axis=0)
     total = float(np.trace(gram))
     if scaling == "primitives":
         precision = np.finfo(np.float32 if single else np.float64).eps
