@@ -9,7 +9,6 @@ table.
 import argparse
 import json
 import logging
-import platform
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +23,7 @@ import torch
 import yaml
 from floors import clock, measure_rates, wait
 from inputs import SIZES, Inputs, Size
+from jobs import processor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -241,9 +241,7 @@ def _bundle(root: Path, size: Size) -> Bundle:
 def _device(threads: int) -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    described = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    cpu = next((line.split(":")[1].strip() for line in described if line.startswith("model name")), platform.machine())
-    return f"{threads} of the threads of {cpu}" if threads > 1 else f"One thread of {cpu}"
+    return f"{threads} of the threads of {processor()}" if threads > 1 else f"One thread of {processor()}"
 
 
 def main() -> None:

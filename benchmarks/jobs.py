@@ -1,8 +1,10 @@
-"""A piece of work to measure, and the clock it is measured with."""
+"""A piece of work to measure, the clock it is measured with and the processor that it runs on."""
 
+import platform
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -46,3 +48,9 @@ def now() -> Seconds:
 def sampled(count: int, most: int) -> np.ndarray:
     """At most so many of `count` positions, evenly spread."""
     return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
+
+
+def processor() -> str:
+    """The processor's name."""
+    described = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.split(":")[1].strip() for line in described if line.startswith("model name")), platform.machine())

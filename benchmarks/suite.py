@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from inputs import SIZES, Inputs, Size, halves
+from jobs import processor
 from measure import Laboratory
 from report import summarise, table
 from stages import STAGES, Stage
@@ -107,9 +108,8 @@ def _same(stage: Stage, facts: dict[str, dict[str, np.ndarray]]) -> dict[str, An
 
 
 def _machine() -> dict[str, Any]:
-    described = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return {
-        "cpu": next(line.split(":")[1].strip() for line in described if line.startswith("model name")),
+        "cpu": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
         "python": platform.python_version(),

@@ -9,15 +9,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from hyperofa.errors import InputError
+from hyperofa.locks import try_lock
 from hyperofa.ranks import ALONE, Ranks
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where nothing keeps two processes from writing the same folder
-    fcntl = None  # type: ignore[assignment]
 
 _PACKAGES = ("hyperofa", "torch", "lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "scipy")
 
@@ -112,19 +108,6 @@ def _only_writer(path: Path) -> Iterator[None]:
             yield
         finally:
             lock.unlink(missing_ok=True)
-
-
-def try_lock(file: IO[str]) -> bool:
-    """Lock a file open for writing; false if another process holds it.
-
-    The system frees it when this process ends or closes the file, whatever its children do.
-    """
-    if fcntl is not None:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return False
-    return True
 
 
 def _umask() -> int:

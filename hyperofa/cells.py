@@ -25,13 +25,9 @@ from hyperofa.errors import InputError
 from hyperofa.evaluation import evaluate
 from hyperofa.export import export
 from hyperofa.grid import TRAINED, Cell, nested
+from hyperofa.locks import locked
 from hyperofa.prediction import read_checkpoint
 from hyperofa.prepare import prepare
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where nothing keeps two processes from making the same bundle twice
-    fcntl = None  # type: ignore[assignment]
 
 _LOGGER = "lightning.pytorch.loggers.CSVLogger"
 _LOG_TAIL = 2_000
@@ -85,7 +81,7 @@ def run_cell(output: Path, cell_id: str, keep_models: bool = False) -> None:
     if not (folder / "cell.json").is_file():
         raise InputError(f"--cell {cell_id}: expected a cell of the ablation in --output {output}, found none")
     cell = Cell(**read_json(folder / "cell.json"))
-    with _locked(folder):
+    with locked(folder):
         if read_result(output, cell) is not None:
             return
         try:
@@ -138,7 +134,7 @@ def _result(output: Path, cell: Cell, folder: Path, keep_models: bool) -> dict[s
 
 def _ensure_bundle(output: Path, cell: Cell) -> Bundle:
     path = output / "bundles" / cell.bundle
-    with _locked(path):
+    with locked(path):
         if not path.is_dir():
             _call(prepare, {**cell.flags("prepare"), "output": str(path)}, path.with_suffix(".yaml"))
     return Bundle.load(path)
@@ -147,7 +143,7 @@ def _ensure_bundle(output: Path, cell: Cell) -> Bundle:
 def _ensure_run(output: Path, cell: Cell, bundle: Bundle) -> Path:
     """Train in a process of its own, so that nothing of it stays in this one's memory; the checkpoint."""
     path = output / "runs" / cell.run
-    with _locked(path):
+    with locked(path):
         if not path.is_dir():
             with new_folder(path) as folder:
                 _fit(cell, bundle, folder)
@@ -228,13 +224,3 @@ def _replace(path: Path, value: Any) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     write_json(partial, value)
     partial.replace(path)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file beside `path`: one process at a time; the system frees it when the process ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

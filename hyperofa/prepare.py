@@ -32,6 +32,7 @@ from hyperofa.tokens import (
     extends,
     find_overlap,
     load_tokenizer,
+    plain_encoder,
     with_identity,
 )
 from hyperofa.vectors import convert_vectors, language_means
@@ -280,12 +281,14 @@ class _Steps:
     scaling: Scaling
 
 
-def _find_overlap(source: _Side, target: _Side) -> Overlap:
-    backend = bare_backend(source.tokenizer)
-    return find_overlap(source.tokens, target.tokens, lambda text: backend.encode(text, add_special_tokens=False).ids)
-
-
-_OURS = _Steps("auto", surface_variants, False, _find_overlap, split_tokens, "coordinates")
+_OURS = _Steps(
+    "auto",
+    surface_variants,
+    False,
+    lambda source, target: find_overlap(source.tokens, target.tokens, plain_encoder(source.tokenizer)),
+    split_tokens,
+    "coordinates",
+)
 _PUBLISHED = _Steps(
     "reference",
     published.surface_variants,

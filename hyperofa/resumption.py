@@ -14,8 +14,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
-from hyperofa.artifacts import try_lock
 from hyperofa.errors import InputError
+from hyperofa.locks import try_lock
 
 _MARK = ".unfinished"
 _LAST = "last.ckpt"

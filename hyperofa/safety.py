@@ -33,7 +33,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hyperofa.devices import best_device
 from hyperofa.errors import InputError
 from hyperofa.objectives import Objective, frame, hide, longest, objective_of
-from hyperofa.tokens import bare_backend, canonical_tokens, extends, find_overlap
+from hyperofa.tokens import bare_backend, canonical_tokens, extends, find_overlap, plain_encoder
 
 MASS_LIMIT = 0.01
 _MAX_TOKENS = 128
@@ -269,12 +269,8 @@ def pair_tokens(
         taken = np.isin(np.arange(source_rows), list(set(new.values()) - set(old.values())))
         ids = np.flatnonzero(~taken & (np.arange(source_rows) < target_rows))
         return Pairs(ids, ids, True)
-    backend = bare_backend(source)
-    overlap = find_overlap(
-        canonical_tokens(source),
-        canonical_tokens(target),
-        lambda text: backend.encode(text, add_special_tokens=False).ids,
-    ).choose(["role", "exact"])
+    overlap = find_overlap(canonical_tokens(source), canonical_tokens(target), plain_encoder(source))
+    overlap = overlap.choose(["role", "exact"])
     first = np.unique(overlap.source_ids, return_index=True)[1]
     return Pairs(overlap.source_ids[first], overlap.target_ids[first], False)
 

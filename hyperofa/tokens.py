@@ -78,6 +78,12 @@ def bare_backend(tokenizer: PreTrainedTokenizerBase) -> BackendTokenizer:
     return backend
 
 
+def plain_encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], Sequence[int]]:
+    """From text to the ids of all its tokens, without special ones."""
+    backend = bare_backend(tokenizer)
+    return lambda text: backend.encode(text, add_special_tokens=False).ids
+
+
 def canonical_tokens(tokenizer: PreTrainedTokenizerBase) -> list[Token | None]:
     """The canonical form of every vocabulary entry.
 

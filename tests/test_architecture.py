@@ -14,7 +14,7 @@ MAX_LINES = 400
 # A module imports from lower floors, and from those before it on its own floor. A new module goes where it fits.
 FLOORS = {
     "ground: files, vocabularies, word vectors, nets": """
-        errors devices ranks artifacts samplers metrics curves factorization losses objectives
+        errors devices ranks locks artifacts samplers metrics curves factorization losses objectives
         tokens surfaces matching reference tokenizer_json mining readers store conversion screening vectors pooling
         memory layers nets modeling_factorised plm __init__ config_fields surgery factorised""",
     "what is prepared, and what trains on it": """
