@@ -26,9 +26,13 @@ def try_lock(file: IO[str]) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file beside `path`, once any other process has let go of it."""
+    """Hold a lock file beside `path`, once any other process has let go of it.
+
+    The lock belongs to this opening of the file: it stays when the block takes and drops one of `try_lock` on the same
+    file, as the commands that write folders do.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as file:
         if fcntl is not None:
-            fcntl.lockf(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
