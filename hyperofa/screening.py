@@ -43,8 +43,8 @@ class Screen:
         for part, chunk in zip(parts, self._chunks, strict=True):
             rotated = self._rotated(part)
             chunk[: len(part)] = rounded = (rotated / self._step).round()
-            self._length = max(self._length, float(rotated.norm(dim=1).max()))
-            self._error = max(self._error, float((rotated - rounded * self._step).norm(dim=1).max()))
+            self._length = max(self._length, float(_lengths(rotated).max()))
+            self._error = max(self._error, float(_lengths(rotated - rounded * self._step).max()))
         queries = max(1, min(_QUERIES, _SCORES // (count + self._padding)))
         self._scores = torch.empty(len(self._chunks), queries, _CHUNK, dtype=torch.int32)
 
@@ -104,9 +104,8 @@ class Screen:
 
     def _reached(self, queries: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
         """Products `(Q,)` that k keys have at least: the best keys of `groups` `(Q, k)`."""
-        chunks, numbers = groups // _GROUPS, groups % _GROUPS
-        members = scores[chunks, torch.arange(len(queries))[:, None], :, numbers].argmax(2)
-        places = chunks * _CHUNK + members * _GROUPS + numbers
+        members = _members(scores, torch.arange(len(queries))[:, None], groups).argmax(2)
+        places = _places(groups, members)
         ends = torch.arange(len(queries) + 1) * places.shape[1]
         return self._products(queries, ends, places.flatten()).view_as(places).amin(1)
 
@@ -116,8 +115,8 @@ class Screen:
         By |q - q'||k| + |q'||k - k'| (Cauchy-Schwarz), and what float32 loses: no more than d^1.5 roundings in rotating
         either vector, and d in summing up the products that these are held against.
         """
-        apart = (rotated - rounded).norm(dim=1) * self._length + rounded.norm(dim=1) * self._error
-        return apart.double() + 8 * rotated.shape[1] ** 1.5 * _SINGLE * rotated.norm(dim=1) * self._length
+        apart = _lengths(rotated - rounded) * self._length + _lengths(rounded) * self._error
+        return apart + 8 * rotated.shape[1] ** 1.5 * _SINGLE * _lengths(rotated) * self._length
 
     def _decide(self, queries: Tensor, rows: Tensor, places: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Products and places `(Q, k)` of the best of the candidates `(n,)`, which come query by query."""
@@ -141,8 +140,21 @@ def _steps(largest: Tensor) -> Tensor:
     return torch.where(largest > 0, largest / _LARGEST, 1.0)
 
 
+def _lengths(vectors: Tensor) -> Tensor:
+    return vectors.double().norm(dim=1)
+
+
 def _within(scores: Tensor, limits: Tensor, rows: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
     """Queries and places of the `scores` `(chunks, Q, group, groups)` within `limits` `(Q,)`, of these groups."""
-    chunks, numbers = groups // _GROUPS, groups % _GROUPS
-    pairs, members = (scores[chunks, rows, :, numbers] >= limits[rows, None]).nonzero(as_tuple=True)
-    return rows[pairs], chunks[pairs] * _CHUNK + members * _GROUPS + numbers[pairs]
+    pairs, members = (_members(scores, rows, groups) >= limits[rows, None]).nonzero(as_tuple=True)
+    return rows[pairs], _places(groups[pairs], members)
+
+
+def _members(scores: Tensor, rows: Tensor, groups: Tensor) -> Tensor:
+    """The scores `(..., group)` of all keys of a group, for each query and group."""
+    return scores[groups // _GROUPS, rows, :, groups % _GROUPS]
+
+
+def _places(groups: Tensor, members: Tensor) -> Tensor:
+    """The places of keys among all, of their places in groups."""
+    return groups // _GROUPS * _CHUNK + members * _GROUPS + groups % _GROUPS

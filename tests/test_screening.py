@@ -40,7 +40,7 @@ def check(keys, queries, k):
     width=st.sampled_from([1, 3, 40]),
     k=st.integers(1, 40),
     kind=st.sampled_from(["normal", "near", "equal", "opposite", "heavy", "zeros"]),
-    scale=st.sampled_from([1.0, 1e-12, 1e12]),
+    scale=st.sampled_from([1.0, 1e-25, 1e-12, 1e12]),
 )
 @settings(max_examples=200, deadline=None)
 def test_screening_equals_brute_force(seed, count, width, k, kind, scale):
@@ -76,7 +76,7 @@ def test_few_keys_are_looked_at_again(monkeypatch, kind):
     within = screening._within
     monkeypatch.setattr(screening, "_within", lambda *args: left.append(within(*args)) or left[-1])
     Screen(keys).search(queries, 20)
-    assert 20 * 50 <= sum(len(rows) for rows, _ in left) <= 60 * 50
+    assert 20 * 50 <= sum(len(rows) for rows, _ in left) <= 45 * 50
 
 
 def test_bytes_are_fast_where_they_are_right_alone(monkeypatch):
