@@ -142,7 +142,8 @@ def measure(name: str, bundle: Bundle, arguments: argparse.Namespace) -> dict[st
     width_of_words = (data.word_vectors.element_size() if on_device else 4) * data.word_dim
     forward = _operations(net, data, module._memory.to(torch.device("cpu")), words, tokens)
     prediction = Prediction(data._batch_size, arguments.seconds)
-    predict(Trained(net, ("exact",), data.max_words, data.words), data.bundle, data._batch_size, prediction)  # type: ignore[arg-type]
+    trained = Trained(net, ("exact",), data.max_words, data.words)
+    predict(trained, data.bundle, data._batch_size, prediction)  # type: ignore[arg-type]  # stands in for a Work
     sizes = np.sort(
         np.minimum(bundle.target.counts[bundle.target.covered], data.max_words)
     )  # in the order of `predict`

@@ -205,7 +205,7 @@ _PR_SET_PDEATHSIG = 1
 
 def _end_with_parent() -> None:
     """Else a killed ablation would leave trainings behind that fight with those of the next start for the GPU."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # type: ignore[union-attr]
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # type: ignore[union-attr]  # given to Linux's processes alone
 
 
 def _call(command: Any, flags: dict[str, Any], config: Path) -> Any:

@@ -14,8 +14,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether a device multiplies matrices in bfloat16 faster than in single precision."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))
+    return _has("amx_bf16", "avx512_bf16")
 
 
 @cache
@@ -24,8 +23,13 @@ def has_fast_bytes() -> bool:
 
     Without instructions for it (VNNI), sums saturate: PyTorch issue 136746.
     """
-    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    if not (hasattr(torch, "_int_mm") and (flags.get("avx512_vnni") or flags.get("amx_int8"))):
+    if not (hasattr(torch, "_int_mm") and _has("amx_int8", "avx512_vnni")):
         return False
     largest = torch.full((32, 64), 127, dtype=torch.int8)
     return bool((torch._int_mm(largest, -largest.T) == -64 * 127**2).all())
+
+
+def _has(*instructions: str) -> bool:
+    """Whether the CPU has any of these instructions, as far as torch can say."""
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(flags.get(name) for name in instructions)

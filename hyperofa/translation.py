@@ -126,7 +126,8 @@ class Translator:
 
     def _fitness(self, text: str) -> np.ndarray:
         """`(L,)` chances, not normalised, by the share of a text's words that each language translates."""
-        numbers = [self._index[word.lower()] for _, word, _ in split_text(text) if word.lower() in self._index]
+        found = (self._index.get(word.lower()) for _, word, _ in split_text(text))
+        numbers = [number for number in found if number is not None]
         shares = self._kept[numbers].mean(0) if numbers else np.ones(len(self.languages))
         return np.maximum(shares, _SMALLEST_SHARE) ** _CHOOSINESS
 
