@@ -21,7 +21,7 @@ WORDS = 30_000  # that a loop over words is timed on, at most
 
 
 def convert(inputs: Inputs) -> Job:
-    from hyperofa.vectors import convert_vectors
+    from hyperofa.conversion import convert_vectors
 
     words, rows, output = inputs.size.words, _rows(inputs.vec), inputs.scratch("converted")
 
@@ -75,8 +75,8 @@ def _rows(vec: Path) -> int:
 
 def match(inputs: Inputs) -> Job:
     from hyperofa.matching import Matches
+    from hyperofa.pooling import match_shards
     from hyperofa.ranks import joined
-    from hyperofa.shards import match_shards
     from hyperofa.store import WordVectors
     from hyperofa.surfaces import surface_variants
     from hyperofa.tokens import bare_backend, load_tokenizer

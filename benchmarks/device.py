@@ -30,9 +30,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from hyperofa import nets
 from hyperofa.bundle import Bundle
 from hyperofa.datamodule import HyperDataModule
-from hyperofa.memory import Memory
 from hyperofa.module import HyperModule
-from hyperofa.nets import BiLSTM, Net
+from hyperofa.nets.bilstm import BiLSTM
+from hyperofa.nets.inputs import Memory
+from hyperofa.nets.net import Net
 from hyperofa.prediction import Trained, predict
 from hyperofa.samplers import Draw, GroupedBatches
 from hyperofa.wordsets import WordPlaces

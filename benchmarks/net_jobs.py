@@ -12,7 +12,7 @@ from jobs import Job, Seconds, now, sampled
 
 if TYPE_CHECKING:
     from hyperofa.bundle import Bundle, Side
-    from hyperofa.nets import Net
+    from hyperofa.nets.net import Net
 
 FIT = Path(__file__).parent.parent / "configs" / "fit.yaml"
 BATCH = 256
@@ -162,7 +162,7 @@ def _default_net() -> "Callable[[int, int], Net]":
 
 def _bilstm(inputs: Inputs) -> Any:
     """The net of `configs/paper/xlmr-100.yaml`."""
-    from hyperofa.nets import BiLSTM
+    from hyperofa.nets.bilstm import BiLSTM
 
     size = inputs.size
     return BiLSTM(size.word_dim, size.coordinates, hidden_dim=size.hidden, num_layers=4, dropout=0.4)

@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.losses import token_loss
-from hyperofa.nets import FEATURES, BiLSTM, WordSets
+from hyperofa.nets.bilstm import BiLSTM
+from hyperofa.nets.inputs import FEATURES, WordSets
 
 MAX_WORDS = 256
 

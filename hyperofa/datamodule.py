@@ -8,52 +8,29 @@ the languages of the vector file (`translation.Translator`).
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import lightning
 import numpy as np
 import torch
 from tokenizers import Tokenizer as BackendTokenizer
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hyperofa.baselines import Mixing, ofa
+from hyperofa.batches import TokenBatch
 from hyperofa.bundle import Bundle, Side, SplitName
 from hyperofa.errors import InputError
 from hyperofa.initialisation import ORIGINS, initialise, target_task
-from hyperofa.memory import Memory
-from hyperofa.nets import Net, WordSets
+from hyperofa.nets.inputs import Memory
+from hyperofa.nets.net import Net
 from hyperofa.reference import GROUP
 from hyperofa.samplers import Draw, GroupedBatches, RandomBatches
-from hyperofa.texts import MAX_TOKENS, TextViews, Views, ViewSide, read_lines, read_pairs
+from hyperofa.text_files import read_lines, read_pairs
+from hyperofa.texts import MAX_TOKENS, TextViews, Views, ViewSide
 from hyperofa.tokens import OverlapKind, bare_backend
 from hyperofa.translation import Drawing, Translator
-from hyperofa.wordsets import (
-    Augmentation,
-    WordOrder,
-    WordPlaces,
-    WordSetTable,
-    list_neighbours,
-    make_memory,
-    own_places,
-)
+from hyperofa.wordsets import Augmentation, WordOrder, WordSetTable, list_neighbours, make_memory, own_places
 from hyperofa.wordtable import Residence, lay_out
-
-
-class TokenBatch(NamedTuple):
-    """Tokens with their word sets and coordinates.
-
-    Attributes:
-        ids: `(B,)` int64 token ids.
-        sets: B word sets, or their places.
-        own: `(B,)` int64, each token's own place in the memory, its length or more where it has none.
-        expected: `(B, K)` float32 coordinates; zero where they are what is wanted.
-    """
-
-    ids: Tensor
-    sets: WordSets | WordPlaces
-    own: Tensor
-    expected: Tensor
 
 
 class _Tokens(Dataset[TokenBatch]):

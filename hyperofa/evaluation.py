@@ -23,7 +23,7 @@ from hyperofa.devices import best_device
 from hyperofa.errors import InputError
 from hyperofa.plm import encode, load_model
 from hyperofa.safety import Safety, measure
-from hyperofa.texts import read_lines
+from hyperofa.text_files import read_lines
 from hyperofa.tokens import load_tokenizer
 
 TOP = (1, 10)

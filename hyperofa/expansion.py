@@ -28,7 +28,7 @@ from transformers import PreTrainedTokenizerBase
 from hyperofa.artifacts import new_folder
 from hyperofa.errors import InputError
 from hyperofa.mining import count_pieces, count_tokens, count_words, mine, pieces_in_text, words_of
-from hyperofa.texts import read_lines
+from hyperofa.text_files import read_lines
 from hyperofa.tokenizer_json import (
     State,
     backend_of,

@@ -20,13 +20,12 @@ from hyperofa.factorised import factorise, parameter_count
 from hyperofa.initialisation import ORIGINS, Fallback, Initialisation, initialise, target_task
 from hyperofa.plm import load_model
 from hyperofa.prediction import Trained, learned_share, load_trained, predict
-from hyperofa.prepare import hash_rows
 from hyperofa.ranks import joined
 from hyperofa.reference import lost_bias
 from hyperofa.safety import measure
 from hyperofa.shards import Work
-from hyperofa.surgery import Vocabulary, read_vocabulary, replace_vocabulary
-from hyperofa.texts import read_lines
+from hyperofa.surgery import Vocabulary, hash_rows, read_vocabulary, replace_vocabulary
+from hyperofa.text_files import read_lines
 from hyperofa.tokens import OVERLAP_KINDS, OverlapKind
 from hyperofa.verification import command, seal
 

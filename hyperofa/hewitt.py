@@ -23,9 +23,10 @@ from hyperofa.languagemodel import Point, TrainerOptions, Training, train
 from hyperofa.module import HyperModule
 from hyperofa.plm import load_model
 from hyperofa.prepare import prepare
-from hyperofa.pretraining import hold_out, plot_curves, write_curves
+from hyperofa.pretraining import plot_curves, write_curves
 from hyperofa.safety import Safety, measure
-from hyperofa.texts import Views, read_lines
+from hyperofa.text_files import hold_out, read_lines
+from hyperofa.texts import Views
 from hyperofa.tokens import load_tokenizer
 
 _METHODS: tuple[Method, ...] = ("zeros", "small_noise", "mean", "mean_noise", "subtokens", "ofa", "hyperofa")

@@ -12,15 +12,17 @@ from torch import Tensor
 from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
-from hyperofa.datamodule import HyperDataModule, TokenBatch
+from hyperofa.batches import TextBatch, TokenBatch
+from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
 from hyperofa.functional import FrozenPLM, Precision, Sentences, sentence_loss
 from hyperofa.losses import Distance, token_loss
-from hyperofa.memory import Memory
 from hyperofa.metrics import SentenceRetrieval, TokenMetrics
-from hyperofa.nets import Net, SourceAttention, WordSets
+from hyperofa.nets.inputs import Memory, WordSets
+from hyperofa.nets.net import Net
+from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.plm import load_model
-from hyperofa.texts import VIEWS, TextBatch
+from hyperofa.texts import VIEWS
 from hyperofa.wordsets import WordPlaces
 
 

@@ -14,13 +14,13 @@ from hyperofa.baselines import Mixing, Rows, Task, blend, ofa
 from hyperofa.bundle import Bundle, Side
 from hyperofa.devices import best_device
 from hyperofa.errors import InputError
-from hyperofa.memory import near_places
 from hyperofa.metrics import TokenMetrics
-from hyperofa.nets import Net, build
+from hyperofa.nets.net import Net
+from hyperofa.nets.registry import build
 from hyperofa.shards import IN_MEMORY, Work
 from hyperofa.tokens import OverlapKind
 from hyperofa.vectors import Keys
-from hyperofa.wordsets import WordOrder, WordPlaces, WordSetTable, make_memory, own_places
+from hyperofa.wordsets import WordOrder, WordPlaces, WordSetTable, make_memory, near_places, own_places
 from hyperofa.wordtable import Residence, lay_out
 
 SHARD = 8_192

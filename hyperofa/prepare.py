@@ -1,6 +1,5 @@
 """From word vectors, a source model and a target tokenizer to a bundle: match, overlap, pool, split, factorise."""
 
-import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,17 +12,19 @@ from transformers import PreTrainedTokenizerBase
 from hyperofa import reference as published
 from hyperofa.artifacts import fingerprint, resumed_folder, sha256_text, versions, write_json
 from hyperofa.bundle import FORMAT, Bundle, Meta, Side, SplitName
+from hyperofa.centring import language_means
+from hyperofa.conversion import convert_vectors
 from hyperofa.errors import InputError
 from hyperofa.factorization import Scaling, factorize
 from hyperofa.matching import Matches
 from hyperofa.plm import load_model
+from hyperofa.pooling import match_shards, merge_shards
 from hyperofa.ranks import Ranks, joined
 from hyperofa.readers import SpellingChoice, split_spec
-from hyperofa.shards import match_shards, merge_shards
 from hyperofa.splitting import split_tokens
 from hyperofa.store import WordVectors
 from hyperofa.surfaces import Variants, surface_variants
-from hyperofa.surgery import Vocabulary, read_vocabulary
+from hyperofa.surgery import Vocabulary, hash_rows, read_vocabulary
 from hyperofa.tokens import (
     Overlap,
     Token,
@@ -35,7 +36,6 @@ from hyperofa.tokens import (
     plain_encoder,
     with_identity,
 )
-from hyperofa.vectors import convert_vectors, language_means
 
 _SHARDS = "shards"
 
@@ -320,14 +320,6 @@ def _write_factors(
 
 def _ratio(one: np.floating, other: np.floating) -> np.float32:
     return np.float32(one / other) if one > 0 and other > 0 else np.float32(1)
-
-
-def hash_rows(vocabulary: Vocabulary) -> str:
-    """Content hash of a PLM's input rows and untied output rows, by which a bundle knows its source model again."""
-    digest = hashlib.sha256(np.ascontiguousarray(vocabulary.input_rows).data)
-    if vocabulary.output_rows is not None and not vocabulary.tied:
-        digest.update(np.ascontiguousarray(vocabulary.output_rows).data)
-    return digest.hexdigest()
 
 
 def _count(

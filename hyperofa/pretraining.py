@@ -19,7 +19,7 @@ from hyperofa.artifacts import versions, write_json
 from hyperofa.errors import InputError
 from hyperofa.languagemodel import Point, TrainerOptions, Training, train
 from hyperofa.plm import load_model
-from hyperofa.texts import read_lines
+from hyperofa.text_files import hold_out, read_lines
 from hyperofa.tokens import load_tokenizer
 
 _CHECKPOINT = Path("checkpoint") / "last.ckpt"
@@ -122,23 +122,6 @@ def _clear(output: Path, resume: bool, overwrite: bool) -> None:
             )
         shutil.rmtree(output)
     output.mkdir(parents=True, exist_ok=True)
-
-
-def hold_out(lines: Sequence[str], count: int, seed: int) -> tuple[list[str], list[str]]:
-    """Split lines at random: the rest and the held-out ones, `count` of them or a tenth, at least one each.
-
-    Raises:
-        InputError: fewer than two lines, or a count below 1.
-    """
-    if count < 1:
-        raise InputError(f"--validation_lines: expected at least 1, found {count}")
-    if len(lines) < 2:
-        raise InputError("--text: expected at least 2 lines, to train on one and measure on another; found 1")
-    chosen = np.random.default_rng(seed).permutation(len(lines))[: max(1, min(count, len(lines) // 10))]
-    held = np.zeros(len(lines), bool)
-    held[chosen] = True
-    parts = [[line for line, out in zip(lines, held, strict=True) if out is np.bool_(part)] for part in (False, True)]
-    return parts[0], parts[1]
 
 
 def read_new_rows(model: Path) -> np.ndarray:

@@ -7,6 +7,7 @@ memory is made to agree. Tying is read from storage, since config flags lie (T5 
 """
 
 import copy
+import hashlib
 import math
 import warnings
 from collections.abc import Mapping
@@ -64,6 +65,14 @@ def read_vocabulary(model: PreTrainedModel) -> Vocabulary:
     inputs = as_array(layout.inputs)
     output = inputs if layout.tied else None if layout.output is None else as_array(layout.output)
     return Vocabulary(inputs, output, None if layout.bias is None else as_array(layout.bias).reshape(-1), layout.tied)
+
+
+def hash_rows(vocabulary: Vocabulary) -> str:
+    """Content hash of a PLM's input rows and untied output rows, by which a bundle knows its source model again."""
+    digest = hashlib.sha256(np.ascontiguousarray(vocabulary.input_rows).data)
+    if vocabulary.output_rows is not None and not vocabulary.tied:
+        digest.update(np.ascontiguousarray(vocabulary.output_rows).data)
+    return digest.hexdigest()
 
 
 def tokenizer_ids(tokenizer: Any) -> dict[str, int]:

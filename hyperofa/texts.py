@@ -1,25 +1,19 @@
 """Source sentences in the views that the functional loss compares."""
 
-import gzip
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer as BackendTokenizer
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from hyperofa.errors import InputError
+from hyperofa.batches import TextBatch, join, pad
 from hyperofa.functional import Sentences
-from hyperofa.nets import WordSets
 from hyperofa.samplers import Draw
 from hyperofa.translation import Translator
-from hyperofa.wordsets import WordPlaces, WordSetTable
+from hyperofa.wordsets import WordSetTable
 
 MAX_TOKENS = 128
 
@@ -42,84 +36,6 @@ class Views:
 
 
 VIEWS = tuple(field.name for field in fields(Views))
-
-
-def read_lines(paths: Sequence[str | Path], flag: str = "--data.text") -> list[str]:
-    """Read sentences, one a line, from plain or gzipped text; of a .tsv file the last column.
-
-    Args:
-        paths: files.
-        flag: command-line flag named in errors.
-
-    Raises:
-        InputError: a file is missing, not UTF-8 text, or empty.
-    """
-    lines: list[str] = []
-    for path in map(Path, paths):
-        last_column = ".tsv" in path.suffixes
-        found = _lines(path, flag)
-        lines += [line.rpartition("\t")[2].strip() if last_column else line.strip() for line in found]
-    return lines
-
-
-def read_pairs(paths: Sequence[str | Path]) -> list[tuple[str, str]]:
-    """Read parallel text: a source sentence and its translation, apart by a tab, one pair a line.
-
-    Raises:
-        InputError: a file is missing or empty, or a line has not two columns.
-    """
-    pairs = []
-    for path in paths:
-        for number, line in enumerate(_lines(Path(path), "--data.parallel"), 1):
-            columns = line.split("\t")
-            if len(columns) != 2:
-                raise InputError(
-                    f"--data.parallel {path} line {number}: expected a source sentence, a tab and its translation, "
-                    f"found {len(columns)} columns"
-                )
-            pairs.append((columns[0].strip(), columns[1].strip()))
-    return pairs
-
-
-def _lines(path: Path, flag: str) -> list[str]:
-    """The lines of a text file that are not empty."""
-    try:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8") as file:
-            lines = [line.rstrip("\n") for line in file if line.strip()]
-    except FileNotFoundError:
-        raise InputError(f"{flag} {path}: expected a text file, found none") from None
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise InputError(f"{flag} {path}: expected UTF-8 text, plain or gzipped; {error}") from None
-    if not lines:
-        raise InputError(f"{flag} {path}: expected sentences, one a line, found none")
-    return lines
-
-
-class TextBatch(NamedTuple):
-    """Sentences as the PLM knows them, and views of them over rows that are partly predicted.
-
-    Attributes:
-        source_ids: `(B, L)` int64 token ids of the source tokenizer.
-        source_mask: `(B, L)` int64, 1 for a token.
-        views: n token sequences over a table of U rows.
-        owners: `(n,)` int64, the sentence that each view is of.
-        counts: views of each kind; they come in the order of `VIEWS`.
-        coordinates: `(U, K)` float32, the table; zero where predicted.
-        predicted: `(P,)` int64, rows of the table to predict.
-        sets: P word sets, or their places.
-        own: `(P,)` int64, each predicted token's own place in the memory, its length or more where it has none.
-    """
-
-    source_ids: Tensor
-    source_mask: Tensor
-    views: Sentences
-    owners: Tensor
-    counts: Sequence[int]
-    coordinates: Tensor
-    predicted: Tensor
-    sets: WordSets | WordPlaces
-    own: Tensor
 
 
 @dataclass(frozen=True)
@@ -252,24 +168,3 @@ class _View(NamedTuple):
     text: str
     owner: int
     kind: str
-
-
-def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences side by side: `(n, L)` int64 values, zero where padded, and `(n, L)` int64 mask."""
-    lengths = np.array([len(sequence) for sequence in sequences])
-    mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
-    values = np.zeros(mask.shape, np.int64)
-    values[mask == 1] = np.concatenate(sequences)
-    return values, mask
-
-
-def join(parts: Sequence[WordSets | WordPlaces]) -> WordSets | WordPlaces:
-    """Word sets of one type one below the other, padded with zeros to the widest."""
-    width = max(part.mask.shape[1] for part in parts)
-    columns: Any = zip(*parts, strict=True)
-    return type(parts[0])(*(torch.cat([_widened(part, width) for part in column]) for column in columns))
-
-
-def _widened(part: Tensor, width: int) -> Tensor:
-    """`(B, W, ...)` with so many columns, the new ones zero."""
-    return F.pad(part, (*(0, 0) * (part.ndim - 2), 0, width - part.shape[1]))

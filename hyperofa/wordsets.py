@@ -10,10 +10,10 @@ from torch.nn.functional import embedding
 
 from hyperofa import reference
 from hyperofa.bundle import Bundle, Side
+from hyperofa.centring import centred
 from hyperofa.matching import pooling_weights
-from hyperofa.memory import Memory, near_places
-from hyperofa.nets import FEATURES, WordSets
-from hyperofa.vectors import Keys, centred
+from hyperofa.nets.inputs import FEATURES, Memory, WordSets
+from hyperofa.vectors import Keys
 
 WordOrder = Literal["heaviest", "set"]
 Augmentation = Literal["dropout", "sample"]
@@ -231,3 +231,24 @@ def list_neighbours(
         places = own[side][wanted]
         near[places] = near_places(bundle.pooled(side)[wanted], places, keys, near.shape[1])
     return memory._replace(near=torch.from_numpy(near))
+
+
+def near_places(queries: np.ndarray, own: np.ndarray, keys: Keys, count: int) -> np.ndarray:
+    """Find the keys nearest to each query by cosine, without the query itself.
+
+    Args:
+        queries: `(n, d)` float.
+        own: `(n,)` int, each query's own place among the keys; M or more for a query that is none of them.
+        keys: M keys; zero rows are never found.
+        count: k, at most M.
+
+    Returns:
+        `(n, k)` int32 places, in no order, M where there are fewer keys.
+    """
+    found = keys.candidates(queries, min(count + 1, len(keys)))
+    # One more than asked for: it stands in for the query itself.
+    spare = found[:, count:] if found.shape[1] > count else keys.count
+    others = np.where(found[:, :count] == own[:, None], spare, found[:, :count])
+    places = np.full((len(queries), count), keys.count, np.int32)
+    places[:, : others.shape[1]] = others
+    return places

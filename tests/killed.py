@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 import hyperofa.baselines
+import hyperofa.pooling
 import hyperofa.prediction
-import hyperofa.shards
 import hyperofa.store
 from hyperofa.cli import main
 
-hyperofa.shards.SHARD = 300
+hyperofa.pooling.SHARD = 300
 hyperofa.store.CHECKPOINT = 500
 hyperofa.prediction.SHARD = hyperofa.baselines.SHARD = 32
 

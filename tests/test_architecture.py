@@ -16,7 +16,7 @@ FLOORS = {
     "ground: files, vocabularies, word vectors, nets": """
         errors devices ranks locks artifacts samplers metrics curves factorization losses objectives
         tokens surfaces matching reference tokenizer_json mining readers store conversion screening vectors pooling
-        memory layers nets modeling_factorised plm __init__ config_fields surgery factorised""",
+        modeling_factorised plm __init__ config_fields surgery factorised""",
     "what is prepared, and what trains on it": """
         bundle shards splitting prepare wordsets wordtable translation functional texts safety verification""",
     "methods": "baselines initialisation datamodule module prediction resumption",

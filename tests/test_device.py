@@ -17,7 +17,9 @@ from hyperofa.datamodule import HyperDataModule
 from hyperofa.functional import FrozenPLM
 from hyperofa.losses import normalised_l1
 from hyperofa.module import HyperModule
-from hyperofa.nets import MLP, SetFormer, SourceAttention
+from hyperofa.nets.mlp import MLP
+from hyperofa.nets.setformer import SetFormer
+from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.plm import load_model
 from hyperofa.prediction import load_trained, predict
 from hyperofa.texts import Views

@@ -3,10 +3,10 @@ import pytest
 import torch
 from transformers import GemmaConfig, GemmaModel
 
+from hyperofa.batches import pad
 from hyperofa.errors import InputError
 from hyperofa.functional import FrozenPLM, Sentences, sentence_loss
 from hyperofa.plm import encode, load_model
-from hyperofa.texts import pad
 from hyperofa.tokens import load_tokenizer
 
 TEXTS = ["the river runs through the old town", "a teacher reads"]

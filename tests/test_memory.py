@@ -12,10 +12,13 @@ from hyperofa.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
-from hyperofa.memory import Memory, near_places
-from hyperofa.nets import FEATURES, MLP, SourceAttention, WordSets, build
+from hyperofa.nets.inputs import FEATURES, Memory, WordSets
+from hyperofa.nets.mlp import MLP
+from hyperofa.nets.registry import build
+from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.prediction import load_trained, predict
 from hyperofa.vectors import Keys
+from hyperofa.wordsets import near_places
 
 D, K, M = 12, 7, 40
 OWN = torch.tensor([3, 0, 39, 17, 40, 41, 42])  # four tokens of the memory, three others

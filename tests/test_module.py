@@ -19,7 +19,8 @@ from hyperofa.cli import main
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
 from hyperofa.module import HyperModule
-from hyperofa.nets import MLP, NETS
+from hyperofa.nets.mlp import MLP
+from hyperofa.nets.registry import NETS
 from hyperofa.prediction import load_trained, predict
 from hyperofa.texts import Views
 

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import reference
 import torch
+from hyperofa.layers import pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperofa.errors import InputError
-from hyperofa.layers import pool
-from hyperofa.nets import FEATURES, MLP, BiLSTM, Net, SetFormer, WordSets
+from hyperofa.nets.bilstm import BiLSTM
+from hyperofa.nets.inputs import FEATURES, WordSets
+from hyperofa.nets.mlp import MLP
+from hyperofa.nets.net import Net
+from hyperofa.nets.setformer import SetFormer
 
 D, K = 12, 7
 BUILD = {

@@ -13,7 +13,9 @@ from tokenizers import Tokenizer
 
 from hyperofa import losses
 from hyperofa.factorization import factorize
-from hyperofa.nets import FEATURES, BiLSTM, SetFormer, WordSets
+from hyperofa.nets.bilstm import BiLSTM
+from hyperofa.nets.inputs import FEATURES, WordSets
+from hyperofa.nets.setformer import SetFormer
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 SOURCES = ("wordpiece", "bytelevel")

@@ -4,9 +4,10 @@ import reference
 from conftest import write_vectors
 
 from hyperofa.bundle import Bundle
+from hyperofa.centring import language_means
+from hyperofa.conversion import convert_vectors
 from hyperofa.matching import Matches
 from hyperofa.pooling import pool
-from hyperofa.vectors import convert_vectors, language_means
 
 
 def slow_pool(matches, weights, words, means):

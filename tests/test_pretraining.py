@@ -21,9 +21,10 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.languagemodel import TrainerOptions, Training, train
 from hyperofa.plm import load_model
-from hyperofa.pretraining import hold_out, pretrain, read_new_rows
+from hyperofa.pretraining import pretrain, read_new_rows
 from hyperofa.samplers import Draw
 from hyperofa.surgery import read_vocabulary
+from hyperofa.text_files import hold_out
 
 LINES = ["the river runs through the old town", "ein kleines Haus aus Stein über dem Meer", "x", "drei Straßen"]
 QUIET = TrainerOptions(accelerator="cpu", progress=False)

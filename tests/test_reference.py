@@ -24,18 +24,18 @@ from transformers import (
 from hyperofa import reference
 from hyperofa.baselines import Rows
 from hyperofa.cli import main
+from hyperofa.conversion import convert_vectors
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
 from hyperofa.export import export
 from hyperofa.initialisation import ORIGINS, initialise, target_task
-from hyperofa.nets import BiLSTM
+from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.prediction import load_trained
 from hyperofa.prepare import prepare
 from hyperofa.readers import ReferenceSpelling
 from hyperofa.reference import QUIRKS
 from hyperofa.samplers import GroupedBatches
 from hyperofa.tokens import OVERLAP_KINDS
-from hyperofa.vectors import convert_vectors
 from hyperofa.wordsets import WordSetTable
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"

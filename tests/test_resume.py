@@ -19,8 +19,8 @@ from hyperofa.prepare import prepare
 
 HERE = Path(__file__).parent
 SMALL = (
-    "import hyperofa.cli, hyperofa.baselines, hyperofa.prediction, hyperofa.shards\n"
-    "hyperofa.shards.SHARD = 300\n"
+    "import hyperofa.cli, hyperofa.baselines, hyperofa.prediction, hyperofa.pooling\n"
+    "hyperofa.pooling.SHARD = 300\n"
     "hyperofa.prediction.SHARD = hyperofa.baselines.SHARD = 32\n"
     "hyperofa.cli.main()\n"
 )
@@ -72,7 +72,7 @@ def flags(model_folders, tokenizer_folders, many_words):
 @pytest.fixture(scope="module")
 def whole(flags, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperofa.shards.SHARD", 300)
+        patch.setattr("hyperofa.pooling.SHARD", 300)
         return prepare(**flags, output=tmp_path_factory.mktemp("whole") / "bundle").path
 
 

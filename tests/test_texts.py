@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from hyperofa.batches import pad
 from hyperofa.bundle import Bundle
 from hyperofa.datamodule import HyperDataModule, fixed_rows
 from hyperofa.errors import InputError
 from hyperofa.samplers import Draw
-from hyperofa.texts import VIEWS, Views, pad, read_lines, read_pairs
+from hyperofa.text_files import read_lines, read_pairs
+from hyperofa.texts import VIEWS, Views
 
 SEED = Draw(np.empty(0, np.int64), (0, 1))
 

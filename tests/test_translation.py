@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from conftest import write_vectors
 
+from hyperofa.conversion import convert_vectors
+from hyperofa.store import WordVectors
 from hyperofa.translation import Translator, _balance, split_text
-from hyperofa.vectors import WordVectors, convert_vectors
 
 COUNT = 40
 

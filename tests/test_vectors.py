@@ -12,9 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from hyperofa.alignment import align
+from hyperofa.centring import centred, language_means
+from hyperofa.conversion import convert_vectors
 from hyperofa.devices import has_fast_bytes
 from hyperofa.errors import InputError
-from hyperofa.vectors import WordList, WordVectors, align, centred, convert_vectors, language_means, nearest
+from hyperofa.store import WordList, WordVectors
+from hyperofa.vectors import nearest
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "words.vec"
 WORD = st.text(st.characters(exclude_characters=" \n", exclude_categories=["Cs"]), min_size=1, max_size=8)

@@ -11,7 +11,7 @@ from hyperofa.bundle import Bundle
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
 from hyperofa.module import HyperModule
-from hyperofa.nets import WordSets
+from hyperofa.nets.inputs import WordSets
 from hyperofa.prediction import load_trained, predict
 from hyperofa.texts import Views
 from hyperofa.wordsets import WordPlaces, WordSetTable

@@ -1,12 +1,29 @@
-"""The source tokens that a net may look at, and which of them lie nearest to each token."""
+"""What a hypernetwork sees: weighted word sets, and the memory of source tokens."""
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hyperofa.vectors import Keys
+FEATURES = ("weight", "share", "exact", "log_rank", "position", "source_language")
+"""Columns of `WordSets.features`; `weight` is the fixed pooling weight share² · rank^-½, not normalised, > 0."""
+
+
+WEIGHT = FEATURES.index("weight")
+
+
+class WordSets(NamedTuple):
+    """A padded batch of weighted word sets, one row per token; padding may stand anywhere and its values are ignored.
+
+    Attributes:
+        vectors: `(B, W, d)` float word vectors, finite (zero, say) where padded.
+        features: `(B, W, M)` float match features, columns named by `FEATURES`, finite where padded.
+        mask: `(B, W)` bool, true for a word; every row has at least one.
+    """
+
+    vectors: Tensor
+    features: Tensor
+    mask: Tensor
 
 
 class Memory(NamedTuple):
@@ -32,24 +49,3 @@ class Memory(NamedTuple):
     def to(self, device: torch.device) -> "Memory":
         """The same on another device."""
         return Memory(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
-
-
-def near_places(queries: np.ndarray, own: np.ndarray, keys: Keys, count: int) -> np.ndarray:
-    """Find the keys nearest to each query by cosine, without the query itself.
-
-    Args:
-        queries: `(n, d)` float.
-        own: `(n,)` int, each query's own place among the keys; M or more for a query that is none of them.
-        keys: M keys; zero rows are never found.
-        count: k, at most M.
-
-    Returns:
-        `(n, k)` int32 places, in no order, M where there are fewer keys.
-    """
-    found = keys.candidates(queries, min(count + 1, len(keys)))
-    # One more than asked for: it stands in for the query itself.
-    spare = found[:, count:] if found.shape[1] > count else keys.count
-    others = np.where(found[:, :count] == own[:, None], spare, found[:, :count])
-    places = np.full((len(queries), count), keys.count, np.int32)
-    places[:, : others.shape[1]] = others
-    return places

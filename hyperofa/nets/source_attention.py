@@ -1,0 +1,134 @@
+"""The default hypernetwork: it mixes the rows of source tokens, which it finds in a `Memory`."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, embedding_bag, normalize
+
+from hyperofa.errors import InputError
+from hyperofa.nets import layers
+from hyperofa.nets.inputs import FEATURES, WEIGHT, Memory, WordSets
+from hyperofa.nets.net import Net, check_sizes
+
+Head = Literal["residual", "gated"]
+
+
+class SourceAttention(Net):
+    """Mix the rows of source tokens that mean the same, then correct the mixture.
+
+    Words are pooled by softmax(log weight + a small MLP of the match features). Query (the pooled vector) and keys
+    (those of the memory) pass one residual MLP; attention by cosine over a learned temperature mixes the memory's
+    values; the mixture gets the mean length of what it mixes; a residual MLP of pooled vector and mixture is added; all
+    of it is scaled. Every learned part starts as zero, so training starts from the fixed pooling and a softmax mixture,
+    as in OFA, whose rows the PLM already understands.
+
+    Looking at all source tokens costs a product with each of them at every step; looking at the nearest ones costs the
+    same whatever the number of all.
+
+    Args:
+        word_dim: d, width of the word vectors.
+        coordinate_dim: K, width of the coordinates.
+        hidden_dim: width of the hidden layers.
+        temperature: of the attention at the start, > 0.
+        neighbours: source tokens mixed, those whose pooled vectors were nearest before training; `None` for all.
+        dense_limit: number of source tokens up to which all are mixed, whatever `neighbours` says.
+        head: `residual` adds the correction as it is, `gated` times a gate of each token, between 0 and 1.
+        dropout: probability of dropping an input of the correction.
+    """
+
+    def __init__(
+        self,
+        word_dim: int,
+        coordinate_dim: int,
+        hidden_dim: int = 512,
+        temperature: float = 0.04,
+        neighbours: int | None = 64,
+        dense_limit: int = 16_384,
+        head: Head = "residual",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(word_dim, coordinate_dim)
+        check_sizes(dropout, hidden_dim=hidden_dim, neighbours=1 if neighbours is None else neighbours)
+        if temperature <= 0:
+            raise InputError(f"net.temperature: expected a number > 0, found {temperature}")
+        if head not in get_args(Head):
+            raise InputError(f"net.head: expected 'residual' or 'gated', found {head!r}")
+        self.hidden_dim, self.temperature = hidden_dim, temperature
+        self.neighbours, self.dense_limit, self.head, self.dropout = neighbours, dense_limit, head, dropout
+        self.pooling = layers.correction(len(FEATURES), 32, 1)
+        self.projection = layers.correction(word_dim, hidden_dim, word_dim)
+        self.key_bias = nn.Linear(word_dim, 1)
+        self.correction = nn.Sequential(
+            nn.Dropout(dropout), layers.correction(word_dim + coordinate_dim, hidden_dim, coordinate_dim)
+        )
+        self.log_sharpness = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        nn.init.zeros_(self.key_bias.weight)
+        nn.init.zeros_(self.key_bias.bias)
+        self.gate = nn.Linear(word_dim + coordinate_dim, 1) if head == "gated" else None
+
+    def forward(self, sets: WordSets, memory: Memory | None = None, own: Tensor | None = None) -> Tensor:
+        """Predict coordinates `(B, K)`; the order of the words plays no role."""
+        self.check(sets)
+        if memory is None or (memory.near is None and self.looks_at(len(memory.keys)) is not None):
+            raise ValueError("SourceAttention: expected a memory, with lists of neighbours above `dense_limit` tokens")
+        logits = sets.features[..., WEIGHT].clamp_min(torch.finfo(torch.float32).tiny).log()
+        logits = logits + self.pooling(_scaled(sets.features))[..., 0]
+        attention = logits.masked_fill(~sets.mask, -torch.inf).softmax(dim=1)
+        pooled = normalize(torch.bmm(attention[:, None], sets.vectors)[:, 0], dim=1)  # (B, d)
+        if memory.near is None:
+            mixture, length = self._mix(pooled, memory, own)
+        else:
+            mixture, length = self._mix_near(pooled, memory, memory.near[own])
+        direction = normalize(mixture, dim=1)  # (B, K)
+        seen = torch.cat([pooled, direction], dim=1)
+        correction = self.correction(seen)
+        if self.gate is not None:
+            correction = correction * self.gate(seen).sigmoid()
+        return (direction * length + correction) * self.log_scale.exp()
+
+    def remember(self, memory: Memory) -> Memory:
+        """The memory with its keys projected and its values measured."""
+        return memory._replace(projected=self._project(memory.keys), lengths=memory.values.norm(dim=1))
+
+    def _mix(self, pooled: Tensor, memory: Memory, own: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mix all values of the memory: mixtures `(B, K)`, and the mean length `(B, 1)` of what each mixes."""
+        keys = self._project(memory.keys) if memory.projected is None else memory.projected  # (M, d)
+        lengths = memory.values.norm(dim=1) if memory.lengths is None else memory.lengths  # (M,)
+        scores = self._project(pooled) @ keys.T * self.log_sharpness.exp() + self.key_bias(keys)[:, 0]
+        if own is not None:
+            hidden = scores.new_zeros(len(own)).masked_fill(own < len(keys), -torch.inf)
+            scores = scores.scatter_add(1, own.clamp(max=len(keys) - 1)[:, None], hidden[:, None])
+        weights = scores.softmax(dim=1)
+        return weights @ memory.values, (weights @ lengths)[:, None]
+
+    def _mix_near(self, pooled: Tensor, memory: Memory, near: Tensor) -> tuple[Tensor, Tensor]:
+        """The same over the values at the places `near` `(B, k)`; no other row of the memory is touched."""
+        slots = near.clamp(max=len(memory.keys) - 1)
+        if memory.projected is not None and memory.lengths is not None:
+            keys, values, lengths = memory.projected, memory.values, memory.lengths
+        else:  # what is near to several is projected once; to count them a GPU has to finish first
+            places, slots = slots.unique(return_inverse=True)
+            # embedding(places, x) is x[places], several times as fast, in the gradient too.
+            keys, values = self._project(embedding(places, memory.keys)), embedding(places, memory.values)
+            lengths = values.norm(dim=1)
+        # The bias of a key is linear in it, so the query can bring it along.
+        asked = self._project(pooled) * self.log_sharpness.exp() + self.key_bias.weight
+        scores = torch.einsum("bd,bkd->bk", asked, embedding(slots, keys)) + self.key_bias.bias
+        weights = scores.masked_fill(near == len(memory.keys), -torch.inf).softmax(dim=1)
+        mixture = embedding_bag(slots, values, per_sample_weights=weights, mode="sum")
+        return mixture, (weights * lengths[slots]).sum(dim=1, keepdim=True)
+
+    def _project(self, vectors: Tensor) -> Tensor:
+        return normalize(vectors + self.projection(vectors), dim=1)
+
+
+def _scaled(features: Tensor) -> Tensor:
+    """Match features in the range of 1: logarithms of weight and share, a fifth of the log rank, the rest as it is."""
+    tiny = torch.finfo(torch.float32).tiny
+    weight, share, exact, log_rank, position, source = features.unbind(-1)
+    return torch.stack(
+        [weight.clamp_min(tiny).log() / 5, share.clamp_min(tiny).log(), exact, log_rank / 5, position, source], dim=-1
+    ).clamp(-10, 10)

@@ -1,0 +1,79 @@
+"""Text on disk: sentences one a line, parallel text, and the lines that are held out of it."""
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hyperofa.errors import InputError
+
+
+def read_lines(paths: Sequence[str | Path], flag: str = "--data.text") -> list[str]:
+    """Read sentences, one a line, from plain or gzipped text; of a .tsv file the last column.
+
+    Args:
+        paths: files.
+        flag: command-line flag named in errors.
+
+    Raises:
+        InputError: a file is missing, not UTF-8 text, or empty.
+    """
+    lines: list[str] = []
+    for path in map(Path, paths):
+        last_column = ".tsv" in path.suffixes
+        found = _lines(path, flag)
+        lines += [line.rpartition("\t")[2].strip() if last_column else line.strip() for line in found]
+    return lines
+
+
+def read_pairs(paths: Sequence[str | Path]) -> list[tuple[str, str]]:
+    """Read parallel text: a source sentence and its translation, apart by a tab, one pair a line.
+
+    Raises:
+        InputError: a file is missing or empty, or a line has not two columns.
+    """
+    pairs = []
+    for path in paths:
+        for number, line in enumerate(_lines(Path(path), "--data.parallel"), 1):
+            columns = line.split("\t")
+            if len(columns) != 2:
+                raise InputError(
+                    f"--data.parallel {path} line {number}: expected a source sentence, a tab and its translation, "
+                    f"found {len(columns)} columns"
+                )
+            pairs.append((columns[0].strip(), columns[1].strip()))
+    return pairs
+
+
+def hold_out(lines: Sequence[str], count: int, seed: int) -> tuple[list[str], list[str]]:
+    """Split lines at random: the rest and the held-out ones, `count` of them or a tenth, at least one each.
+
+    Raises:
+        InputError: fewer than two lines, or a count below 1.
+    """
+    if count < 1:
+        raise InputError(f"--validation_lines: expected at least 1, found {count}")
+    if len(lines) < 2:
+        raise InputError("--text: expected at least 2 lines, to train on one and measure on another; found 1")
+    chosen = np.random.default_rng(seed).permutation(len(lines))[: max(1, min(count, len(lines) // 10))]
+    held = np.zeros(len(lines), bool)
+    held[chosen] = True
+    parts = [[line for line, out in zip(lines, held, strict=True) if out is np.bool_(part)] for part in (False, True)]
+    return parts[0], parts[1]
+
+
+def _lines(path: Path, flag: str) -> list[str]:
+    """The lines of a text file that are not empty."""
+    try:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8") as file:
+            lines = [line.rstrip("\n") for line in file if line.strip()]
+    except FileNotFoundError:
+        raise InputError(f"{flag} {path}: expected a text file, found none") from None
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise InputError(f"{flag} {path}: expected UTF-8 text, plain or gzipped; {error}") from None
+    if not lines:
+        raise InputError(f"{flag} {path}: expected sentences, one a line, found none")
+    return lines
