@@ -76,7 +76,7 @@ def _rows(vec: Path) -> int:
 def match(inputs: Inputs) -> Job:
     from hyperofa.matching import Matches
     from hyperofa.pooling import match_shards
-    from hyperofa.ranks import joined
+    from hyperofa.runtime.processes import joined
     from hyperofa.store import WordVectors
     from hyperofa.surfaces import surface_variants
     from hyperofa.tokens import bare_backend, load_tokenizer

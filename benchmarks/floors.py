@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from hyperofa.devices import has_fast_bytes
+from hyperofa.runtime.devices import has_fast_bytes
 
 SIDE = {"cpu": 2048, "cuda": 8192}
 TRAFFIC = {"cpu": 2**28, "cuda": 2**31}  # bytes: many times the last cache

@@ -228,7 +228,7 @@ class Inputs:
 
     def make(self) -> list[str]:
         """Write what is missing, but for the bundle; the names of what was written."""
-        from hyperofa.artifacts import new_folder
+        from hyperofa.runtime.folders import new_folder
 
         world = World(self.size, self.corpus)
         parts: dict[Path, Callable[[Path, World], None]] = {

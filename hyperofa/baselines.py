@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 
 from hyperofa.errors import InputError
 from hyperofa.reference import mix_nearest
-from hyperofa.shards import IN_MEMORY, Work
+from hyperofa.runtime.sharding import IN_MEMORY, Work
 from hyperofa.tokens import Token
 from hyperofa.vectors import Keys, nearest
 

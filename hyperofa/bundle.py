@@ -23,9 +23,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference
-from hyperofa.artifacts import read_json
 from hyperofa.errors import InputError
 from hyperofa.matching import Matches
+from hyperofa.runtime.folders import read_json
 from hyperofa.store import WordVectors
 from hyperofa.tokens import Overlap, Token, canonical_tokens, extends, load_tokenizer
 

@@ -19,15 +19,15 @@ from typing import Any
 import yaml
 from jsonargparse import auto_cli
 
-from hyperofa.artifacts import new_folder, read_json, versions, write_json
 from hyperofa.bundle import Bundle
 from hyperofa.errors import InputError
 from hyperofa.evaluation import evaluate
 from hyperofa.export import export
 from hyperofa.grid import TRAINED, Cell, nested
-from hyperofa.locks import locked
 from hyperofa.prediction import read_checkpoint
 from hyperofa.prepare import prepare
+from hyperofa.runtime.folders import new_folder, read_json, versions, write_json
+from hyperofa.runtime.locks import locked
 
 _LOGGER = "lightning.pytorch.loggers.CSVLogger"
 _LOG_TAIL = 2_000

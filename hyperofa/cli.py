@@ -15,7 +15,6 @@ from lightning.pytorch.utilities import rank_zero
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hyperofa.ablation import ablate
-from hyperofa.artifacts import fingerprint, sha256_text
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.demo import demo
 from hyperofa.errors import InputError
@@ -29,6 +28,7 @@ from hyperofa.prediction import CoordinateFile, read_checkpoint
 from hyperofa.prepare import prepare
 from hyperofa.pretraining import pretrain
 from hyperofa.resumption import Resumption, is_first_process
+from hyperofa.runtime.folders import fingerprint, sha256_text
 from hyperofa.trimming import trim
 from hyperofa.verification import verify
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from hyperofa.artifacts import fingerprint, new_folder, resumed_folder, sha256_text
 from hyperofa.errors import InputError
 from hyperofa.readers import (
     SEEN,
@@ -21,6 +20,7 @@ from hyperofa.readers import (
     open_file,
     split_spec,
 )
+from hyperofa.runtime.folders import fingerprint, new_folder, resumed_folder, sha256_text
 from hyperofa.store import ROWS, StoreWriter, WordVectors, forget_progress
 
 

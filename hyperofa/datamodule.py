@@ -24,8 +24,8 @@ from hyperofa.initialisation import ORIGINS, initialise, target_task
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
 from hyperofa.reference import GROUP
+from hyperofa.runtime.text_files import read_lines, read_pairs
 from hyperofa.samplers import Draw, GroupedBatches, RandomBatches
-from hyperofa.text_files import read_lines, read_pairs
 from hyperofa.texts import MAX_TOKENS, TextViews, Views, ViewSide
 from hyperofa.tokens import OverlapKind, bare_backend
 from hyperofa.translation import Drawing, Translator

@@ -26,7 +26,6 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from hyperofa.artifacts import new_folder, write_json
 from hyperofa.curves import CurvePlot
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
@@ -36,6 +35,7 @@ from hyperofa.lexicon import LANGUAGES
 from hyperofa.module import HyperModule
 from hyperofa.plm import load_model
 from hyperofa.prepare import prepare
+from hyperofa.runtime.folders import new_folder, write_json
 from hyperofa.texts import Views
 from hyperofa.tokens import load_tokenizer
 from hyperofa.world import parallel_sentences, train_vectors

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hyperofa.artifacts import write_json
-from hyperofa.devices import best_device
 from hyperofa.errors import InputError
 from hyperofa.plm import encode, load_model
+from hyperofa.runtime.devices import best_device
+from hyperofa.runtime.folders import write_json
+from hyperofa.runtime.text_files import read_lines
 from hyperofa.safety import Safety, measure
-from hyperofa.text_files import read_lines
 from hyperofa.tokens import load_tokenizer
 
 TOP = (1, 10)

@@ -25,10 +25,10 @@ from typing import Any
 from tokenizers import Tokenizer as BackendTokenizer
 from transformers import PreTrainedTokenizerBase
 
-from hyperofa.artifacts import new_folder
 from hyperofa.errors import InputError
 from hyperofa.mining import count_pieces, count_tokens, count_words, mine, pieces_in_text, words_of
-from hyperofa.text_files import read_lines
+from hyperofa.runtime.folders import new_folder
+from hyperofa.runtime.text_files import read_lines
 from hyperofa.tokenizer_json import (
     State,
     backend_of,

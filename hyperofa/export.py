@@ -11,7 +11,6 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from hyperofa import baselines
-from hyperofa.artifacts import fingerprint, read_json, resumed_folder, sha256_file, sha256_text, versions
 from hyperofa.baselines import Mixing, Rows, Task
 from hyperofa.bundle import Bundle, Pooling
 from hyperofa.card import model_card
@@ -20,12 +19,13 @@ from hyperofa.factorised import factorise, parameter_count
 from hyperofa.initialisation import ORIGINS, Fallback, Initialisation, initialise, target_task
 from hyperofa.plm import load_model
 from hyperofa.prediction import Trained, learned_share, load_trained, predict
-from hyperofa.ranks import joined
 from hyperofa.reference import lost_bias
+from hyperofa.runtime.folders import fingerprint, read_json, resumed_folder, sha256_file, sha256_text, versions
+from hyperofa.runtime.processes import joined
+from hyperofa.runtime.sharding import Work
+from hyperofa.runtime.text_files import read_lines
 from hyperofa.safety import measure
-from hyperofa.shards import Work
 from hyperofa.surgery import Vocabulary, hash_rows, read_vocabulary, replace_vocabulary
-from hyperofa.text_files import read_lines
 from hyperofa.tokens import OVERLAP_KINDS, OverlapKind
 from hyperofa.verification import command, seal
 

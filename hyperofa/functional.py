@@ -13,10 +13,10 @@ from torch.nn.functional import cross_entropy, kl_div
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from hyperofa.devices import best_device, has_fast_bfloat16
 from hyperofa.errors import InputError
 from hyperofa.losses import cosine_distance
 from hyperofa.plm import mean_pool
+from hyperofa.runtime.devices import best_device, has_fast_bfloat16
 
 Precision = Literal["auto", "float32", "bfloat16"]
 

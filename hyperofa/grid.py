@@ -14,9 +14,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hyperofa.artifacts import sha256_file, sha256_text
 from hyperofa.errors import InputError
 from hyperofa.readers import split_spec
+from hyperofa.runtime.folders import sha256_file, sha256_text
 
 Settings = dict[str, Any]
 

@@ -13,7 +13,6 @@ import lightning
 import numpy as np
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from hyperofa.artifacts import new_folder, versions, write_json
 from hyperofa.bundle import Bundle
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
@@ -24,8 +23,9 @@ from hyperofa.module import HyperModule
 from hyperofa.plm import load_model
 from hyperofa.prepare import prepare
 from hyperofa.pretraining import plot_curves, write_curves
+from hyperofa.runtime.folders import new_folder, versions, write_json
+from hyperofa.runtime.text_files import hold_out, read_lines
 from hyperofa.safety import Safety, measure
-from hyperofa.text_files import hold_out, read_lines
 from hyperofa.texts import Views
 from hyperofa.tokens import load_tokenizer
 

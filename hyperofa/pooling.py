@@ -8,10 +8,10 @@ import scipy.sparse as sp
 from tokenizers import Tokenizer as BackendTokenizer
 from tqdm import tqdm
 
-from hyperofa.artifacts import new_folder
 from hyperofa.centring import centred
 from hyperofa.matching import Matches, match_words
-from hyperofa.ranks import Ranks
+from hyperofa.runtime.folders import new_folder
+from hyperofa.runtime.processes import Ranks
 from hyperofa.store import WordVectors
 from hyperofa.surfaces import Variants
 

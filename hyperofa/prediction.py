@@ -12,12 +12,12 @@ from lightning.fabric.utilities import move_data_to_device
 
 from hyperofa.baselines import Mixing, Rows, Task, blend, ofa
 from hyperofa.bundle import Bundle, Side
-from hyperofa.devices import best_device
 from hyperofa.errors import InputError
 from hyperofa.metrics import TokenMetrics
 from hyperofa.nets.net import Net
 from hyperofa.nets.registry import build
-from hyperofa.shards import IN_MEMORY, Work
+from hyperofa.runtime.devices import best_device
+from hyperofa.runtime.sharding import IN_MEMORY, Work
 from hyperofa.tokens import OverlapKind
 from hyperofa.vectors import Keys
 from hyperofa.wordsets import WordOrder, WordPlaces, WordSetTable, make_memory, near_places, own_places

@@ -10,7 +10,6 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference as published
-from hyperofa.artifacts import fingerprint, resumed_folder, sha256_text, versions, write_json
 from hyperofa.bundle import FORMAT, Bundle, Meta, Side, SplitName
 from hyperofa.centring import language_means
 from hyperofa.conversion import convert_vectors
@@ -19,8 +18,9 @@ from hyperofa.factorization import Scaling, factorize
 from hyperofa.matching import Matches
 from hyperofa.plm import load_model
 from hyperofa.pooling import match_shards, merge_shards
-from hyperofa.ranks import Ranks, joined
 from hyperofa.readers import SpellingChoice, split_spec
+from hyperofa.runtime.folders import fingerprint, resumed_folder, sha256_text, versions, write_json
+from hyperofa.runtime.processes import Ranks, joined
 from hyperofa.splitting import split_tokens
 from hyperofa.store import WordVectors
 from hyperofa.surfaces import Variants, surface_variants

@@ -15,11 +15,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hyperofa.artifacts import versions, write_json
 from hyperofa.errors import InputError
 from hyperofa.languagemodel import Point, TrainerOptions, Training, train
 from hyperofa.plm import load_model
-from hyperofa.text_files import hold_out, read_lines
+from hyperofa.runtime.folders import versions, write_json
+from hyperofa.runtime.text_files import hold_out, read_lines
 from hyperofa.tokens import load_tokenizer
 
 _CHECKPOINT = Path("checkpoint") / "last.ckpt"

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from hyperofa.artifacts import versions
 from hyperofa.grid import SEED, Settings, shown
 from hyperofa.plots import draw_all
 from hyperofa.results import (
@@ -31,6 +30,7 @@ from hyperofa.results import (
     width_name,
     write_csv,
 )
+from hyperofa.runtime.folders import versions
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
 from hyperofa.errors import InputError
-from hyperofa.locks import try_lock
+from hyperofa.runtime.locks import try_lock
 
 _MARK = ".unfinished"
 _LAST = "last.ckpt"

@@ -30,9 +30,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hyperofa.devices import best_device
 from hyperofa.errors import InputError
 from hyperofa.objectives import Objective, frame, hide, longest, objective_of
+from hyperofa.runtime.devices import best_device
 from hyperofa.tokens import bare_backend, canonical_tokens, extends, find_overlap, plain_encoder
 
 MASS_LIMIT = 0.01

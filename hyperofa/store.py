@@ -14,8 +14,8 @@ from typing import IO, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hyperofa.artifacts import read_json, sha256_text, write_json
 from hyperofa.errors import InputError
+from hyperofa.runtime.folders import read_json, sha256_text, write_json
 
 KIND = {"kind": "hyperofa word vectors", "version": 1}
 """What a store's `meta.json` says of itself."""

@@ -8,8 +8,8 @@ from typing import Any
 from tokenizers import Tokenizer as BackendTokenizer
 from transformers import PreTrainedTokenizerBase
 
-from hyperofa.artifacts import read_json, write_json
 from hyperofa.errors import InputError
+from hyperofa.runtime.folders import read_json, write_json
 from hyperofa.tokens import load_tokenizer
 
 State = dict[str, Any]

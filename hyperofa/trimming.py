@@ -16,12 +16,12 @@ import numpy as np
 from tokenizers import Tokenizer as BackendTokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hyperofa.artifacts import new_folder
 from hyperofa.card import model_card
 from hyperofa.errors import InputError
 from hyperofa.plm import load_model
+from hyperofa.runtime.folders import new_folder
+from hyperofa.runtime.text_files import read_lines
 from hyperofa.surgery import read_vocabulary, replace_vocabulary
-from hyperofa.text_files import read_lines
 from hyperofa.tokenizer_json import State, backend_of, model_vocabulary, pieces_of, read_state, write_tokenizer
 from hyperofa.tokens import load_tokenizer, tokenizer_family
 from hyperofa.verification import PROVENANCE, command, seal

@@ -5,8 +5,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperofa.devices import has_fast_bytes
 from hyperofa.errors import InputError
+from hyperofa.runtime.devices import has_fast_bytes
 from hyperofa.screening import Screen
 from hyperofa.store import ROWS
 

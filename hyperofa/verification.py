@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from hyperofa.artifacts import read_json, sha256_file, versions, write_json
 from hyperofa.errors import InputError
 from hyperofa.factorised import read_rows
 from hyperofa.plm import load_model
+from hyperofa.runtime.folders import read_json, sha256_file, versions, write_json
 from hyperofa.surgery import Vocabulary
 from hyperofa.tokens import load_tokenizer
 

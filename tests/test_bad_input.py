@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, QUIET, SPECIALS, TINY_TOKENS, WORD_DIM, train_unigram, wrap, write_vectors
 
 from hyperofa.cli import main
+from tests.conftest import CONFIGS, QUIET, SPECIALS, TINY_TOKENS, WORD_DIM, train_unigram, wrap, write_vectors
 
 
 @pytest.fixture

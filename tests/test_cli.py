@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 import yaml
-from conftest import CONFIGS, write_vectors
 
 from hyperofa import cli
 from hyperofa.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.flags import gather_lists
+from tests.conftest import CONFIGS, write_vectors
 
 
 @pytest.mark.parametrize(

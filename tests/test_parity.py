@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import reference
 import torch
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
@@ -16,6 +15,7 @@ from hyperofa.factorization import factorize
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.nets.inputs import FEATURES, WordSets
 from hyperofa.nets.setformer import SetFormer
+from tests import reference
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 SOURCES = ("wordpiece", "bytelevel")

@@ -6,10 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import reference as slow
 import torch
 import yaml
-from conftest import CONFIGS, QUIET, write_vectors
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import (
@@ -37,6 +35,8 @@ from hyperofa.reference import QUIRKS
 from hyperofa.samplers import GroupedBatches
 from hyperofa.tokens import OVERLAP_KINDS
 from hyperofa.wordsets import WordSetTable
+from tests import reference as slow
+from tests.conftest import CONFIGS, QUIET, write_vectors
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 needs_golden = pytest.mark.skipif(

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS, write_vectors
 
 import hyperofa.store
-from hyperofa.artifacts import resumed_folder, sha256_file
 from hyperofa.cli import main
 from hyperofa.conversion import convert_vectors
 from hyperofa.errors import InputError
 from hyperofa.prepare import prepare
+from hyperofa.runtime.folders import resumed_folder, sha256_file
+from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS, write_vectors
 
 HERE = Path(__file__).parent
 SMALL = (
@@ -241,7 +241,7 @@ def test_an_error_leaves_nothing(tmp_path):
 
 def test_only_one_may_write(tmp_path):
     other = f"""
-from hyperofa.artifacts import InputError, resumed_folder
+from hyperofa.runtime.folders import InputError, resumed_folder
 try:
     with resumed_folder({str(tmp_path / "a")!r}, "one"):
         pass

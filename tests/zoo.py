@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-from conftest import ENGLISH, GERMAN, SPECIALS, train_byte_level, train_unigram, train_wordpiece, wrap
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertTokenizer, GPT2Tokenizer, LlamaTokenizer, PreTrainedTokenizerFast, XLMRobertaTokenizer
+
+from tests.conftest import ENGLISH, GERMAN, SPECIALS, train_byte_level, train_unigram, train_wordpiece, wrap
 
 BERT = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
 LLAMA = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}

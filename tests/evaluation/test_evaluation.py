@@ -1,0 +1,107 @@
+import gzip
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from hyperofa.cli import main
+from hyperofa.evaluation import RetrievalSet, Scores, accuracy, read_sets
+from tests.conftest import ENGLISH, GERMAN
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Held-out verses in three languages and Tatoeba pairs in one, in the layout that the command reads."""
+    folder = tmp_path_factory.mktemp("sentences")
+    (folder / "tatoeba").mkdir()
+    rng = random.Random(0)
+    english = [" ".join(rng.sample(line.split(), 5)) for line in ENGLISH * 2]
+    foreign = {
+        "deu": [" ".join(rng.sample(line.split(), 4)) for line in GERMAN * 2],
+        "eng": english,
+        "nob": english[::-1],
+    }
+    rows = [f"{language}\t{verse}\t{text}" for language, texts in foreign.items() for verse, text in enumerate(texts)]
+    (folder / "heldout.tsv.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
+    pairs = [f"{german}\t{line}" for german, line in zip(GERMAN * 2, english, strict=True)]
+    (folder / "tatoeba" / "deu-eng.tsv.gz").write_bytes(gzip.compress("\n".join(pairs).encode()))
+    return folder, english, foreign
+
+
+def slow_vectors(folder, texts, layer):
+    """One text at a time, without padding."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    rows = []
+    with torch.no_grad():
+        for text in texts:
+            batch = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+            hidden = model(**batch, output_hidden_states=True).hidden_states[layer][0].numpy().astype(np.float64)
+            rows.append(hidden.mean(0) / np.linalg.norm(hidden.mean(0)))
+    return np.array(rows)
+
+
+def slow_accuracy(queries, keys, slack=0.0):
+    """Top-1 and top-10; with slack, as it would be if keys that near to the right one lost (or, below 0, won)."""
+    ranks = [
+        sum(query @ key > query @ keys[i] + slack for j, key in enumerate(keys) if j != i)
+        for i, query in enumerate(queries)
+    ]
+    return [100 * np.mean([rank < top for rank in ranks]) for top in (1, 10)]
+
+
+@pytest.mark.parametrize("layer", [-1, 1])
+def test_scores_equal_brute_force(layer, data, model_folders, bundles, tmp_path, capsys):
+    folder, english, foreign = data
+    model = tmp_path / "model"
+    main(["export", "--bundle", str(bundles["bert"]), "--method", "subtokens", "--output", str(model)])
+    capsys.readouterr()
+    flags = ["--model", str(model), "--source_model", str(model_folders["bert"]), "--data", str(folder)]
+    main(["evaluate", *flags, "--layer", str(layer), "--output", str(tmp_path / "scores.json")])
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["accuracy"]
+    keys = slow_vectors(model_folders["bert"], english, layer)
+    for language, texts in foreign.items():
+        # Sentences of a random model lie close together: float32 in batches may rank near ties another way.
+        vectors = slow_vectors(model, texts, layer)
+        top1, top10 = found["SR-B"][language]
+        lowest, highest = slow_accuracy(vectors, keys, -1e-6), slow_accuracy(vectors, keys, 1e-6)
+        assert lowest[0] - 1e-3 <= top1 <= highest[0] + 1e-3
+        assert lowest[1] - 1e-3 <= top10 <= highest[1] + 1e-3
+        assert highest[0] - lowest[0] < 50
+        assert f"{language}:{top1:.0f}/{top10:.0f}" in printed
+    expected = slow_accuracy(slow_vectors(model, GERMAN * 2, layer), keys)
+    # Each German sentence comes twice with two English ones, so ranks tie: only the numbers of sets are compared.
+    assert found["SR-T"]["deu"] == pytest.approx(expected, abs=13)
+    top1, top10 = np.mean([found["SR-B"][language] for language in ("deu", "nob")], 0)
+    assert f"SR-B mean over 2 languages: top-1 {top1:.1f} top-10 {top10:.1f}" in printed
+
+
+def test_the_source_model_finds_its_own_sentences(data, model_folders, tmp_path):
+    flags = ["--model", str(model_folders["bert"]), "--source_model", str(model_folders["bert"])]
+    main(["evaluate", *flags, "--data", str(data[0]), "--languages", "eng", "--output", str(tmp_path / "s.json")])
+    assert json.loads((tmp_path / "s.json").read_text())["accuracy"] == {"SR-B": {"eng": [100, 100]}}
+
+
+def test_accuracy_counts_the_right_rows():
+    keys = torch.eye(20)
+    queries = keys.roll(1, 0) + 0.1 * keys
+    assert accuracy(keys, keys) == (100, 100)
+    assert accuracy(queries, keys) == (0, 100)
+    assert accuracy(keys[:3], keys[:3]) == (100, 100)  # fewer sentences than ten
+
+
+def test_sets_pair_verses_by_number(tmp_path):
+    rows = 'eng\ta\tone\neng\tb\ttwo\neng\tc\tthree\ndeu\tc\tdrei\ndeu\ta\t"eins"\n'
+    (tmp_path / "heldout.tsv.gz").write_bytes(gzip.compress(rows.encode()))
+    assert read_sets(tmp_path, 2) == [
+        RetrievalSet("SR-B", "eng", ["one", "two"], ["one", "two"]),
+        RetrievalSet("SR-B", "deu", ['"eins"', "drei"], ["one", "three"]),
+    ]
+
+
+def test_means_leave_english_out():
+    scores = Scores({"SR-B": {"eng": (100.0, 100.0), "deu": (10.0, 30.0), "tur": (20.0, 50.0)}})
+    assert scores.means() == {"SR-B": (15.0, 40.0)}

@@ -1,0 +1,304 @@
+"""Continual pretraining: blocks and their bytes, two phases, the curve, resuming, processes."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from hyperofa.blocks import IGNORED, BlockBatches, SteppedBatches, cut
+from hyperofa.cli import main
+from hyperofa.errors import InputError
+from hyperofa.languagemodel import TrainerOptions, Training, train
+from hyperofa.plm import load_model
+from hyperofa.pretraining import pretrain, read_new_rows
+from hyperofa.runtime.text_files import hold_out
+from hyperofa.samplers import Draw
+from hyperofa.surgery import read_vocabulary
+from tests.conftest import CONFIGS
+
+LINES = ["the river runs through the old town", "ein kleines Haus aus Stein über dem Meer", "x", "drei Straßen"]
+QUIET = TrainerOptions(accelerator="cpu", progress=False)
+
+
+def small(**changes):
+    settings = {"steps": 4, "evaluate_every": 2, "batch_size": 2, "block_size": 24, "warmup_steps": 1}
+    return Training(**settings | {"learning_rate": 1e-2} | changes)
+
+
+def make_causal(tokenizer_folder, folder, **config):
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
+    torch.manual_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 2}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes | config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tokenizer_folders, model_folders, tmp_path_factory):
+    root = tmp_path_factory.mktemp("pretraining")
+    text = root / "text.txt"
+    text.write_text("\n".join(LINES * 10) + "\n", encoding="utf-8")
+    causal = make_causal(tokenizer_folders["bytelevel"], root / "causal")
+    return {"causal": causal, "masked": model_folders["xlmr"], "text": text}
+
+
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+@pytest.mark.parametrize("name", ["bytelevel", "unigram", "wordpiece"])
+def test_blocks_hold_the_text_and_all_its_bytes(name, objective, tokenizer_folders):
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folders[name])
+    blocks = cut(LINES, tokenizer, 10, objective)
+    separator = tokenizer.eos_token_id if name != "wordpiece" else tokenizer.sep_token_id
+    expected = [
+        token for line in LINES for token in [*tokenizer(line, add_special_tokens=False)["input_ids"], separator]
+    ]
+    inner = slice(1, 10 if objective == "causal" else 9)
+    assert blocks.ids[:-1, inner].ravel().tolist() == expected[: (len(blocks) - 1) * (inner.stop - 1)]
+    assert blocks.sizes.sum() == sum(len(line.encode()) + 1 for line in LINES)
+    assert blocks.mask[:-1].all()
+    rest = len(expected) - (len(blocks) - 1) * (inner.stop - 1)
+    assert blocks.mask[-1].sum() == 1 + rest + (objective == "masked")  # between the tokens that begin and end it
+    assert not (blocks.asked & ~blocks.mask).any()
+    assert not blocks.asked[:, 0].any()
+    separators = (blocks.ids == separator) & blocks.mask
+    assert separators[:, inner].sum() >= len(LINES)
+    assert blocks.asked[separators][:1].all() == (objective == "causal")
+    assert blocks.asked.sum() == len(expected) - (0 if objective == "causal" else len(LINES))
+
+
+def test_tokens_that_share_a_character_share_its_bytes():
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    backend = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(sorted(letters))}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    blocks = cut(["aß€ z"], PreTrainedTokenizerFast(tokenizer_object=backend), 16, "causal")
+    assert blocks.sizes[0, blocks.mask[0]].tolist() == [1, 2, 0, 3, 0, 0, 1, 1]  # no separator token, no newline
+
+
+def test_steps_are_the_same_however_they_are_cut():
+    whole = [draw.items.tolist() for draw in SteppedBatches(5, 2, (0, 10), 0)]
+    parts = [draw.items.tolist() for steps in ((0, 3), (3, 10)) for draw in SteppedBatches(5, 2, steps, 0)]
+    assert whole == parts
+    assert sorted(item for items in whole[:5] for item in items) == sorted([*range(5)] * 2)
+    shared = [list(SteppedBatches(8, 2, (0, 2), 0, rank, 2)) for rank in (0, 1)]
+    assert sorted(item for draws in shared for draw in draws for item in draw.items.tolist()) == list(range(8))
+    assert len(SteppedBatches(5, 2, (3, 10), 0)) == 7
+
+
+def test_masked_batches_ask_for_what_they_hide(tokenizer_folders):
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folders["unigram"])
+    blocks = cut(LINES * 5, tokenizer, 12, "masked")
+    batch = BlockBatches(blocks, tokenizer.mask_token_id, None)[Draw(np.arange(6), (0, 1))]
+    hidden = batch.labels != IGNORED
+    assert (batch.ids[hidden] == tokenizer.mask_token_id).all()
+    assert torch.equal(batch.labels[hidden], torch.from_numpy(blocks.ids[:6]).long()[hidden])
+    assert torch.equal(batch.ids[~hidden], torch.from_numpy(blocks.ids[:6]).long()[~hidden])
+    assert hidden.any(1).all()
+
+
+def test_the_curve_is_the_models_own_loss(folders, tokenizer_folders):
+    """Perplexity and bits per byte against the model's own loss on the same text, line by line."""
+    model = load_model(folders["causal"])
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folders["causal"])
+    curve = train(model, tokenizer, LINES * 5, LINES[:1], small(steps=1, learning_rate=1e-9, block_size=64), QUIET)
+    ids = torch.tensor([[0, *tokenizer(LINES[0], add_special_tokens=False)["input_ids"], 2]])
+    with torch.no_grad():
+        loss = load_model(folders["causal"])(input_ids=ids, labels=ids).loss.item()
+    assert [point.step for point in curve] == [0, 1]
+    assert curve[0].loss == pytest.approx(loss, rel=1e-5)
+    assert curve[0].perplexity == pytest.approx(math.exp(loss), rel=1e-4)
+    total = loss * (ids.shape[1] - 1)
+    assert curve[0].bits_per_byte == pytest.approx(total / math.log(2) / (len(LINES[0].encode()) + 1), rel=1e-5)
+    assert math.isnan(curve[0].train_loss)
+    assert curve[1].loss == pytest.approx(curve[0].loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_phase_one_trains_new_rows_and_nothing_else(kind, folders):
+    model, tokenizer = load_model(folders[kind]), PreTrainedTokenizerFast.from_pretrained(folders[kind])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    used = sorted({token for line in LINES for token in tokenizer(line, add_special_tokens=False)["input_ids"]})
+    new = np.array(used[3:9])
+    curve = train(model, tokenizer, LINES * 5, LINES, small(steps=0, new_steps=6, weight_decay=0.5), QUIET, new)
+    old = np.setdiff1d(np.arange(len(read_vocabulary(model).input_rows)), new)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    embeddings = {"causal": {"transformer.wte.weight", "lm_head.weight"}}.get(
+        kind,
+        {"roberta.embeddings.word_embeddings.weight", "lm_head.decoder.weight", "lm_head.bias", "lm_head.decoder.bias"},
+    )
+    assert changed == embeddings
+    for name in changed:
+        assert torch.equal(model.state_dict()[name][old], before[name][old])
+        assert (model.state_dict()[name][new] != before[name][new]).any()
+    assert curve[-1].loss < curve[0].loss
+    assert [point.step for point in curve] == [0, 2, 4, 6]
+
+
+def test_phase_two_trains_everything(folders):
+    model, tokenizer = load_model(folders["causal"]), PreTrainedTokenizerFast.from_pretrained(folders["causal"])
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    curve = train(model, tokenizer, LINES * 5, LINES, small(steps=7, new_steps=2), QUIET, np.array([9]))
+    assert not [name for name, value in model.named_parameters() if torch.equal(value, before[name])]
+    assert [point.step for point in curve] == [0, 2, 4, 6, 8, 9]
+    assert curve[-1].loss < curve[1].loss - 0.2
+    assert not model.training
+
+
+def test_the_learning_rate_warms_up_twice_and_falls_to_zero():
+    training = small(steps=10, new_steps=5, warmup_steps=3)
+    rates = [training.rate(step) for step in range(15)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1, 1]
+    assert rates[5:9] == pytest.approx([0.25, 0.5 * 0.9, 0.75 * 0.8, 0.7])
+    assert rates[-1] == pytest.approx(0.1)
+    assert training.rate(15) == 0
+
+
+def test_dropout_and_order_follow_the_seed(folders):
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folders["causal"])
+
+    def run(seed):
+        model = load_model(folders["causal"])
+        train(model, tokenizer, LINES * 5, LINES, small(seed=seed), QUIET)
+        return read_vocabulary(model).input_rows
+
+    np.testing.assert_array_equal(run(0), run(0))
+    assert (run(0) != run(1)).any()
+
+
+def test_a_model_folder_and_its_curve_are_written(folders, tmp_path, capsys):
+    """By the command line, with provenance: old rows are bit-equal after phase one; plain transformers loads it."""
+    source = tmp_path / "model"
+    load_model(folders["causal"]).to(torch.bfloat16).save_pretrained(source)
+    AutoTokenizer.from_pretrained(folders["causal"]).save_pretrained(source)
+    size = len(AutoTokenizer.from_pretrained(source))
+    with (source / "provenance.tsv").open("w", encoding="utf-8") as file:
+        file.write("id\ttoken\torigin\n" + "".join(f"{i}\tt\t{'mean' if i > 300 else 'copied'}\n" for i in range(size)))
+    np.testing.assert_array_equal(read_new_rows(source), np.arange(301, size))
+    (tmp_path / "config.yaml").write_text(
+        "training: {new_steps: 3, steps: 0, evaluate_every: 2, batch_size: 2, block_size: 24, learning_rate: 0.01}\n"
+        "trainer: {accelerator: cpu, progress: false}\n"
+    )
+    configs = ["--config", str(CONFIGS / "pretrain.yaml"), "--config", str(tmp_path / "config.yaml")]
+    command = ["pretrain", *configs, "--model", str(source)]
+    main([*command, "--text", str(folders["text"]), "--output", str(tmp_path / "out")])
+    assert "bits per byte" in capsys.readouterr().out
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert loaded.dtype == torch.bfloat16
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "out")) == size
+    old, new = (
+        load_file(folder / "model.safetensors")["transformer.wte.weight"] for folder in (source, tmp_path / "out")
+    )
+    assert torch.equal(old[:301], new[:301])
+    assert not torch.equal(old[301:], new[301:])
+    with (tmp_path / "out" / "curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["0", "2", "3"]
+    assert float(rows[0]["perplexity"]) == pytest.approx(math.exp(float(rows[0]["loss"])), rel=1e-4)
+    assert (tmp_path / "out" / "curve.png").read_bytes().startswith(b"\x89PNG")
+    recorded = json.loads((tmp_path / "out" / "pretraining.json").read_text())
+    assert recorded["training"]["new_steps"] == 3
+    assert not (tmp_path / "out" / "checkpoint").exists()
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_run_goes_on(folders, tmp_path, monkeypatch):
+    """The resumed run ends where the whole one does: bit by bit, also within phase one and with dropout off."""
+    model = make_causal(folders["causal"], tmp_path / "model", resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+    (model / "provenance.tsv").write_text("id\torigin\n7\tmean\n", encoding="utf-8")
+    given = {"training": small(steps=4, new_steps=4), "trainer": QUIET}
+    whole = pretrain(str(model), [folders["text"]], tmp_path / "whole", **given)
+
+    from hyperofa.languagemodel import LanguageModelling
+
+    step = LanguageModelling.training_step
+
+    def interrupted(self, batch, number):
+        if self.trainer.global_step == 3:
+            raise Interrupted
+        return step(self, batch, number)
+
+    monkeypatch.setattr(LanguageModelling, "training_step", interrupted)
+    with pytest.raises(Interrupted):
+        pretrain(str(model), [folders["text"]], tmp_path / "parts", **given)
+    monkeypatch.undo()
+    assert not (tmp_path / "parts" / "config.json").exists()
+    with pytest.raises(InputError, match=r"already exists and is not empty; .*--resume true"):
+        pretrain(str(model), [folders["text"]], tmp_path / "parts", **given)
+    with pytest.raises(InputError, match=r"--resume: expected a run with .*use its settings and text"):
+        pretrain(str(model), [folders["text"]], tmp_path / "parts", resume=True, training=small(), trainer=QUIET)
+    parts = pretrain(str(model), [folders["text"]], tmp_path / "parts", resume=True, **given)
+    assert [point.step for point in parts.curve] == [0, 2, 4, 6, 8]
+    assert [point.loss for point in parts.curve] == pytest.approx([point.loss for point in whole.curve])
+    files = [load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", tmp_path / "parts")]
+    assert all(torch.equal(files[0][name], files[1][name]) for name in files[0])
+    with pytest.raises(InputError, match="--resume: expected the checkpoint of an interrupted run"):
+        pretrain(str(model), [folders["text"]], tmp_path / "parts", resume=True, **given)
+
+
+def test_two_processes_train_one_model(folders, tmp_path):
+    """DDP on two CPU processes through the command line; old rows are bit-equal after phase one there too."""
+    model = make_causal(folders["causal"], tmp_path / "model")
+    (model / "provenance.tsv").write_text("id\torigin\n300\tmean\n", encoding="utf-8")
+    settings = ["--training.new_steps=2", "--training.steps=0", "--training.evaluate_every=1"]
+    settings += ["--training.batch_size=2", "--training.block_size=24", "--training.learning_rate=0.01"]
+    trainer = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.progress=false"]
+    command = [sys.executable, "-m", "hyperofa", "pretrain", "--model", str(model), "--text", str(folders["text"])]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "out"), *settings, *trainer],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    old, new = (
+        load_file(folder / "model.safetensors")["transformer.wte.weight"] for folder in (model, tmp_path / "out")
+    )
+    assert [i for i in range(len(old)) if not torch.equal(old[i], new[i])] == [300]
+    one = pretrain(
+        str(model), [folders["text"]], tmp_path / "one",
+        training=small(steps=1, learning_rate=1e-9), trainer=QUIET,
+    )  # fmt: skip
+    with (tmp_path / "out" / "curve.csv").open() as file:
+        first = next(csv.DictReader(file))
+    assert float(first["bits_per_byte"]) == pytest.approx(one.curve[0].bits_per_byte, rel=0.05)
+
+
+def test_mistakes(folders, model_folders, tmp_path):
+    text, causal = [folders["text"]], str(folders["causal"])
+    with pytest.raises(InputError, match=r"--training.steps: expected a higher number, found -1"):
+        Training(steps=-1)
+    with pytest.raises(InputError, match=r"--training.learning_rate: expected a higher number, found 0"):
+        Training(learning_rate=0)
+    with pytest.raises(InputError, match="expected at least one step, found none"):
+        Training(steps=0)
+    with pytest.raises(InputError, match=r"--training.new_steps: expected provenance.tsv in --model"):
+        pretrain(causal, text, tmp_path / "out", training=small(new_steps=1))
+    with pytest.raises(InputError, match=r"--text .*nothing.txt: expected a text file, found none"):
+        pretrain(causal, [tmp_path / "nothing.txt"], tmp_path / "out")
+    with pytest.raises(InputError, match=r"--model .*expected a folder or hub id with a Hugging Face model"):
+        pretrain(str(tmp_path / "none"), text, tmp_path / "out")
+    with pytest.raises(InputError, match="--validation_lines: expected at least 1"):
+        pretrain(causal, text, tmp_path / "out", validation_lines=0)
+    with pytest.raises(InputError, match=r"expected --training.block_size above 2, found 2"):
+        pretrain(causal, text, tmp_path / "out", training=small(block_size=2), trainer=QUIET)
+    with pytest.raises(InputError, match="--text: expected at least 2 lines"):
+        hold_out(["a"], 1, 0)
+    (tmp_path / "provenance.tsv").write_text("nonsense\n", encoding="utf-8")
+    np.testing.assert_array_equal(read_new_rows(tmp_path), [])
+    (tmp_path / "provenance.tsv").write_text("nonsense\nx\n", encoding="utf-8")
+    with pytest.raises(InputError, match="expected a table with the columns id and origin"):
+        read_new_rows(tmp_path)
+    kept, held = hold_out([str(i) for i in range(50)], 500, 0)
+    assert (len(kept), len(held)) == (45, 5)
+    assert {*kept, *held} == {str(i) for i in range(50)}

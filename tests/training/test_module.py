@@ -1,0 +1,264 @@
+"""Training through the command line: both streams, every net, checkpoints, resuming, several processes."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lightning import Callback, Trainer
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+
+from hyperofa.bundle import Bundle
+from hyperofa.cli import main
+from hyperofa.datamodule import HyperDataModule
+from hyperofa.errors import InputError
+from hyperofa.module import HyperModule
+from hyperofa.nets.mlp import MLP
+from hyperofa.nets.registry import NETS
+from hyperofa.prediction import load_trained, predict
+from hyperofa.texts import Views
+from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS
+
+
+def metric(folder: Path, name: str) -> list[float]:
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def fit(config: str, bundle: Path, folder: Path, *flags: str) -> Path:
+    """Run `hyperofa fit`; the folder of the run."""
+    logger = ["--trainer.logger.init_args.save_dir", str(folder), "--trainer.logger.init_args.version", "0"]
+    main(["fit", "--config", str(CONFIGS / f"{config}.yaml"), "--data.bundle", str(bundle), *logger, *QUIET, *flags])
+    return folder / config / "version_0"
+
+
+def test_the_loss_of_tokens_falls(bundles, tmp_path):
+    flags = ["--trainer.max_epochs", "12", "--model.learning_rate", "1e-2", "--data.batch_size", "64"]
+    run = fit("tokens", bundles["bert"], tmp_path, *TINY_TOKENS[4:], *flags)
+    losses = metric(run, "train/token_loss")
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_loss_through_the_model_falls(bundles, text_file, tmp_path):
+    flags = ["--trainer.max_epochs", "4", "--data.steps", "6", "--data.sentences", "8", "--data.views.translated", "8"]
+    flags += ["--model.learning_rate", "1e-2", "--model.precision", "float32", "--data.text", str(text_file)]
+    losses = metric(fit("fit", bundles["bert"], tmp_path, *flags), "train/text_loss")
+    assert losses[-1] < losses[0]
+
+
+def test_runs_leave_a_log_a_plot_and_two_checkpoints(fitted):
+    for run in fitted.values():
+        names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+        assert names >= {
+            "metrics.csv", "curves.png", "config.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
+        }  # fmt: skip
+    assert {"cosine", "mrr", "hit10", "norm_ratio"} <= {
+        name.removeprefix("val/") for name in (fitted["tokens"] / "metrics.csv").read_text().split("\n")[0].split(",")
+    }
+
+
+@pytest.mark.parametrize("net", sorted(NETS))
+def test_every_net_learns_from_both_streams(net, bundles, text_file, tmp_path):
+    small = {"SetFormer": ["num_heads=2", "num_layers=1"], "BiLSTM": ["hidden_dim=4", "num_layers=1"]}
+    arguments = [f"--model.net.init_args.{value}" for value in small.get(net, ["hidden_dim=4"])]
+    flags = ["--data.text", str(text_file), "--data.streams", "both", "--data.batch_size", "64"]
+    flags += ["--data.views.target=3", "--data.views.source=3", "--model.hidden_weight=0.1", "--model.kl_weight=0.1"]
+    config = {"trainer": {"max_epochs": 1}, "model": {"net": {"class_path": f"hyperofa.nets.{net}"}}}
+    (tmp_path / "net.yaml").write_text(yaml.safe_dump(config))
+    flags += ["--config", str(tmp_path / "net.yaml"), *arguments]
+    run = fit("fit", bundles["bert8"], tmp_path, *TINY_TEXT[2:6], "--model.precision", "float32", *flags)
+    assert np.isfinite(metric(run, "train/text_loss")).all()
+    assert np.isfinite(metric(run, "train/token_loss")).all()
+    assert torch.isfinite(
+        torch.cat([tensor.flatten() for tensor in weights(run / "checkpoints" / "last.ckpt").values()])
+    ).all()
+
+
+def test_token_wise_losses_fit_whatever_sentence_is_the_longest(bundles, text_file):
+    """Here only some sentences have a view under the source tokenizer, and the longest may not be among them."""
+    data = HyperDataModule(
+        str(bundles["bert"]), [str(text_file)], sentences=6, steps=6, views=Views(translated=1, source=1)
+    )
+    module = HyperModule(data.word_dim, data.coordinate_dim, hidden_weight=1.0, kl_weight=1.0, precision="float32")
+    trainer(max_epochs=1).fit(module, data)
+
+
+def trainer(**arguments) -> Trainer:
+    quiet = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False, "enable_model_summary": False}
+    files = {"logger": False, "enable_checkpointing": False, "use_distributed_sampler": False}
+    return Trainer(**quiet, **files, **{"log_every_n_steps": 1, **arguments})
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11, 20])
+def test_the_default_schedule_takes_any_number_of_steps(steps, bundles):
+    data = HyperDataModule(str(bundles["bert8"]), streams="tokens", batch_size=8)
+    module = HyperModule(data.word_dim, data.coordinate_dim, lambda d, k: MLP(d, k, 4, 0))
+    trainer(max_steps=steps, limit_val_batches=0).fit(module, data)
+
+
+def test_the_weight_of_tokens_falls(bundles):
+    data = HyperDataModule(str(bundles["bert8"]), streams="tokens", batch_size=8)
+    module = HyperModule(data.word_dim, data.coordinate_dim, token_weight=2, token_epochs=2, schedule="constant")
+    module._token_step = lambda batch, stage: 1 + 0 * module.net(batch.sets, data.memory, batch.own).sum()
+    losses = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 0:
+                losses.append(float(outputs["loss"]))
+
+    trainer(max_epochs=4, limit_val_batches=0, callbacks=[Watch()]).fit(module, data)
+    assert losses == pytest.approx([2, 1, 0, 0])
+    with pytest.raises(
+        InputError, match=r"--model\.token_epochs: expected a number of epochs above 0, or null, found 0"
+    ):
+        HyperModule(data.word_dim, data.coordinate_dim, token_epochs=0)
+
+
+def test_a_checkpoint_holds_the_net_alone(fitted, bundles):
+    bundle = Bundle.load(bundles["bert"])
+    for run, path in ((run, run / "checkpoints" / "best.ckpt") for run in fitted.values()):
+        checkpoint = torch.load(path, weights_only=True)
+        trained = load_trained(path, bundle)
+        assert set(checkpoint["state_dict"]) == {f"net.{name}" for name in trained.net.state_dict()}
+        assert not {"optimizer_states", "callbacks"} & checkpoint.keys()
+        parameters = sum(parameter.numel() for parameter in trained.net.parameters())
+        # The rest is bookkeeping of some kilobytes.
+        assert path.stat().st_size < 1.1 * 4 * parameters + 20_000, run
+
+
+def test_a_token_cannot_see_itself(bundles):
+    data = HyperDataModule(str(bundles["bert"]), streams="tokens")
+    data.setup("fit")
+    module = HyperModule(data.word_dim, data.coordinate_dim)
+    batch = next(iter(data._tokens("train")))
+    memory = data.memory
+    places = batch.own
+    assert (memory.values[places] == batch.expected).all()
+    seen = module.net(batch.sets, memory)
+    changed = memory._replace(values=memory.values.index_fill(0, places[:1], 1e3))
+    torch.testing.assert_close(module.net(batch.sets, memory, places)[0], module.net(batch.sets, changed, places)[0])
+    assert not torch.allclose(seen[0], module.net(batch.sets, changed)[0])
+    # When tokens are trained on, those of validation are not in the memory.
+    held_out = next(iter(data.val_dataloader()[0]))
+    assert (held_out.own >= len(memory.keys)).all()
+    assert len(memory.keys) == len(data.bundle.split["train"])
+
+
+@pytest.mark.parametrize("stage", ["fit", "predict"])
+def test_text_hides_every_source_token_from_itself_alone(stage, bundles, text_file):
+    data = HyperDataModule(str(bundles["bert"]), [str(text_file)])
+    data.setup(stage)
+    covered = np.flatnonzero(data.bundle.source.covered)
+    assert len(data.memory.keys) == len(covered)
+    np.testing.assert_array_equal(data.memory.values, data.bundle.coordinates[covered])
+    np.testing.assert_array_equal(data._own["source"][covered], np.arange(len(covered)))
+    assert (np.delete(data._own["source"], covered) >= len(covered)).all()
+    assert (data._own["target"] >= len(covered)).all()
+
+
+@pytest.mark.parametrize("config", ["fit", "tokens"])
+def test_resuming_equals_an_uninterrupted_run(config, bundles, text_file, tmp_path):
+    every = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}
+    every["init_args"] = {"save_top_k": -1, "filename": "{epoch}", "every_n_epochs": 1}
+    (tmp_path / "every.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [every]}}))
+    flags = {"fit": [*TINY_TEXT, "--data.text", str(text_file)], "tokens": TINY_TOKENS}[config]
+    flags = ["--config", str(tmp_path / "every.yaml"), *flags]
+    whole = fit(config, bundles["bert8"], tmp_path / "whole", *flags) / "checkpoints"
+    rest = fit(config, bundles["bert8"], tmp_path / "rest", *flags, "--ckpt_path", str(whole / "epoch=0.ckpt"))
+    rest = rest / "checkpoints"
+    assert {path.name for path in rest.iterdir()} == {"epoch=1.ckpt", "last.ckpt"}
+    first, last = (torch.load(folder / "epoch=1.ckpt", weights_only=True) for folder in (whole, rest))
+    assert first["global_step"] == last["global_step"] > 0
+    for name, tensor in first["state_dict"].items():
+        torch.testing.assert_close(last["state_dict"][name], tensor, rtol=0, atol=0)
+
+
+def test_validate_test_and_predict_read_a_checkpoint(fitted, bundles, tmp_path, capsys):
+    run = fitted["tokens"]
+    common = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
+    common += ["--trainer.logger.init_args.save_dir", str(tmp_path)]
+    main(["validate", *common])
+    main(["test", *common])
+    out = capsys.readouterr().out
+    assert "val/mrr" in out
+    assert "test/mrr" in out
+    assert "test/hit10" in out
+    main(["predict", *common])
+    with np.load(next(tmp_path.rglob("coordinates-0.npz"))) as file:
+        found = dict(file)
+    bundle = Bundle.load(bundles["bert"])
+    expected = predict(load_trained(run / "checkpoints" / "best.ckpt", bundle), bundle)
+    assert sorted(found["ids"]) == np.flatnonzero(expected.known).tolist()
+    np.testing.assert_allclose(found["coordinates"], expected.coordinates[found["ids"]], rtol=1e-4, atol=1e-5)
+
+
+def test_fit_test_export_and_load(fitted, bundles, text_file, tmp_path, capsys):
+    for name, run in fitted.items():
+        checkpoint = ["--checkpoint", str(run / "checkpoints" / "best.ckpt")]
+        folder = tmp_path / name
+        main(["export", "--bundle", str(bundles["bert"]), "--method", "hyperofa", *checkpoint, "--output", str(folder)])
+        assert "hyperofa, rows" in capsys.readouterr().out
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModel.from_pretrained(folder, add_pooling_layer=False)
+        output = model(**tokenizer("der Fluss fließt", return_tensors="pt")).last_hidden_state
+        assert torch.isfinite(output).all()
+        assert AutoModelForMaskedLM.from_pretrained(folder).config.vocab_size == len(tokenizer)
+
+
+def test_two_processes_share_the_tokens(bundles, tmp_path):
+    """Each token is seen once an epoch by one of two processes, whose nets stay equal."""
+    watcher = """
+import sys
+from lightning import Callback
+from lightning.pytorch.utilities import rank_zero_only
+import torch, hyperofa.cli, pathlib
+
+class Watcher(Callback):
+    def __init__(self, folder: str) -> None:
+        self.folder, self.seen = pathlib.Path(folder), []
+    def on_train_batch_start(self, trainer, module, batch, number):
+        self.seen += batch["tokens"].ids.tolist()
+    def on_fit_end(self, trainer, module):
+        state = {"seen": self.seen, "net": module.net.state_dict()}
+        torch.save(state, self.folder / f"rank{trainer.global_rank}.pt")
+"""
+    (tmp_path / "watching.py").write_text(watcher)
+    callback = {"class_path": "watching.Watcher", "init_args": {"folder": str(tmp_path)}}
+    trainer = {"max_epochs": 1, "strategy": "ddp", "devices": 2, "callbacks": [callback]}
+    (tmp_path / "watch.yaml").write_text(yaml.safe_dump({"trainer": trainer}))
+    tokens = len(Bundle.load(bundles["bert8"]).split["train"])
+    half = -(-tokens // 2)
+    quiet = [*QUIET, "--trainer.devices", "2"]
+    command = [sys.executable, "-m", "hyperofa", "fit", "--config", str(CONFIGS / "tokens.yaml"), *TINY_TOKENS, *quiet]
+    command += ["--config", str(tmp_path / "watch.yaml"), "--data.bundle", str(bundles["bert8"])]
+    command += ["--data.batch_size", str(half), "--trainer.logger.init_args.save_dir", str(tmp_path)]
+    command += ["--trainer.max_epochs", "1"]
+    paths = os.pathsep.join([str(tmp_path), str(CONFIGS.parent)])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert sorted(ranks[0]["seen"] + ranks[1]["seen"]) == Bundle.load(bundles["bert8"]).split["train"].tolist()
+    for name, tensor in ranks[0]["net"].items():
+        torch.testing.assert_close(ranks[1]["net"][name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_training_config_instantiates(path, bundles, text_file, tmp_path):
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if "trainer" not in config or "data" not in config:
+        pytest.skip("no config of hyperofa fit")
+    flags = ["--trainer.fast_dev_run", "1", "--data.bundle", str(bundles["bert8"])]
+    flags += ["--model.net.init_args.hidden_dim", "8"]  # the widths of the paper would take seconds
+    text = [] if config["data"].get("streams") == "tokens" else ["--data.text", str(text_file)]
+    main(["fit", "--config", str(path), *flags, *text, *QUIET, "--trainer.default_root_dir", str(tmp_path)])

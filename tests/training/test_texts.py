@@ -1,0 +1,135 @@
+import gzip
+
+import numpy as np
+import pytest
+import torch
+
+from hyperofa.batches import pad
+from hyperofa.bundle import Bundle
+from hyperofa.datamodule import HyperDataModule, fixed_rows
+from hyperofa.errors import InputError
+from hyperofa.runtime.text_files import read_lines, read_pairs
+from hyperofa.samplers import Draw
+from hyperofa.texts import VIEWS, Views
+
+SEED = Draw(np.empty(0, np.int64), (0, 1))
+
+
+@pytest.fixture
+def data(bundles, text_file, tmp_path):
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("the river\tder Fluss\nthe rain\tder Regen\n", encoding="utf-8")
+    views = Views(translated=4, target=3, source=7, parallel=2)
+    module = HyperDataModule(str(bundles["bert"]), [str(text_file)], sentences=5, views=views, parallel=[str(pairs)])
+    module.setup("fit")
+    return module
+
+
+def same(first, second) -> bool:
+    parts = zip(flat(first), flat(second), strict=True)
+    return first.counts == second.counts and all(a.shape == b.shape and torch.equal(a, b) for a, b in parts)
+
+
+def flat(batch):
+    """All its tensors."""
+    parts = (flat(part) if isinstance(part, tuple) else [part] for part in batch)
+    return [one for part in parts for one in part if isinstance(one, torch.Tensor)]
+
+
+def test_a_batch_fits_together(data):
+    bundle, batch = data.bundle, data._texts["train"][SEED]
+    n, length = batch.views.slots.shape
+    assert n == 16
+    assert dict(zip(VIEWS, batch.counts, strict=True)) == {"translated": 4, "target": 3, "source": 7, "parallel": 2}
+    assert batch.owners.tolist() == [0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 5, 6]
+    assert batch.source_ids.shape == batch.source_mask.shape == (7, batch.source_mask.sum(1).max())
+    assert batch.views.mask.sum(1).max() == length
+    rows = len(batch.coordinates)
+    assert batch.coordinates.shape == (rows, bundle.meta.coordinate_dim)
+    assert 0 <= batch.views.slots.min() <= batch.views.slots.max() < rows
+    assert len(batch.predicted) == len(batch.sets.mask) == len(batch.own)
+    assert batch.sets.mask.any(1).all()
+    assert not batch.coordinates[batch.predicted].any()
+    assert batch.own.max() < len(data._own["source"]) + len(data._own["target"])
+
+
+def test_rows_are_those_of_the_tokens(data):
+    """Tokens that are not predicted have their rows; a view under the source tokenizer is the sentence itself."""
+    bundle, batch = data.bundle, data._texts["train"][SEED]
+    fixed, predictable = fixed_rows(bundle, data.copied)
+    source, target = bundle.tokenizer("source"), bundle.tokenizer("target")
+    predicted = set(batch.predicted.tolist())
+    own = dict(zip(batch.predicted.tolist(), batch.own.tolist(), strict=True))
+    place = {token: number for number, token in enumerate(np.flatnonzero(bundle.source.covered).tolist())}
+    kinds = np.repeat(VIEWS, batch.counts)
+    for slots, mask, owner, kind in zip(batch.views.slots, batch.views.mask, batch.owners, kinds, strict=True):
+        slots = slots[mask.bool()].tolist()
+        ids = batch.source_ids[owner][batch.source_mask[owner].bool()].tolist()
+        if kind == "source":
+            assert len(slots) == len(ids)
+            assert (ids[0], ids[-1]) == (source.cls_token_id, source.sep_token_id)
+            for slot, token in zip(slots, ids, strict=True):
+                assert (slot in predicted) == bundle.source.covered[token]
+                if slot in predicted:
+                    assert own[slot] == place.get(token, len(place))
+                else:
+                    np.testing.assert_array_equal(batch.coordinates[slot], bundle.coordinates[token])
+        if kind == "target":
+            tokens = target(source.decode(ids[1:-1])).input_ids
+            if len(tokens) == len(slots):
+                assert [slot in predicted for slot in slots] == predictable[tokens].tolist()
+                pairs = [(slot, token) for slot, token in zip(slots, tokens, strict=True) if slot in predicted]
+                assert all(own[slot] == data._own["target"][token] >= len(place) for slot, token in pairs)
+            np.testing.assert_allclose(batch.coordinates[slots[0]], fixed[target.bos_token_id])
+            np.testing.assert_allclose(batch.coordinates[slots[-1]], fixed[target.eos_token_id])
+
+
+def test_equal_seeds_make_equal_batches(data):
+    texts = data._texts["train"]
+    assert same(texts[SEED], texts[SEED])
+    assert not same(texts[SEED], texts[Draw(SEED.items, (0, 2))])
+
+
+def test_validation_is_whole_sentences_without_chance(data):
+    texts = data._texts["val"]
+    batch = texts[Draw(np.arange(len(texts)), (0,))]
+    assert len(batch.source_ids) == len(texts) == 2
+    assert batch.owners.tolist() == [0, 1, 0, 1]
+    first, second = (list(data.val_dataloader()[1]) for _ in range(2))
+    assert all(same(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_no_validation_sentence_is_trained_on(data):
+    lines = [set(data._texts[part]._lines) for part in ("train", "val")]
+    assert not lines[0] & lines[1]
+
+
+def test_lines_are_read_from_every_kind_of_file(tmp_path):
+    (tmp_path / "a.txt").write_text(" one two \n\nthree\n", encoding="utf-8")
+    (tmp_path / "b.tsv").write_text("eng\t1\tfour\n", encoding="utf-8")
+    (tmp_path / "c.tsv.gz").write_bytes(gzip.compress("x\tfünf\n".encode()))
+    assert read_lines([tmp_path / name for name in ("a.txt", "b.tsv", "c.tsv.gz")]) == [
+        "one two",
+        "three",
+        "four",
+        "fünf",
+    ]
+    (tmp_path / "latin").write_bytes(b"f\xfcnf\n")
+    with pytest.raises(InputError, match=r"--data\.text .*latin: expected UTF-8 text"):
+        read_lines([tmp_path / "latin"])
+    with pytest.raises(InputError, match=r"--data\.parallel .*a\.txt line 1: expected .* found 1 columns"):
+        read_pairs([tmp_path / "a.txt"])
+
+
+def test_padding():
+    values, mask = pad([np.array([3, 4]), np.array([5])])
+    assert values.tolist() == [[3, 4], [5, 0]]
+    assert mask.tolist() == [[1, 1], [1, 0]]
+
+
+def test_what_training_need_not_predict(bundles):
+    bundle = Bundle.load(bundles["bert"])
+    rows, predictable = fixed_rows(bundle, ("role",))
+    assert not predictable[bundle.overlap.choose(["role"]).target_ids].any()
+    assert not (predictable & ~bundle.target.covered).any()
+    assert rows[~predictable].any(1).all()
