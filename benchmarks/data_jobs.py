@@ -21,7 +21,7 @@ WORDS = 30_000  # that a loop over words is timed on, at most
 
 
 def convert(inputs: Inputs) -> Job:
-    from hyperofa.conversion import convert_vectors
+    from hyperofa.vectors.conversion import convert_vectors
 
     words, rows, output = inputs.size.words, _rows(inputs.vec), inputs.scratch("converted")
 
@@ -45,7 +45,7 @@ def load_plain(inputs: Inputs) -> Job:
 
 def load(inputs: Inputs) -> Job:
     """Map the store, then read every word and vector once."""
-    from hyperofa.store import ROWS, WordVectors
+    from hyperofa.vectors.store import ROWS, WordVectors
 
     size, rows = inputs.size, _rows(inputs.vec)
 
@@ -77,9 +77,9 @@ def match(inputs: Inputs) -> Job:
     from hyperofa.matching import Matches
     from hyperofa.pooling import match_shards
     from hyperofa.runtime.processes import joined
-    from hyperofa.store import WordVectors
     from hyperofa.surfaces import surface_variants
     from hyperofa.tokens import bare_backend, load_tokenizer
+    from hyperofa.vectors.store import WordVectors
 
     words, tokenizer = WordVectors.load(inputs.store), load_tokenizer(inputs.model)
     shards, merged = inputs.scratch("shards"), inputs.scratch("matches")
@@ -106,8 +106,8 @@ def _pairs(matches: Any, num_words: int) -> np.ndarray:
 def match_plain(inputs: Inputs) -> Job:
     import plain
 
-    from hyperofa.store import WordVectors
     from hyperofa.tokens import load_tokenizer
+    from hyperofa.vectors.store import WordVectors
 
     store, tokenizer = WordVectors.load(inputs.store), load_tokenizer(inputs.model)
     ids = sampled(len(store), WORDS)
@@ -128,9 +128,9 @@ def _plain_pairs(matches: dict[str, list[int]], tokenizer: Any, ids: np.ndarray,
 
 def encode(inputs: Inputs, *folders: Path) -> Job:
     """The Rust tokenizers alone on the same spellings: what matching cannot do without."""
-    from hyperofa.store import WordVectors
     from hyperofa.surfaces import surface_variants
     from hyperofa.tokens import bare_backend, load_tokenizer
+    from hyperofa.vectors.store import WordVectors
 
     store = WordVectors.load(inputs.store)
     backends = [bare_backend(load_tokenizer(folder)) for folder in folders]
@@ -223,8 +223,8 @@ def prepare_plain(inputs: Inputs) -> Job:
     """Load, match both sides, average, compare vocabularies, factorise; loops over words on some of them."""
     import plain
 
-    from hyperofa.store import WordVectors
     from hyperofa.tokens import load_tokenizer
+    from hyperofa.vectors.store import WordVectors
 
     size, store, rows = inputs.size, WordVectors.load(inputs.store), source_rows(inputs)
     ids, share = sampled(len(store), WORDS), _rows(inputs.vec) / size.words

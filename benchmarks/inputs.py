@@ -287,7 +287,7 @@ class Inputs:
         model.save_pretrained(folder)
 
     def _write_vectors(self, folder: Path, world: World) -> None:
-        from hyperofa.store import StoreWriter, forget_progress
+        from hyperofa.vectors.store import StoreWriter, forget_progress
 
         entries, dim = world.entries(), self.size.word_dim
         concepts = np.random.default_rng(0).standard_normal((entries[-1][2] + 1, dim), np.float32)

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from hyperofa.conversion import convert_vectors
-from hyperofa.store import WordVectors
+from hyperofa.vectors.conversion import convert_vectors
+from hyperofa.vectors.store import WordVectors
 
 _SHARD = 200_000
 _DISTINCT = 5_000  # vectors; enough that no line is guessed from another

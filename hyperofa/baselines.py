@@ -18,7 +18,7 @@ from hyperofa.errors import InputError
 from hyperofa.reference import mix_nearest
 from hyperofa.runtime.sharding import IN_MEMORY, Work
 from hyperofa.tokens import Token
-from hyperofa.vectors import Keys, nearest
+from hyperofa.vectors.neighbours import Keys, nearest
 
 SHARD = 32_768
 """Tokens of a shard of the search: what a kill costs."""

@@ -26,8 +26,8 @@ from hyperofa import reference
 from hyperofa.errors import InputError
 from hyperofa.matching import Matches
 from hyperofa.runtime.folders import read_json
-from hyperofa.store import WordVectors
 from hyperofa.tokens import Overlap, Token, canonical_tokens, extends, load_tokenizer
+from hyperofa.vectors.store import WordVectors
 
 FORMAT = 1
 Side = Literal["source", "target"]

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperofa.errors import InputError
-from hyperofa.readers import split_spec
 from hyperofa.runtime.folders import sha256_file, sha256_text
+from hyperofa.vectors.readers import split_spec
 
 Settings = dict[str, Any]
 

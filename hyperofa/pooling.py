@@ -8,12 +8,12 @@ import scipy.sparse as sp
 from tokenizers import Tokenizer as BackendTokenizer
 from tqdm import tqdm
 
-from hyperofa.centring import centred
 from hyperofa.matching import Matches, match_words
 from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.processes import Ranks
-from hyperofa.store import WordVectors
 from hyperofa.surfaces import Variants
+from hyperofa.vectors.centring import centred
+from hyperofa.vectors.store import WordVectors
 
 SHARD = 131_072
 """Words of a shard; sets what memory is needed, and what a kill costs."""

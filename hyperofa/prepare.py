@@ -11,18 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference as published
 from hyperofa.bundle import FORMAT, Bundle, Meta, Side, SplitName
-from hyperofa.centring import language_means
-from hyperofa.conversion import convert_vectors
 from hyperofa.errors import InputError
 from hyperofa.factorization import Scaling, factorize
 from hyperofa.matching import Matches
 from hyperofa.plm import load_model
 from hyperofa.pooling import match_shards, merge_shards
-from hyperofa.readers import SpellingChoice, split_spec
 from hyperofa.runtime.folders import fingerprint, resumed_folder, sha256_text, versions, write_json
 from hyperofa.runtime.processes import Ranks, joined
 from hyperofa.splitting import split_tokens
-from hyperofa.store import WordVectors
 from hyperofa.surfaces import Variants, surface_variants
 from hyperofa.surgery import Vocabulary, hash_rows, read_vocabulary
 from hyperofa.tokens import (
@@ -36,6 +32,10 @@ from hyperofa.tokens import (
     plain_encoder,
     with_identity,
 )
+from hyperofa.vectors.centring import language_means
+from hyperofa.vectors.conversion import convert_vectors
+from hyperofa.vectors.readers import SpellingChoice, split_spec
+from hyperofa.vectors.store import WordVectors
 
 _SHARDS = "shards"
 

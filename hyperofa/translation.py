@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from hyperofa.store import WordVectors
-from hyperofa.vectors import nearest
+from hyperofa.vectors.neighbours import nearest
+from hyperofa.vectors.store import WordVectors
 
 _TEMPERATURE = 0.2  # of log distances
 _RANK_WEIGHT = 0.5  # nats a word loses for each e-fold between its frequency rank and that of its translation

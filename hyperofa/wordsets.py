@@ -10,10 +10,10 @@ from torch.nn.functional import embedding
 
 from hyperofa import reference
 from hyperofa.bundle import Bundle, Side
-from hyperofa.centring import centred
 from hyperofa.matching import pooling_weights
 from hyperofa.nets.inputs import FEATURES, Memory, WordSets
-from hyperofa.vectors import Keys
+from hyperofa.vectors.centring import centred
+from hyperofa.vectors.neighbours import Keys
 
 WordOrder = Literal["heaviest", "set"]
 Augmentation = Literal["dropout", "sample"]

@@ -18,11 +18,11 @@ from pathlib import Path
 import hyperofa.baselines
 import hyperofa.pooling
 import hyperofa.prediction
-import hyperofa.store
+import hyperofa.vectors.store
 from hyperofa.cli import main
 
 hyperofa.pooling.SHARD = 300
-hyperofa.store.CHECKPOINT = 500
+hyperofa.vectors.store.CHECKPOINT = 500
 hyperofa.prediction.SHARD = hyperofa.baselines.SHARD = 32
 
 

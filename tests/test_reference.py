@@ -22,7 +22,6 @@ from transformers import (
 from hyperofa import reference
 from hyperofa.baselines import Rows
 from hyperofa.cli import main
-from hyperofa.conversion import convert_vectors
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
 from hyperofa.export import export
@@ -30,10 +29,11 @@ from hyperofa.initialisation import ORIGINS, initialise, target_task
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.prediction import load_trained
 from hyperofa.prepare import prepare
-from hyperofa.readers import ReferenceSpelling
 from hyperofa.reference import QUIRKS
 from hyperofa.samplers import GroupedBatches
 from hyperofa.tokens import OVERLAP_KINDS
+from hyperofa.vectors.conversion import convert_vectors
+from hyperofa.vectors.readers import ReferenceSpelling
 from hyperofa.wordsets import WordSetTable
 from tests import reference as slow
 from tests.conftest import CONFIGS, QUIET, write_vectors

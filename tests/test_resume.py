@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import hyperofa.store
+import hyperofa.vectors.store
 from hyperofa.cli import main
-from hyperofa.conversion import convert_vectors
 from hyperofa.errors import InputError
 from hyperofa.prepare import prepare
 from hyperofa.runtime.folders import resumed_folder, sha256_file
+from hyperofa.vectors.conversion import convert_vectors
 from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS, write_vectors
 
 HERE = Path(__file__).parent
@@ -192,9 +192,9 @@ def test_training_does_not_go_on_from_a_net_alone(fitted, capsys):
 def test_conversion_goes_on_from_its_last_note(stop, many_words, tmp_path, monkeypatch):
     files = sorted(map(str, many_words.glob("*.vec")))
     whole = convert_vectors(files, tmp_path / "whole", duplicates="first")
-    monkeypatch.setattr(hyperofa.store, "CHECKPOINT", 600)
-    monkeypatch.setattr("hyperofa.readers._BLOCK", 100)
-    append, seen = hyperofa.store.StoreWriter.append, []
+    monkeypatch.setattr(hyperofa.vectors.store, "CHECKPOINT", 600)
+    monkeypatch.setattr("hyperofa.vectors.readers._BLOCK", 100)
+    append, seen = hyperofa.vectors.store.StoreWriter.append, []
 
     def interrupted(self, entries, vectors):
         seen.extend(entries)
@@ -203,12 +203,14 @@ def test_conversion_goes_on_from_its_last_note(stop, many_words, tmp_path, monke
         append(self, entries, vectors)
 
     with monkeypatch.context() as patch:
-        patch.setattr(hyperofa.store.StoreWriter, "append", interrupted)
+        patch.setattr(hyperofa.vectors.store.StoreWriter, "append", interrupted)
         with pytest.raises(KeyboardInterrupt):
             convert_vectors(files, tmp_path / "again", duplicates="first")
     read = []
-    note = hyperofa.store.StoreWriter.note
-    monkeypatch.setattr(hyperofa.store.StoreWriter, "note", lambda self, rows: (read.append(rows), note(self, rows))[1])
+    note = hyperofa.vectors.store.StoreWriter.note
+    monkeypatch.setattr(
+        hyperofa.vectors.store.StoreWriter, "note", lambda self, rows: (read.append(rows), note(self, rows))[1]
+    )
     again = convert_vectors(files, tmp_path / "again", duplicates="first")
     assert read[0] == 100 + stop // 600 * 600
     assert again.content_hash == whole.content_hash

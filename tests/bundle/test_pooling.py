@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from hyperofa.bundle import Bundle
-from hyperofa.centring import language_means
-from hyperofa.conversion import convert_vectors
 from hyperofa.matching import Matches
 from hyperofa.pooling import pool
+from hyperofa.vectors.centring import language_means
+from hyperofa.vectors.conversion import convert_vectors
 from tests import reference
 from tests.conftest import write_vectors
 

@@ -20,7 +20,7 @@ from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.plm import load_model
 from hyperofa.prediction import load_trained, predict
 from hyperofa.texts import Views
-from hyperofa.vectors import nearest
+from hyperofa.vectors.neighbours import nearest
 from hyperofa.wordsets import WordPlaces
 from tests.nets.test_nets import BUILD, net, word_sets
 from tests.training.test_memory import OWN, listed, queries, random_memory, sets_of

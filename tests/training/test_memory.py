@@ -16,7 +16,7 @@ from hyperofa.nets.mlp import MLP
 from hyperofa.nets.registry import build
 from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.prediction import load_trained, predict
-from hyperofa.vectors import Keys
+from hyperofa.vectors.neighbours import Keys
 from hyperofa.wordsets import near_places
 from tests.conftest import CONFIGS, QUIET, TINY_TEXT
 

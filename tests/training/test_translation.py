@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from hyperofa.conversion import convert_vectors
-from hyperofa.store import WordVectors
 from hyperofa.translation import Translator, _balance, split_text
+from hyperofa.vectors.conversion import convert_vectors
+from hyperofa.vectors.store import WordVectors
 from tests.conftest import write_vectors
 
 COUNT = 40

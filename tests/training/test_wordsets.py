@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from hyperofa.bundle import Bundle
-from hyperofa.centring import centred
 from hyperofa.nets.inputs import FEATURES
+from hyperofa.vectors.centring import centred
 from hyperofa.wordsets import WordSetTable, make_memory
 
 

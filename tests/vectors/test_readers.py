@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from hyperofa.conversion import convert_vectors
 from hyperofa.errors import InputError
-from hyperofa.readers import Spelling, Subwords, open_file, split_spec
+from hyperofa.vectors.conversion import convert_vectors
+from hyperofa.vectors.readers import Spelling, Subwords, open_file, split_spec
 
 
 def write_vec(path, words, vectors, end=" \n"):

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperofa import screening
 from hyperofa.runtime.devices import has_fast_bytes
-from hyperofa.screening import Screen
+from hyperofa.vectors import int8_index as screening
+from hyperofa.vectors.int8_index import Screen
 
 pytestmark = pytest.mark.skipif(not has_fast_bytes(), reason="the CPU has no instructions for products of bytes")
 

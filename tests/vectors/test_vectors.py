@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hyperofa.alignment import align
-from hyperofa.centring import centred, language_means
-from hyperofa.conversion import convert_vectors
 from hyperofa.errors import InputError
 from hyperofa.runtime.devices import has_fast_bytes
-from hyperofa.store import WordList, WordVectors
-from hyperofa.vectors import nearest
+from hyperofa.vectors.alignment import align
+from hyperofa.vectors.centring import centred, language_means
+from hyperofa.vectors.conversion import convert_vectors
+from hyperofa.vectors.neighbours import nearest
+from hyperofa.vectors.store import WordList, WordVectors
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "words.vec"
 WORD = st.text(st.characters(exclude_characters=" \n", exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -303,7 +303,7 @@ def searched(request):
     if request.param == "screen" and not has_fast_bytes():
         pytest.skip("the CPU has no instructions for products of bytes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperofa.vectors._SCREENED", 1 if request.param == "screen" else 2**62)
+        patch.setattr("hyperofa.vectors.neighbours._SCREENED", 1 if request.param == "screen" else 2**62)
         yield
 
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hyperofa.errors import InputError
-from hyperofa.readers import (
+from hyperofa.runtime.folders import fingerprint, new_folder, resumed_folder, sha256_text
+from hyperofa.vectors.readers import (
     SEEN,
     Block,
     Spelling,
@@ -20,8 +21,7 @@ from hyperofa.readers import (
     open_file,
     split_spec,
 )
-from hyperofa.runtime.folders import fingerprint, new_folder, resumed_folder, sha256_text
-from hyperofa.store import ROWS, StoreWriter, WordVectors, forget_progress
+from hyperofa.vectors.store import ROWS, StoreWriter, WordVectors, forget_progress
 
 
 def convert_vectors(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from hyperofa.store import ROWS
+from hyperofa.vectors.store import ROWS
 
 
 def language_means(

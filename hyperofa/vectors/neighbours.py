@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.devices import has_fast_bytes
-from hyperofa.screening import Screen
-from hyperofa.store import ROWS
+from hyperofa.vectors.int8_index import Screen
+from hyperofa.vectors.store import ROWS
 
 _SLACK = 8  # candidates beyond k, to see whether a tie reaches past it
 _TIE = 4e-6  # scores nearer than this may be a tie that faiss rounded apart

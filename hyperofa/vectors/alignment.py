@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperofa.centring import unit_rows
 from hyperofa.errors import InputError
+from hyperofa.vectors.centring import unit_rows
 
 
 def align(
