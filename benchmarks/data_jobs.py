@@ -74,11 +74,11 @@ def _rows(vec: Path) -> int:
 
 
 def match(inputs: Inputs) -> Job:
-    from hyperofa.matching import Matches
     from hyperofa.pooling import match_shards
     from hyperofa.runtime.processes import joined
-    from hyperofa.surfaces import surface_variants
-    from hyperofa.tokens import bare_backend, load_tokenizer
+    from hyperofa.tokens.canonical import bare_backend, load_tokenizer
+    from hyperofa.tokens.matching import Matches
+    from hyperofa.tokens.spellings import surface_variants
     from hyperofa.vectors.store import WordVectors
 
     words, tokenizer = WordVectors.load(inputs.store), load_tokenizer(inputs.model)
@@ -106,7 +106,7 @@ def _pairs(matches: Any, num_words: int) -> np.ndarray:
 def match_plain(inputs: Inputs) -> Job:
     import plain
 
-    from hyperofa.tokens import load_tokenizer
+    from hyperofa.tokens.canonical import load_tokenizer
     from hyperofa.vectors.store import WordVectors
 
     store, tokenizer = WordVectors.load(inputs.store), load_tokenizer(inputs.model)
@@ -128,8 +128,8 @@ def _plain_pairs(matches: dict[str, list[int]], tokenizer: Any, ids: np.ndarray,
 
 def encode(inputs: Inputs, *folders: Path) -> Job:
     """The Rust tokenizers alone on the same spellings: what matching cannot do without."""
-    from hyperofa.surfaces import surface_variants
-    from hyperofa.tokens import bare_backend, load_tokenizer
+    from hyperofa.tokens.canonical import bare_backend, load_tokenizer
+    from hyperofa.tokens.spellings import surface_variants
     from hyperofa.vectors.store import WordVectors
 
     store = WordVectors.load(inputs.store)
@@ -223,7 +223,7 @@ def prepare_plain(inputs: Inputs) -> Job:
     """Load, match both sides, average, compare vocabularies, factorise; loops over words on some of them."""
     import plain
 
-    from hyperofa.tokens import load_tokenizer
+    from hyperofa.tokens.canonical import load_tokenizer
     from hyperofa.vectors.store import WordVectors
 
     size, store, rows = inputs.size, WordVectors.load(inputs.store), source_rows(inputs)

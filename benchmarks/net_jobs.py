@@ -271,7 +271,7 @@ def export_plain(inputs: Inputs) -> Job:
     import plain
 
     from hyperofa.plm import load_model
-    from hyperofa.tokens import load_tokenizer
+    from hyperofa.tokens.canonical import load_tokenizer
 
     source, target = load_tokenizer(inputs.model), load_tokenizer(inputs.target)
     output, tokens = inputs.scratch("exported"), sampled(inputs.size.target_tokens, EXPORTED)

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 from hyperofa.errors import InputError
 from hyperofa.reference import mix_nearest
 from hyperofa.runtime.sharding import IN_MEMORY, Work
-from hyperofa.tokens import Token
+from hyperofa.tokens.canonical import Token
 from hyperofa.vectors.neighbours import Keys, nearest
 
 SHARD = 32_768

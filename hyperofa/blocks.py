@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from hyperofa.errors import InputError
 from hyperofa.objectives import Objective, frame, hide
 from hyperofa.samplers import Draw
-from hyperofa.tokens import bare_backend
+from hyperofa.tokens.canonical import bare_backend
 
 IGNORED = -100
 _LINES = 10_000

@@ -24,9 +24,9 @@ from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference
 from hyperofa.errors import InputError
-from hyperofa.matching import Matches
 from hyperofa.runtime.folders import read_json
-from hyperofa.tokens import Overlap, Token, canonical_tokens, extends, load_tokenizer
+from hyperofa.tokens.canonical import Overlap, Token, canonical_tokens, extends, load_tokenizer
+from hyperofa.tokens.matching import Matches
 from hyperofa.vectors.store import WordVectors
 
 FORMAT = 1

@@ -27,7 +27,7 @@ from hyperofa.reference import GROUP
 from hyperofa.runtime.text_files import read_lines, read_pairs
 from hyperofa.samplers import Draw, GroupedBatches, RandomBatches
 from hyperofa.texts import MAX_TOKENS, TextViews, Views, ViewSide
-from hyperofa.tokens import OverlapKind, bare_backend
+from hyperofa.tokens.canonical import OverlapKind, bare_backend
 from hyperofa.translation import Drawing, Translator
 from hyperofa.wordsets import Augmentation, WordOrder, WordSetTable, list_neighbours, make_memory, own_places
 from hyperofa.wordtable import Residence, lay_out

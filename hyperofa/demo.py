@@ -37,7 +37,7 @@ from hyperofa.plm import load_model
 from hyperofa.prepare import prepare
 from hyperofa.runtime.folders import new_folder, write_json
 from hyperofa.texts import Views
-from hyperofa.tokens import load_tokenizer
+from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.world import parallel_sentences, train_vectors
 
 _METHODS: dict[Method, tuple[str, str]] = {  # name and colour in the picture

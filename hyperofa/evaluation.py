@@ -24,7 +24,7 @@ from hyperofa.runtime.devices import best_device
 from hyperofa.runtime.folders import write_json
 from hyperofa.runtime.text_files import read_lines
 from hyperofa.safety import Safety, measure
-from hyperofa.tokens import load_tokenizer
+from hyperofa.tokens.canonical import load_tokenizer
 
 TOP = (1, 10)
 

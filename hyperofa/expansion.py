@@ -26,10 +26,11 @@ from tokenizers import Tokenizer as BackendTokenizer
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
-from hyperofa.mining import count_pieces, count_tokens, count_words, mine, pieces_in_text, words_of
 from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.text_files import read_lines
-from hyperofa.tokenizer_json import (
+from hyperofa.tokens.canonical import Family, bare_backend, canonical_tokens, load_tokenizer, tokenizer_family
+from hyperofa.tokens.mining import count_pieces, count_tokens, count_words, mine, pieces_in_text, words_of
+from hyperofa.tokens.tokenizer_json import (
     State,
     backend_of,
     components,
@@ -40,7 +41,6 @@ from hyperofa.tokenizer_json import (
     sequence,
     write_tokenizer,
 )
-from hyperofa.tokens import Family, bare_backend, canonical_tokens, load_tokenizer, tokenizer_family
 
 _GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # ByteLevel(use_regex)
 _HAIR = 1e-6  # per squared letter, so that a long word beats two short ones that make it up

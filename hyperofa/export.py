@@ -26,7 +26,7 @@ from hyperofa.runtime.sharding import Work
 from hyperofa.runtime.text_files import read_lines
 from hyperofa.safety import measure
 from hyperofa.surgery import Vocabulary, hash_rows, read_vocabulary, replace_vocabulary
-from hyperofa.tokens import OVERLAP_KINDS, OverlapKind
+from hyperofa.tokens.canonical import OVERLAP_KINDS, OverlapKind
 from hyperofa.verification import command, seal
 
 Method = Literal["hyperofa", "ofa", "ofa_tuned", "subtokens", "mean", "mean_noise", "random", "zeros", "small_noise"]

@@ -27,7 +27,7 @@ from hyperofa.runtime.folders import new_folder, versions, write_json
 from hyperofa.runtime.text_files import hold_out, read_lines
 from hyperofa.safety import Safety, measure
 from hyperofa.texts import Views
-from hyperofa.tokens import load_tokenizer
+from hyperofa.tokens.canonical import load_tokenizer
 
 _METHODS: tuple[Method, ...] = ("zeros", "small_noise", "mean", "mean_noise", "subtokens", "ofa", "hyperofa")
 _TRAINING = Training(steps=500, evaluate_every=20)

@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from hyperofa import baselines, reference
 from hyperofa.baselines import Rows, Task
 from hyperofa.bundle import Bundle, Pooling
-from hyperofa.tokens import Overlap, OverlapKind, Token, bare_backend
+from hyperofa.tokens.canonical import Overlap, OverlapKind, Token, bare_backend
 
 Origin = Literal["copied", "predicted", "subtokens", "script", "mean", "noise"]
 Fallback = Literal["ladder", "noise", "noise_in_sequence"]

@@ -8,10 +8,10 @@ import scipy.sparse as sp
 from tokenizers import Tokenizer as BackendTokenizer
 from tqdm import tqdm
 
-from hyperofa.matching import Matches, match_words
 from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.processes import Ranks
-from hyperofa.surfaces import Variants
+from hyperofa.tokens.matching import Matches, match_words
+from hyperofa.tokens.spellings import Variants
 from hyperofa.vectors.centring import centred
 from hyperofa.vectors.store import WordVectors
 

@@ -18,7 +18,7 @@ from hyperofa.nets.net import Net
 from hyperofa.nets.registry import build
 from hyperofa.runtime.devices import best_device
 from hyperofa.runtime.sharding import IN_MEMORY, Work
-from hyperofa.tokens import OverlapKind
+from hyperofa.tokens.canonical import OverlapKind
 from hyperofa.vectors.neighbours import Keys
 from hyperofa.wordsets import WordOrder, WordPlaces, WordSetTable, make_memory, near_places, own_places
 from hyperofa.wordtable import Residence, lay_out

@@ -13,15 +13,13 @@ from hyperofa import reference as published
 from hyperofa.bundle import FORMAT, Bundle, Meta, Side, SplitName
 from hyperofa.errors import InputError
 from hyperofa.factorization import Scaling, factorize
-from hyperofa.matching import Matches
 from hyperofa.plm import load_model
 from hyperofa.pooling import match_shards, merge_shards
 from hyperofa.runtime.folders import fingerprint, resumed_folder, sha256_text, versions, write_json
 from hyperofa.runtime.processes import Ranks, joined
 from hyperofa.splitting import split_tokens
-from hyperofa.surfaces import Variants, surface_variants
 from hyperofa.surgery import Vocabulary, hash_rows, read_vocabulary
-from hyperofa.tokens import (
+from hyperofa.tokens.canonical import (
     Overlap,
     Token,
     bare_backend,
@@ -32,6 +30,8 @@ from hyperofa.tokens import (
     plain_encoder,
     with_identity,
 )
+from hyperofa.tokens.matching import Matches
+from hyperofa.tokens.spellings import Variants, surface_variants
 from hyperofa.vectors.centring import language_means
 from hyperofa.vectors.conversion import convert_vectors
 from hyperofa.vectors.readers import SpellingChoice, split_spec

@@ -20,7 +20,7 @@ from hyperofa.languagemodel import Point, TrainerOptions, Training, train
 from hyperofa.plm import load_model
 from hyperofa.runtime.folders import versions, write_json
 from hyperofa.runtime.text_files import hold_out, read_lines
-from hyperofa.tokens import load_tokenizer
+from hyperofa.tokens.canonical import load_tokenizer
 
 _CHECKPOINT = Path("checkpoint") / "last.ckpt"
 _KNOWN_ORIGINS = ("copied",)

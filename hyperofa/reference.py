@@ -16,8 +16,8 @@ import scipy.sparse as sp
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
-from hyperofa.matching import Matches
-from hyperofa.tokens import OVERLAP_KINDS, Overlap
+from hyperofa.tokens.canonical import OVERLAP_KINDS, Overlap
+from hyperofa.tokens.matching import Matches
 
 SPLIT_SEED = 42
 NOISE_SEED = 114514

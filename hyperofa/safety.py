@@ -33,7 +33,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hyperofa.errors import InputError
 from hyperofa.objectives import Objective, frame, hide, longest, objective_of
 from hyperofa.runtime.devices import best_device
-from hyperofa.tokens import bare_backend, canonical_tokens, extends, find_overlap, plain_encoder
+from hyperofa.tokens.canonical import bare_backend, canonical_tokens, extends, find_overlap, plain_encoder
 
 MASS_LIMIT = 0.01
 _MAX_TOKENS = 128

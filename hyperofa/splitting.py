@@ -6,7 +6,7 @@ import numpy as np
 
 from hyperofa.bundle import SplitName
 from hyperofa.errors import InputError
-from hyperofa.tokens import Token, fold_case
+from hyperofa.tokens.canonical import Token, fold_case
 
 
 def split_tokens(

@@ -22,8 +22,8 @@ from hyperofa.plm import load_model
 from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.text_files import read_lines
 from hyperofa.surgery import read_vocabulary, replace_vocabulary
-from hyperofa.tokenizer_json import State, backend_of, model_vocabulary, pieces_of, read_state, write_tokenizer
-from hyperofa.tokens import load_tokenizer, tokenizer_family
+from hyperofa.tokens.canonical import load_tokenizer, tokenizer_family
+from hyperofa.tokens.tokenizer_json import State, backend_of, model_vocabulary, pieces_of, read_state, write_tokenizer
 from hyperofa.verification import PROVENANCE, command, seal
 
 _BATCH = 10_000  # lines tokenised at a time

@@ -24,7 +24,7 @@ from hyperofa.factorised import read_rows
 from hyperofa.plm import load_model
 from hyperofa.runtime.folders import read_json, sha256_file, versions, write_json
 from hyperofa.surgery import Vocabulary
-from hyperofa.tokens import load_tokenizer
+from hyperofa.tokens.canonical import load_tokenizer
 
 MANIFEST, ROWS, PROVENANCE = "manifest.json", "rows.npy", "provenance.tsv"
 _WEIGHTS = (".safetensors", ".bin", ".index.json")

@@ -10,8 +10,8 @@ from torch.nn.functional import embedding
 
 from hyperofa import reference
 from hyperofa.bundle import Bundle, Side
-from hyperofa.matching import pooling_weights
 from hyperofa.nets.inputs import FEATURES, Memory, WordSets
+from hyperofa.tokens.matching import pooling_weights
 from hyperofa.vectors.centring import centred
 from hyperofa.vectors.neighbours import Keys
 

@@ -31,7 +31,7 @@ from hyperofa.prediction import load_trained
 from hyperofa.prepare import prepare
 from hyperofa.reference import QUIRKS
 from hyperofa.samplers import GroupedBatches
-from hyperofa.tokens import OVERLAP_KINDS
+from hyperofa.tokens.canonical import OVERLAP_KINDS
 from hyperofa.vectors.conversion import convert_vectors
 from hyperofa.vectors.readers import ReferenceSpelling
 from hyperofa.wordsets import WordSetTable

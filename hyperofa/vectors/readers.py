@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
-from hyperofa.surfaces import WORD_START
+from hyperofa.tokens.spellings import WORD_START
 
 WORD_END = 2
 """Bit of a word's borders, beside `WORD_START`: it ends where a word of the text does."""

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from hyperofa.bundle import Bundle
-from hyperofa.matching import Matches
 from hyperofa.pooling import pool
+from hyperofa.tokens.matching import Matches
 from hyperofa.vectors.centring import language_means
 from hyperofa.vectors.conversion import convert_vectors
 from tests import reference

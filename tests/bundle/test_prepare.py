@@ -13,7 +13,7 @@ from hyperofa.prepare import prepare
 from hyperofa.runtime.folders import sha256_file
 from hyperofa.splitting import split_tokens
 from hyperofa.surgery import read_vocabulary
-from hyperofa.tokens import Token, canonical_tokens, fold_case
+from hyperofa.tokens.canonical import Token, canonical_tokens, fold_case
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from hyperofa.expansion import expand
 from hyperofa.export import export
 from hyperofa.prepare import prepare
 from hyperofa.surgery import read_vocabulary
-from hyperofa.tokens import load_tokenizer
+from hyperofa.tokens.canonical import load_tokenizer
 from tests.conftest import CONFIGS, ENGLISH, QUIET, SPECIALS, train_byte_level, train_wordpiece, wrap
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

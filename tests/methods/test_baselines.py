@@ -7,7 +7,7 @@ from hyperofa.baselines import Mixing, Rows, Task
 from hyperofa.bundle import Bundle
 from hyperofa.errors import InputError
 from hyperofa.initialisation import target_task
-from hyperofa.tokens import bare_backend, canonical_tokens
+from hyperofa.tokens.canonical import bare_backend, canonical_tokens
 from tests import reference
 
 

@@ -5,7 +5,7 @@ from hyperofa import baselines
 from hyperofa.baselines import Rows
 from hyperofa.bundle import Bundle
 from hyperofa.initialisation import ORIGINS, initialise, script, target_task
-from hyperofa.tokens import OVERLAP_KINDS, Token, canonical_tokens
+from hyperofa.tokens.canonical import OVERLAP_KINDS, Token, canonical_tokens
 
 
 def rows_for(bundle: Bundle, known: np.ndarray) -> Rows:

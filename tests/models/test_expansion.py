@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.expansion import expand, expand_state
-from hyperofa.mining import count_tokens, count_words
-from hyperofa.tokens import bare_backend, canonical_tokens, load_tokenizer
+from hyperofa.tokens.canonical import bare_backend, canonical_tokens, load_tokenizer
+from hyperofa.tokens.mining import count_tokens, count_words
 from tests.conftest import ENGLISH, GERMAN
 
 WORDS = ["hydrogel", "hydro", "Größe", "हिन्दी", "riverbed", "COVID-19", "childre", "C++", "łódź"]

@@ -24,8 +24,8 @@ from transformers import (
 
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.tokenizer_json import backend_of
-from hyperofa.tokens import load_tokenizer
+from hyperofa.tokens.canonical import load_tokenizer
+from hyperofa.tokens.tokenizer_json import backend_of
 from hyperofa.trimming import trim, trim_state
 from tests.conftest import ENGLISH, GERMAN
 

@@ -13,7 +13,7 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.export import export
 from hyperofa.surgery import Vocabulary
-from hyperofa.tokens import load_tokenizer
+from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.trimming import trim
 from hyperofa.verification import row_digests, verify
 from tests.conftest import SPECIALS, train_byte_level, wrap

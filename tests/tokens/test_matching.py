@@ -4,9 +4,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import normalizers, pre_tokenizers
 
-from hyperofa.matching import Matches, match_words
-from hyperofa.surfaces import Twins, surface_variants
-from hyperofa.tokens import bare_backend, load_tokenizer
+from hyperofa.tokens.canonical import bare_backend, load_tokenizer
+from hyperofa.tokens.matching import Matches, match_words
+from hyperofa.tokens.spellings import Twins, surface_variants
 
 WORDS = ["the", "river", "churches", "fließt", "", "the", "7"]
 ODD = [
@@ -47,7 +47,7 @@ def slow_matches(backend, words, flags, num_tokens):
 @pytest.mark.parametrize("family", ["wordpiece", "bytelevel", "unigram"])
 @pytest.mark.parametrize("chunk", [1, 3, 20_000])
 def test_matches_equal_the_definition(tokenizer_folders, family, chunk, monkeypatch):
-    monkeypatch.setattr("hyperofa.matching._CHUNK", chunk)
+    monkeypatch.setattr("hyperofa.tokens.matching._CHUNK", chunk)
     tokenizer = load_tokenizer(tokenizer_folders[family])
     backend, flags = bare_backend(tokenizer), [1, 1, 1, 0, 1, 1, 1]
     matches = match_words(backend, WORDS, flags, num_tokens=len(tokenizer))

@@ -5,7 +5,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from hyperofa.errors import InputError
-from hyperofa.tokens import OVERLAP_KINDS, Token, canonical_tokens, find_overlap, fold_case, load_tokenizer
+from hyperofa.tokens.canonical import OVERLAP_KINDS, Token, canonical_tokens, find_overlap, fold_case, load_tokenizer
 
 
 def no_pieces(text):

@@ -17,7 +17,7 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as BackendTokenizer
 
 from hyperofa.errors import InputError
-from hyperofa.surfaces import Twins, Variants, surface_variants
+from hyperofa.tokens.spellings import Twins, Variants, surface_variants
 
 _CHUNK = 20_000  # words tokenised at a time
 

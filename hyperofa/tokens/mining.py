@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tokenizers import Regex, pre_tokenizers
 from tokenizers import Tokenizer as BackendTokenizer
 
-from hyperofa.tokens import Token
+from hyperofa.tokens.canonical import Token
 
 _WORD = r"(?<!\w)\p{L}[\p{L}\p{M}]*(?!\w)"
 _BEFORE = "a"

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.folders import read_json, write_json
-from hyperofa.tokens import load_tokenizer
+from hyperofa.tokens.canonical import load_tokenizer
 
 State = dict[str, Any]
 

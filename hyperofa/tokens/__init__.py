@@ -1,0 +1,1 @@
+"""Tokens of any tokenizer, and the words they are part of."""
