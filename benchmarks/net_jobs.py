@@ -270,7 +270,7 @@ def export(inputs: Inputs) -> Job:
 def export_plain(inputs: Inputs) -> Job:
     import plain
 
-    from hyperofa.plm import load_model
+    from hyperofa.models.loading import load_model
     from hyperofa.tokens.canonical import load_tokenizer
 
     source, target = load_tokenizer(inputs.model), load_tokenizer(inputs.target)

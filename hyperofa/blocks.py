@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
-from hyperofa.objectives import Objective, frame, hide
+from hyperofa.models.objectives import Objective, frame, hide
 from hyperofa.samplers import Draw
 from hyperofa.tokens.canonical import bare_backend
 

@@ -19,18 +19,18 @@ from hyperofa.datamodule import HyperDataModule
 from hyperofa.demo import demo
 from hyperofa.errors import InputError
 from hyperofa.evaluation import evaluate
-from hyperofa.expansion import expand
 from hyperofa.export import export
 from hyperofa.flags import LightningParser, Parser, gather_lists
 from hyperofa.hewitt import hewitt
+from hyperofa.models.expand import expand
+from hyperofa.models.manifest import verify
+from hyperofa.models.trim import trim
 from hyperofa.module import HyperModule
 from hyperofa.prediction import CoordinateFile, read_checkpoint
 from hyperofa.prepare import prepare
 from hyperofa.pretraining import pretrain
 from hyperofa.resumption import Resumption, is_first_process
 from hyperofa.runtime.folders import fingerprint, sha256_text
-from hyperofa.trimming import trim
-from hyperofa.verification import verify
 
 COMMANDS: dict[str, Any] = {
     "demo": demo,

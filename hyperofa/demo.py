@@ -32,8 +32,8 @@ from hyperofa.errors import InputError
 from hyperofa.evaluation import RetrievalSet, score
 from hyperofa.export import Method, export
 from hyperofa.lexicon import LANGUAGES
+from hyperofa.models.loading import load_model
 from hyperofa.module import HyperModule
-from hyperofa.plm import load_model
 from hyperofa.prepare import prepare
 from hyperofa.runtime.folders import new_folder, write_json
 from hyperofa.texts import Views

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
-from hyperofa.plm import encode, load_model
+from hyperofa.models.loading import encode, load_model
 from hyperofa.runtime.devices import best_device
 from hyperofa.runtime.folders import write_json
 from hyperofa.runtime.text_files import read_lines

@@ -13,11 +13,13 @@ from transformers import PreTrainedModel
 from hyperofa import baselines
 from hyperofa.baselines import Mixing, Rows, Task
 from hyperofa.bundle import Bundle, Pooling
-from hyperofa.card import model_card
 from hyperofa.errors import InputError
-from hyperofa.factorised import factorise, parameter_count
 from hyperofa.initialisation import ORIGINS, Fallback, Initialisation, initialise, target_task
-from hyperofa.plm import load_model
+from hyperofa.models.card import model_card
+from hyperofa.models.factorised import factorise, parameter_count
+from hyperofa.models.loading import load_model
+from hyperofa.models.manifest import command, seal
+from hyperofa.models.vocabulary import Vocabulary, hash_rows, read_vocabulary, replace_vocabulary
 from hyperofa.prediction import Trained, learned_share, load_trained, predict
 from hyperofa.reference import lost_bias
 from hyperofa.runtime.folders import fingerprint, read_json, resumed_folder, sha256_file, sha256_text, versions
@@ -25,9 +27,7 @@ from hyperofa.runtime.processes import joined
 from hyperofa.runtime.sharding import Work
 from hyperofa.runtime.text_files import read_lines
 from hyperofa.safety import measure
-from hyperofa.surgery import Vocabulary, hash_rows, read_vocabulary, replace_vocabulary
 from hyperofa.tokens.canonical import OVERLAP_KINDS, OverlapKind
-from hyperofa.verification import command, seal
 
 Method = Literal["hyperofa", "ofa", "ofa_tuned", "subtokens", "mean", "mean_noise", "random", "zeros", "small_noise"]
 METHODS: tuple[Method, ...] = get_args(Method)

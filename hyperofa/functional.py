@@ -15,7 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hyperofa.errors import InputError
 from hyperofa.losses import cosine_distance
-from hyperofa.plm import mean_pool
+from hyperofa.models.loading import mean_pool
 from hyperofa.runtime.devices import best_device, has_fast_bfloat16
 
 Precision = Literal["auto", "float32", "bfloat16"]

@@ -16,11 +16,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from hyperofa.bundle import Bundle
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
-from hyperofa.expansion import expand
 from hyperofa.export import METHODS, Method, export
 from hyperofa.languagemodel import Point, TrainerOptions, Training, train
+from hyperofa.models.expand import expand
+from hyperofa.models.loading import load_model
 from hyperofa.module import HyperModule
-from hyperofa.plm import load_model
 from hyperofa.prepare import prepare
 from hyperofa.pretraining import plot_curves, write_curves
 from hyperofa.runtime.folders import new_folder, versions, write_json

@@ -22,8 +22,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.blocks import IGNORED, BlockBatches, Blocks, SteppedBatches, TextBlock, cut
 from hyperofa.errors import InputError
-from hyperofa.factorised import factor_owners
-from hyperofa.objectives import longest, objective_of
+from hyperofa.models.factorised import factor_owners
+from hyperofa.models.objectives import longest, objective_of
 from hyperofa.samplers import GroupedBatches
 
 

@@ -18,10 +18,10 @@ from hyperofa.errors import InputError
 from hyperofa.functional import FrozenPLM, Precision, Sentences, sentence_loss
 from hyperofa.losses import Distance, token_loss
 from hyperofa.metrics import SentenceRetrieval, TokenMetrics
+from hyperofa.models.loading import load_model
 from hyperofa.nets.inputs import Memory, WordSets
 from hyperofa.nets.net import Net
 from hyperofa.nets.source_attention import SourceAttention
-from hyperofa.plm import load_model
 from hyperofa.texts import VIEWS
 from hyperofa.wordsets import WordPlaces
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
 from hyperofa.languagemodel import Point, TrainerOptions, Training, train
-from hyperofa.plm import load_model
+from hyperofa.models.loading import load_model
 from hyperofa.runtime.folders import versions, write_json
 from hyperofa.runtime.text_files import hold_out, read_lines
 from hyperofa.tokens.canonical import load_tokenizer

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
-from hyperofa.objectives import Objective, frame, hide, longest, objective_of
+from hyperofa.models.objectives import Objective, frame, hide, longest, objective_of
 from hyperofa.runtime.devices import best_device
 from hyperofa.tokens.canonical import bare_backend, canonical_tokens, extends, find_overlap, plain_encoder
 

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from hyperofa.bundle import Bundle
 from hyperofa.errors import InputError
-from hyperofa.plm import load_model
+from hyperofa.models.loading import load_model
+from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.prepare import prepare
 from hyperofa.runtime.folders import sha256_file
 from hyperofa.splitting import split_tokens
-from hyperofa.surgery import read_vocabulary
 from hyperofa.tokens.canonical import Token, canonical_tokens, fold_case
 
 

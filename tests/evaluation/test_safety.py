@@ -24,11 +24,11 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.evaluation import evaluate
 from hyperofa.export import export
-from hyperofa.objectives import frame, hide, longest, objective_of
-from hyperofa.plm import load_model
+from hyperofa.models.loading import load_model
+from hyperofa.models.objectives import frame, hide, longest, objective_of
+from hyperofa.models.vocabulary import read_vocabulary, replace_vocabulary
 from hyperofa.prepare import prepare
 from hyperofa.safety import compare, measure, pair_tokens
-from hyperofa.surgery import read_vocabulary, replace_vocabulary
 
 ENGLISH = [
     "the river runs through the old town and the children swim in it",

@@ -12,14 +12,14 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedT
 
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.expansion import expand
 from hyperofa.export import export
 from hyperofa.hewitt import hewitt
 from hyperofa.languagemodel import TrainerOptions, Training, train
-from hyperofa.plm import load_model
+from hyperofa.models.expand import expand
+from hyperofa.models.loading import load_model
+from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.prepare import prepare
 from hyperofa.pretraining import pretrain
-from hyperofa.surgery import read_vocabulary
 from hyperofa.world import parallel_sentences
 from tests.conftest import CONFIGS, SPECIALS, train_byte_level, wrap, write_vectors
 

@@ -12,9 +12,9 @@ from hyperofa.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.export import METHODS, export
 from hyperofa.initialisation import ORIGINS
-from hyperofa.plm import load_model
+from hyperofa.models.loading import load_model
+from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.runtime.folders import sha256_file
-from hyperofa.surgery import read_vocabulary
 
 ORIGIN = {name: number for number, name in enumerate(ORIGINS)}
 

@@ -20,10 +20,10 @@ from transformers import (
 from hyperofa.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.datamodule import HyperDataModule
-from hyperofa.expansion import expand
 from hyperofa.export import export
+from hyperofa.models.expand import expand
+from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.prepare import prepare
-from hyperofa.surgery import read_vocabulary
 from hyperofa.tokens.canonical import load_tokenizer
 from tests.conftest import CONFIGS, ENGLISH, QUIET, SPECIALS, train_byte_level, train_wordpiece, wrap
 

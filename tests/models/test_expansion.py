@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.expansion import expand, expand_state
+from hyperofa.models.expand import expand, expand_state
 from hyperofa.tokens.canonical import bare_backend, canonical_tokens, load_tokenizer
 from hyperofa.tokens.mining import count_tokens, count_words
 from tests.conftest import ENGLISH, GERMAN

@@ -14,16 +14,16 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, Trainer
 
 import hyperofa
 from hyperofa.bundle import Bundle
-from hyperofa.card import auto_class
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.evaluation import evaluate
 from hyperofa.export import export
-from hyperofa.factorised import factor_owners, factorise, is_factorised, parameter_count, read_rows
-from hyperofa.plm import load_model
+from hyperofa.models.card import auto_class
+from hyperofa.models.factorised import factor_owners, factorise, is_factorised, parameter_count, read_rows
+from hyperofa.models.loading import load_model
+from hyperofa.models.manifest import verify
+from hyperofa.models.vocabulary import read_vocabulary, replace_vocabulary
 from hyperofa.pretraining import read_new_rows
-from hyperofa.surgery import read_vocabulary, replace_vocabulary
-from hyperofa.verification import verify
 from tests.conftest import ENGLISH, GERMAN
 from tests.models.test_surgery import BART, CASES, FAMILIES, SIZE, SPECIALS, build, outputs, text_of
 

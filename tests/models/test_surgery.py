@@ -12,8 +12,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from hyperofa.errors import InputError
-from hyperofa.plm import load_model
-from hyperofa.surgery import Vocabulary, read_vocabulary, replace_vocabulary, tokenizer_ids
+from hyperofa.models.loading import load_model
+from hyperofa.models.vocabulary import Vocabulary, read_vocabulary, replace_vocabulary, tokenizer_ids
 
 SIZE = 37  # prime, so that no width or padded size equals it by chance
 SPECIALS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}

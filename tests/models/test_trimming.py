@@ -24,9 +24,9 @@ from transformers import (
 
 from hyperofa.cli import main
 from hyperofa.errors import InputError
+from hyperofa.models.trim import trim, trim_state
 from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.tokens.tokenizer_json import backend_of
-from hyperofa.trimming import trim, trim_state
 from tests.conftest import ENGLISH, GERMAN
 
 SAMPLE = ENGLISH[:3] + GERMAN[2:3]

@@ -12,10 +12,10 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.export import export
-from hyperofa.surgery import Vocabulary
+from hyperofa.models.manifest import row_digests, verify
+from hyperofa.models.trim import trim
+from hyperofa.models.vocabulary import Vocabulary
 from hyperofa.tokens.canonical import load_tokenizer
-from hyperofa.trimming import trim
-from hyperofa.verification import row_digests, verify
 from tests.conftest import SPECIALS, train_byte_level, wrap
 
 WORDS = "bert.embeddings.word_embeddings.weight"

@@ -19,11 +19,11 @@ from hyperofa.blocks import IGNORED, BlockBatches, SteppedBatches, cut
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.languagemodel import TrainerOptions, Training, train
-from hyperofa.plm import load_model
+from hyperofa.models.loading import load_model
+from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.pretraining import pretrain, read_new_rows
 from hyperofa.runtime.text_files import hold_out
 from hyperofa.samplers import Draw
-from hyperofa.surgery import read_vocabulary
 from tests.conftest import CONFIGS
 
 LINES = ["the river runs through the old town", "ein kleines Haus aus Stein über dem Meer", "x", "drei Straßen"]

@@ -13,11 +13,11 @@ from hyperofa.bundle import Bundle
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.functional import FrozenPLM
 from hyperofa.losses import normalised_l1
+from hyperofa.models.loading import load_model
 from hyperofa.module import HyperModule
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.setformer import SetFormer
 from hyperofa.nets.source_attention import SourceAttention
-from hyperofa.plm import load_model
 from hyperofa.prediction import load_trained, predict
 from hyperofa.texts import Views
 from hyperofa.vectors.neighbours import nearest

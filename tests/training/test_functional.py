@@ -6,7 +6,7 @@ from transformers import GemmaConfig, GemmaModel
 from hyperofa.batches import pad
 from hyperofa.errors import InputError
 from hyperofa.functional import FrozenPLM, Sentences, sentence_loss
-from hyperofa.plm import encode, load_model
+from hyperofa.models.loading import encode, load_model
 from hyperofa.tokens.canonical import load_tokenizer
 
 TEXTS = ["the river runs through the old town", "a teacher reads"]

@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from hyperofa.config_fields import ID_FIELD, Translate, id_fields, nested_configs, rewrite_ids, size_fields
 from hyperofa.errors import InputError
+from hyperofa.models.config_fields import ID_FIELD, Translate, id_fields, nested_configs, rewrite_ids, size_fields
 
 _ROLES = [f"{role}_token_id" for role in ("mask", "unk", "sep", "cls", "bos", "pad", "eos")]
 _TWINS = {"bos_token_id": "cls_token_id", "eos_token_id": "sep_token_id"}

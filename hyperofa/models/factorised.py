@@ -13,10 +13,10 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hyperofa import modeling_factorised
 from hyperofa.errors import InputError
-from hyperofa.modeling_factorised import FactorisedEmbedding, FactorisedLinear, auto_map, replace_embeddings
-from hyperofa.surgery import Vocabulary, as_array, read_vocabulary
+from hyperofa.models import modeling_factorised
+from hyperofa.models.modeling_factorised import FactorisedEmbedding, FactorisedLinear, auto_map, replace_embeddings
+from hyperofa.models.vocabulary import Vocabulary, as_array, read_vocabulary
 
 
 def is_factorised(model: nn.Module) -> bool:

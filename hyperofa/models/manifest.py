@@ -20,10 +20,10 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from hyperofa.errors import InputError
-from hyperofa.factorised import read_rows
-from hyperofa.plm import load_model
+from hyperofa.models.factorised import read_rows
+from hyperofa.models.loading import load_model
+from hyperofa.models.vocabulary import Vocabulary
 from hyperofa.runtime.folders import read_json, sha256_file, versions, write_json
-from hyperofa.surgery import Vocabulary
 from hyperofa.tokens.canonical import load_tokenizer
 
 MANIFEST, ROWS, PROVENANCE = "manifest.json", "rows.npy", "provenance.tsv"

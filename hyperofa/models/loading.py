@@ -10,8 +10,8 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hyperofa import modeling_factorised
 from hyperofa.errors import InputError
+from hyperofa.models import modeling_factorised
 
 
 def load_model(path: str | Path, flag: str = "--source_model") -> PreTrainedModel:

@@ -16,15 +16,15 @@ import numpy as np
 from tokenizers import Tokenizer as BackendTokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hyperofa.card import model_card
 from hyperofa.errors import InputError
-from hyperofa.plm import load_model
+from hyperofa.models.card import model_card
+from hyperofa.models.loading import load_model
+from hyperofa.models.manifest import PROVENANCE, command, seal
+from hyperofa.models.vocabulary import read_vocabulary, replace_vocabulary
 from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.text_files import read_lines
-from hyperofa.surgery import read_vocabulary, replace_vocabulary
 from hyperofa.tokens.canonical import load_tokenizer, tokenizer_family
 from hyperofa.tokens.tokenizer_json import State, backend_of, model_vocabulary, pieces_of, read_state, write_tokenizer
-from hyperofa.verification import PROVENANCE, command, seal
 
 _BATCH = 10_000  # lines tokenised at a time
 

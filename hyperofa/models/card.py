@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from hyperofa.factorised import is_factorised
+from hyperofa.models.factorised import is_factorised
 
 _TASKS = (  # BART counts as a masked model as well
     ("AutoModelForSeq2SeqLM", "text2text-generation", modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),

@@ -1,0 +1,1 @@
+"""Any Hugging Face model: load it, look into it, change its vocabulary."""
