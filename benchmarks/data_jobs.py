@@ -74,7 +74,7 @@ def _rows(vec: Path) -> int:
 
 
 def match(inputs: Inputs) -> Job:
-    from hyperofa.pooling import match_shards
+    from hyperofa.bundle.pooling import match_shards
     from hyperofa.runtime.processes import joined
     from hyperofa.tokens.canonical import bare_backend, load_tokenizer
     from hyperofa.tokens.matching import Matches
@@ -169,7 +169,7 @@ def factorize(inputs: Inputs, compute: Callable[[np.ndarray, int], tuple[np.ndar
 
 
 def product_factors(rows: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    from hyperofa.factorization import factorize
+    from hyperofa.bundle.factorization import factorize
 
     factors = factorize(rows, rank)
     return factors.coordinates, factors.primitives
@@ -203,7 +203,7 @@ def _lost(rows: np.ndarray, coordinates: np.ndarray, primitives: np.ndarray) -> 
 
 
 def prepare(inputs: Inputs) -> Job:
-    from hyperofa.bundle import Bundle
+    from hyperofa.bundle.bundle import Bundle
 
     size = inputs.size
 

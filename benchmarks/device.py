@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.flop_counter import FlopCounterMode
 
 from hyperofa import nets
-from hyperofa.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.module import HyperModule
 from hyperofa.nets.bilstm import BiLSTM

@@ -245,7 +245,7 @@ class Inputs:
 
     def prepare(self) -> None:
         """Make the bundle anew."""
-        from hyperofa.prepare import prepare
+        from hyperofa.bundle.prepare import prepare
 
         for leftover in (self.bundle, *self.root.glob(f".{self.bundle.name}*")):  # would be taken up again
             shutil.rmtree(leftover, ignore_errors=True)

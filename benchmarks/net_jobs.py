@@ -11,7 +11,7 @@ from inputs import Inputs, World
 from jobs import Job, Seconds, now, sampled
 
 if TYPE_CHECKING:
-    from hyperofa.bundle import Bundle, Side
+    from hyperofa.bundle.bundle import Bundle, Side
     from hyperofa.nets.net import Net
 
 FIT = Path(__file__).parent.parent / "configs" / "fit.yaml"
@@ -22,7 +22,7 @@ EXPORTED = 20_000  # tokens that the plain export is timed on, at most
 
 
 def _bundle(inputs: Inputs) -> "Bundle":
-    from hyperofa.bundle import Bundle
+    from hyperofa.bundle.bundle import Bundle
 
     return Bundle.load(inputs.bundle)
 

@@ -19,13 +19,13 @@ from typing import Any
 import yaml
 from jsonargparse import auto_cli
 
-from hyperofa.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle
+from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
 from hyperofa.evaluation import evaluate
 from hyperofa.export import export
 from hyperofa.grid import TRAINED, Cell, nested
 from hyperofa.prediction import read_checkpoint
-from hyperofa.prepare import prepare
 from hyperofa.runtime.folders import new_folder, read_json, versions, write_json
 from hyperofa.runtime.locks import locked
 

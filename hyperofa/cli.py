@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hyperofa.ablation import ablate
+from hyperofa.bundle.prepare import prepare
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.demo import demo
 from hyperofa.errors import InputError
@@ -27,7 +28,6 @@ from hyperofa.models.manifest import verify
 from hyperofa.models.trim import trim
 from hyperofa.module import HyperModule
 from hyperofa.prediction import CoordinateFile, read_checkpoint
-from hyperofa.prepare import prepare
 from hyperofa.pretraining import pretrain
 from hyperofa.resumption import Resumption, is_first_process
 from hyperofa.runtime.folders import fingerprint, sha256_text

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hyperofa.baselines import Mixing, ofa
 from hyperofa.batches import TokenBatch
-from hyperofa.bundle import Bundle, Side, SplitName
+from hyperofa.bundle.bundle import Bundle, Side, SplitName
 from hyperofa.errors import InputError
 from hyperofa.initialisation import ORIGINS, initialise, target_task
 from hyperofa.nets.inputs import Memory

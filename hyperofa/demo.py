@@ -26,6 +26,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from hyperofa.bundle.prepare import prepare
 from hyperofa.curves import CurvePlot
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
@@ -34,7 +35,6 @@ from hyperofa.export import Method, export
 from hyperofa.lexicon import LANGUAGES
 from hyperofa.models.loading import load_model
 from hyperofa.module import HyperModule
-from hyperofa.prepare import prepare
 from hyperofa.runtime.folders import new_folder, write_json
 from hyperofa.texts import Views
 from hyperofa.tokens.canonical import load_tokenizer

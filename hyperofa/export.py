@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from hyperofa import baselines
 from hyperofa.baselines import Mixing, Rows, Task
-from hyperofa.bundle import Bundle, Pooling
+from hyperofa.bundle.bundle import Bundle, Pooling
 from hyperofa.errors import InputError
 from hyperofa.initialisation import ORIGINS, Fallback, Initialisation, initialise, target_task
 from hyperofa.models.card import model_card

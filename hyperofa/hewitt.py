@@ -13,7 +13,8 @@ import lightning
 import numpy as np
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from hyperofa.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle
+from hyperofa.bundle.prepare import prepare
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
 from hyperofa.export import METHODS, Method, export
@@ -21,7 +22,6 @@ from hyperofa.languagemodel import Point, TrainerOptions, Training, train
 from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model
 from hyperofa.module import HyperModule
-from hyperofa.prepare import prepare
 from hyperofa.pretraining import plot_curves, write_curves
 from hyperofa.runtime.folders import new_folder, versions, write_json
 from hyperofa.runtime.text_files import hold_out, read_lines

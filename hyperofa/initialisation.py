@@ -21,7 +21,7 @@ import scipy.sparse as sp
 
 from hyperofa import baselines, reference
 from hyperofa.baselines import Rows, Task
-from hyperofa.bundle import Bundle, Pooling
+from hyperofa.bundle.bundle import Bundle, Pooling
 from hyperofa.tokens.canonical import Overlap, OverlapKind, Token, bare_backend
 
 Origin = Literal["copied", "predicted", "subtokens", "script", "mean", "noise"]

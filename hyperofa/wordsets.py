@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from hyperofa import reference
-from hyperofa.bundle import Bundle, Side
+from hyperofa.bundle.bundle import Bundle, Side
 from hyperofa.nets.inputs import FEATURES, Memory, WordSets
 from hyperofa.tokens.matching import pooling_weights
 from hyperofa.vectors.centring import centred

@@ -17,8 +17,8 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
+from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
-from hyperofa.prepare import prepare
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)

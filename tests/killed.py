@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 import hyperofa.baselines
-import hyperofa.pooling
+import hyperofa.bundle.pooling
 import hyperofa.prediction
 import hyperofa.vectors.store
 from hyperofa.cli import main
 
-hyperofa.pooling.SHARD = 300
+hyperofa.bundle.pooling.SHARD = 300
 hyperofa.vectors.store.CHECKPOINT = 500
 hyperofa.prediction.SHARD = hyperofa.baselines.SHARD = 32
 

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from hyperofa import cli
-from hyperofa.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.flags import gather_lists
 from tests.conftest import CONFIGS, write_vectors

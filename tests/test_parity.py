@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from hyperofa import losses
-from hyperofa.factorization import factorize
+from hyperofa.bundle.factorization import factorize
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.nets.inputs import FEATURES, WordSets
 from hyperofa.nets.setformer import SetFormer

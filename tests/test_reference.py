@@ -21,6 +21,7 @@ from transformers import (
 
 from hyperofa import reference
 from hyperofa.baselines import Rows
+from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
@@ -28,7 +29,6 @@ from hyperofa.export import export
 from hyperofa.initialisation import ORIGINS, initialise, target_task
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.prediction import load_trained
-from hyperofa.prepare import prepare
 from hyperofa.reference import QUIRKS
 from hyperofa.samplers import GroupedBatches
 from hyperofa.tokens.canonical import OVERLAP_KINDS

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import hyperofa.vectors.store
+from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.prepare import prepare
 from hyperofa.runtime.folders import resumed_folder, sha256_file
 from hyperofa.vectors.conversion import convert_vectors
 from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS, write_vectors
@@ -20,7 +20,7 @@ from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS, write_vectors
 HERE = Path(__file__).parent
 SMALL = (
     "import hyperofa.cli, hyperofa.baselines, hyperofa.prediction, hyperofa.pooling\n"
-    "hyperofa.pooling.SHARD = 300\n"
+    "hyperofa.bundle.pooling.SHARD = 300\n"
     "hyperofa.prediction.SHARD = hyperofa.baselines.SHARD = 32\n"
     "hyperofa.cli.main()\n"
 )
@@ -72,7 +72,7 @@ def flags(model_folders, tokenizer_folders, many_words):
 @pytest.fixture(scope="module")
 def whole(flags, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperofa.pooling.SHARD", 300)
+        patch.setattr("hyperofa.bundle.pooling.SHARD", 300)
         return prepare(**flags, output=tmp_path_factory.mktemp("whole") / "bundle").path
 
 

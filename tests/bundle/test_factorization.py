@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperofa import factorization
+from hyperofa.bundle import factorization
+from hyperofa.bundle.factorization import factorize
 from hyperofa.errors import InputError
-from hyperofa.factorization import factorize
 from tests import reference
 
 MATRICES = st.tuples(st.integers(1, 30), st.integers(2, 12), st.integers(0, 2**31))

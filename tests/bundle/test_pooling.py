@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from hyperofa.bundle import Bundle
-from hyperofa.pooling import pool
+from hyperofa.bundle.bundle import Bundle
+from hyperofa.bundle.pooling import pool
 from hyperofa.tokens.matching import Matches
 from hyperofa.vectors.centring import language_means
 from hyperofa.vectors.conversion import convert_vectors

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperofa.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle
+from hyperofa.bundle.prepare import prepare
+from hyperofa.bundle.split import split_tokens
 from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
-from hyperofa.prepare import prepare
 from hyperofa.runtime.folders import sha256_file
-from hyperofa.splitting import split_tokens
 from hyperofa.tokens.canonical import Token, canonical_tokens, fold_case
 
 

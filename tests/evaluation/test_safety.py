@@ -20,6 +20,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.evaluation import evaluate
@@ -27,7 +28,6 @@ from hyperofa.export import export
 from hyperofa.models.loading import load_model
 from hyperofa.models.objectives import frame, hide, longest, objective_of
 from hyperofa.models.vocabulary import read_vocabulary, replace_vocabulary
-from hyperofa.prepare import prepare
 from hyperofa.safety import compare, measure, pair_tokens
 
 ENGLISH = [

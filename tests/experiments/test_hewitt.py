@@ -10,6 +10,7 @@ import torch
 import yaml
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.export import export
@@ -18,7 +19,6 @@ from hyperofa.languagemodel import TrainerOptions, Training, train
 from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
-from hyperofa.prepare import prepare
 from hyperofa.pretraining import pretrain
 from hyperofa.world import parallel_sentences
 from tests.conftest import CONFIGS, SPECIALS, train_byte_level, wrap, write_vectors

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hyperofa.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle
 from hyperofa.prediction import load_trained, predict
 
 

@@ -17,13 +17,13 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from hyperofa.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle
+from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.export import export
 from hyperofa.models.expand import expand
 from hyperofa.models.vocabulary import read_vocabulary
-from hyperofa.prepare import prepare
 from hyperofa.tokens.canonical import load_tokenizer
 from tests.conftest import CONFIGS, ENGLISH, QUIET, SPECIALS, train_byte_level, train_wordpiece, wrap
 

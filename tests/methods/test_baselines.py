@@ -4,7 +4,7 @@ import scipy.sparse as sp
 
 from hyperofa import baselines
 from hyperofa.baselines import Mixing, Rows, Task
-from hyperofa.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle
 from hyperofa.errors import InputError
 from hyperofa.initialisation import target_task
 from hyperofa.tokens.canonical import bare_backend, canonical_tokens

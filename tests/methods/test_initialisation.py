@@ -3,7 +3,7 @@ import pytest
 
 from hyperofa import baselines
 from hyperofa.baselines import Rows
-from hyperofa.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle
 from hyperofa.initialisation import ORIGINS, initialise, script, target_task
 from hyperofa.tokens.canonical import OVERLAP_KINDS, Token, canonical_tokens
 

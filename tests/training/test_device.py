@@ -9,7 +9,7 @@ import torch
 from lightning import Trainer, seed_everything
 from lightning.fabric.utilities import move_data_to_device
 
-from hyperofa.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.functional import FrozenPLM
 from hyperofa.losses import normalised_l1

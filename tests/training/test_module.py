@@ -13,7 +13,7 @@ import yaml
 from lightning import Callback, Trainer
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-from hyperofa.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hyperofa.batches import pad
-from hyperofa.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle
 from hyperofa.datamodule import HyperDataModule, fixed_rows
 from hyperofa.errors import InputError
 from hyperofa.runtime.text_files import read_lines, read_pairs

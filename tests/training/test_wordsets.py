@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hyperofa.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle
 from hyperofa.nets.inputs import FEATURES
 from hyperofa.vectors.centring import centred
 from hyperofa.wordsets import WordSetTable, make_memory

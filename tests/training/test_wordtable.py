@@ -6,7 +6,7 @@ import torch
 from lightning import seed_everything
 
 from hyperofa import wordtable
-from hyperofa.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
 from hyperofa.module import HyperModule

@@ -10,15 +10,15 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference as published
-from hyperofa.bundle import FORMAT, Bundle, Meta, Side, SplitName
+from hyperofa.bundle.bundle import FORMAT, Bundle, Meta, Side, SplitName
+from hyperofa.bundle.factorization import Scaling, factorize
+from hyperofa.bundle.pooling import match_shards, merge_shards
+from hyperofa.bundle.split import split_tokens
 from hyperofa.errors import InputError
-from hyperofa.factorization import Scaling, factorize
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import Vocabulary, hash_rows, read_vocabulary
-from hyperofa.pooling import match_shards, merge_shards
 from hyperofa.runtime.folders import fingerprint, resumed_folder, sha256_text, versions, write_json
 from hyperofa.runtime.processes import Ranks, joined
-from hyperofa.splitting import split_tokens
 from hyperofa.tokens.canonical import (
     Overlap,
     Token,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hyperofa.bundle import SplitName
+from hyperofa.bundle.bundle import SplitName
 from hyperofa.errors import InputError
 from hyperofa.tokens.canonical import Token, fold_case
 
