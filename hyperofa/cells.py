@@ -22,7 +22,7 @@ from jsonargparse import auto_cli
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
-from hyperofa.evaluation import evaluate
+from hyperofa.evaluation.retrieval import evaluate
 from hyperofa.export import export
 from hyperofa.grid import TRAINED, Cell, nested
 from hyperofa.prediction import read_checkpoint

@@ -19,7 +19,7 @@ from hyperofa.bundle.prepare import prepare
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.demo import demo
 from hyperofa.errors import InputError
-from hyperofa.evaluation import evaluate
+from hyperofa.evaluation.retrieval import evaluate
 from hyperofa.export import export
 from hyperofa.flags import LightningParser, Parser, gather_lists
 from hyperofa.hewitt import hewitt

@@ -30,7 +30,7 @@ from hyperofa.bundle.prepare import prepare
 from hyperofa.curves import CurvePlot
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
-from hyperofa.evaluation import RetrievalSet, score
+from hyperofa.evaluation.retrieval import RetrievalSet, score
 from hyperofa.export import Method, export
 from hyperofa.lexicon import LANGUAGES
 from hyperofa.models.loading import load_model

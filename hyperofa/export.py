@@ -14,6 +14,7 @@ from hyperofa import baselines
 from hyperofa.baselines import Mixing, Rows, Task
 from hyperofa.bundle.bundle import Bundle, Pooling
 from hyperofa.errors import InputError
+from hyperofa.evaluation.shift import measure
 from hyperofa.initialisation import ORIGINS, Fallback, Initialisation, initialise, target_task
 from hyperofa.models.card import model_card
 from hyperofa.models.factorised import factorise, parameter_count
@@ -26,7 +27,6 @@ from hyperofa.runtime.folders import fingerprint, read_json, resumed_folder, sha
 from hyperofa.runtime.processes import joined
 from hyperofa.runtime.sharding import Work
 from hyperofa.runtime.text_files import read_lines
-from hyperofa.safety import measure
 from hyperofa.tokens.canonical import OVERLAP_KINDS, OverlapKind
 
 Method = Literal["hyperofa", "ofa", "ofa_tuned", "subtokens", "mean", "mean_noise", "random", "zeros", "small_noise"]

@@ -17,6 +17,7 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
+from hyperofa.evaluation.shift import Safety, measure
 from hyperofa.export import METHODS, Method, export
 from hyperofa.languagemodel import Point, TrainerOptions, Training, train
 from hyperofa.models.expand import expand
@@ -25,7 +26,6 @@ from hyperofa.module import HyperModule
 from hyperofa.pretraining import plot_curves, write_curves
 from hyperofa.runtime.folders import new_folder, versions, write_json
 from hyperofa.runtime.text_files import hold_out, read_lines
-from hyperofa.safety import Safety, measure
 from hyperofa.texts import Views
 from hyperofa.tokens.canonical import load_tokenizer
 

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from hyperofa.cli import main
-from hyperofa.evaluation import RetrievalSet, Scores, accuracy, read_sets
+from hyperofa.evaluation.retrieval import RetrievalSet, Scores, accuracy, read_sets
 from tests.conftest import ENGLISH, GERMAN
 
 

@@ -23,12 +23,12 @@ from transformers import (
 from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.evaluation import evaluate
+from hyperofa.evaluation.retrieval import evaluate
+from hyperofa.evaluation.shift import compare, measure, pair_tokens
 from hyperofa.export import export
 from hyperofa.models.loading import load_model
 from hyperofa.models.objectives import frame, hide, longest, objective_of
 from hyperofa.models.vocabulary import read_vocabulary, replace_vocabulary
-from hyperofa.safety import compare, measure, pair_tokens
 
 ENGLISH = [
     "the river runs through the old town and the children swim in it",

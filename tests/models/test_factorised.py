@@ -16,7 +16,7 @@ import hyperofa
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.evaluation import evaluate
+from hyperofa.evaluation.retrieval import evaluate
 from hyperofa.export import export
 from hyperofa.models.card import auto_class
 from hyperofa.models.factorised import factor_owners, factorise, is_factorised, parameter_count, read_rows

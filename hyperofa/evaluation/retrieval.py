@@ -19,11 +19,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
+from hyperofa.evaluation.shift import Safety, measure
 from hyperofa.models.loading import encode, load_model
 from hyperofa.runtime.devices import best_device
 from hyperofa.runtime.folders import write_json
 from hyperofa.runtime.text_files import read_lines
-from hyperofa.safety import Safety, measure
 from hyperofa.tokens.canonical import load_tokenizer
 
 TOP = (1, 10)
