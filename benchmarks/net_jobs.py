@@ -33,7 +33,7 @@ def _bundle(inputs: Inputs) -> "Bundle":
 def ofa(inputs: Inputs) -> Job:
     import scipy.sparse as sp
 
-    from hyperofa.baselines import Task, ofa
+    from hyperofa.methods.baselines import Task, ofa
 
     bundle = _bundle(inputs)
     keys, queries = bundle.pooled("source"), bundle.pooled("target")

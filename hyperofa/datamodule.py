@@ -16,11 +16,11 @@ import torch
 from tokenizers import Tokenizer as BackendTokenizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hyperofa.baselines import Mixing, ofa
 from hyperofa.batches import TokenBatch
 from hyperofa.bundle.bundle import Bundle, Side, SplitName
 from hyperofa.errors import InputError
-from hyperofa.initialisation import ORIGINS, initialise, target_task
+from hyperofa.methods.baselines import Mixing, ofa
+from hyperofa.methods.fallbacks import ORIGINS, initialise, target_task
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
 from hyperofa.reference import GROUP

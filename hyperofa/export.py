@@ -10,12 +10,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from transformers import PreTrainedModel
 
-from hyperofa import baselines
-from hyperofa.baselines import Mixing, Rows, Task
 from hyperofa.bundle.bundle import Bundle, Pooling
 from hyperofa.errors import InputError
 from hyperofa.evaluation.shift import measure
-from hyperofa.initialisation import ORIGINS, Fallback, Initialisation, initialise, target_task
+from hyperofa.methods import baselines
+from hyperofa.methods.baselines import Mixing, Rows, Task
+from hyperofa.methods.fallbacks import ORIGINS, Fallback, Initialisation, initialise, target_task
 from hyperofa.models.card import model_card
 from hyperofa.models.factorised import factorise, parameter_count
 from hyperofa.models.loading import load_model

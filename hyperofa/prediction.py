@@ -10,9 +10,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 
-from hyperofa.baselines import Mixing, Rows, Task, blend, ofa
 from hyperofa.bundle.bundle import Bundle, Side
 from hyperofa.errors import InputError
+from hyperofa.methods.baselines import Mixing, Rows, Task, blend, ofa
 from hyperofa.metrics import TokenMetrics
 from hyperofa.nets.net import Net
 from hyperofa.nets.registry import build

@@ -20,13 +20,13 @@ from transformers import (
 )
 
 from hyperofa import reference
-from hyperofa.baselines import Rows
 from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
 from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
 from hyperofa.export import export
-from hyperofa.initialisation import ORIGINS, initialise, target_task
+from hyperofa.methods.baselines import Rows
+from hyperofa.methods.fallbacks import ORIGINS, initialise, target_task
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.prediction import load_trained
 from hyperofa.reference import QUIRKS

@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.export import METHODS, export
-from hyperofa.initialisation import ORIGINS
+from hyperofa.methods.fallbacks import ORIGINS
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.runtime.folders import sha256_file

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from hyperofa import baselines
-from hyperofa.baselines import Mixing, Rows, Task
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.errors import InputError
-from hyperofa.initialisation import target_task
+from hyperofa.methods import baselines
+from hyperofa.methods.baselines import Mixing, Rows, Task
+from hyperofa.methods.fallbacks import target_task
 from hyperofa.tokens.canonical import bare_backend, canonical_tokens
 from tests import reference
 

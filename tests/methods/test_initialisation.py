@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from hyperofa import baselines
-from hyperofa.baselines import Rows
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.initialisation import ORIGINS, initialise, script, target_task
+from hyperofa.methods import baselines
+from hyperofa.methods.baselines import Rows
+from hyperofa.methods.fallbacks import ORIGINS, initialise, script, target_task
 from hyperofa.tokens.canonical import OVERLAP_KINDS, Token, canonical_tokens
 
 

@@ -19,9 +19,10 @@ from typing import Literal, get_args
 import numpy as np
 import scipy.sparse as sp
 
-from hyperofa import baselines, reference
-from hyperofa.baselines import Rows, Task
+from hyperofa import reference
 from hyperofa.bundle.bundle import Bundle, Pooling
+from hyperofa.methods import baselines
+from hyperofa.methods.baselines import Rows, Task
 from hyperofa.tokens.canonical import Overlap, OverlapKind, Token, bare_backend
 
 Origin = Literal["copied", "predicted", "subtokens", "script", "mean", "noise"]

@@ -1,0 +1,1 @@
+"""Every way to initialise a target vocabulary."""
