@@ -29,14 +29,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hyperofa import nets
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.datamodule import HyperDataModule
-from hyperofa.module import HyperModule
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
 from hyperofa.prediction import Trained, predict
-from hyperofa.samplers import Draw, GroupedBatches
-from hyperofa.wordsets import WordPlaces
+from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.module import HyperModule
+from hyperofa.training.samplers import Draw, GroupedBatches
+from hyperofa.training.word_sets import WordPlaces
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 PAPER = [f"{model}-{width}" for model in ("roberta", "xlmr") for width in (100, 200, 400)]

@@ -79,8 +79,8 @@ def epoch(inputs: Inputs) -> Job:
     import lightning
     from torch.utils.flop_counter import FlopCounterMode
 
-    from hyperofa.datamodule import HyperDataModule
-    from hyperofa.module import HyperModule
+    from hyperofa.training.datamodule import HyperDataModule
+    from hyperofa.training.module import HyperModule
 
     batch = _batch(_bundle(inputs))
     data = HyperDataModule(str(inputs.bundle), streams="tokens", batch_size=batch)

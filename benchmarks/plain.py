@@ -14,9 +14,9 @@ from scipy.special import softmax
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hyperofa.losses import token_loss
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.nets.inputs import FEATURES, WordSets
+from hyperofa.training.losses import token_loss
 
 MAX_WORDS = 256
 

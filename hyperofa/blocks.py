@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
 from hyperofa.models.objectives import Objective, frame, hide
-from hyperofa.samplers import Draw
 from hyperofa.tokens.canonical import bare_backend
+from hyperofa.training.samplers import Draw
 
 IGNORED = -100
 _LINES = 10_000

@@ -16,7 +16,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hyperofa.ablation import ablate
 from hyperofa.bundle.prepare import prepare
-from hyperofa.datamodule import HyperDataModule
 from hyperofa.demo import demo
 from hyperofa.errors import InputError
 from hyperofa.evaluation.retrieval import evaluate
@@ -26,11 +25,12 @@ from hyperofa.hewitt import hewitt
 from hyperofa.models.expand import expand
 from hyperofa.models.manifest import verify
 from hyperofa.models.trim import trim
-from hyperofa.module import HyperModule
 from hyperofa.prediction import CoordinateFile, read_checkpoint
 from hyperofa.pretraining import pretrain
-from hyperofa.resumption import Resumption, is_first_process
 from hyperofa.runtime.folders import fingerprint, sha256_text
+from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.module import HyperModule
+from hyperofa.training.resumption import Resumption, is_first_process
 
 COMMANDS: dict[str, Any] = {
     "demo": demo,

@@ -15,19 +15,19 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
-from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
 from hyperofa.evaluation.shift import Safety, measure
 from hyperofa.export import METHODS, Method, export
 from hyperofa.languagemodel import Point, TrainerOptions, Training, train
 from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model
-from hyperofa.module import HyperModule
 from hyperofa.pretraining import plot_curves, write_curves
 from hyperofa.runtime.folders import new_folder, versions, write_json
 from hyperofa.runtime.text_files import hold_out, read_lines
-from hyperofa.texts import Views
 from hyperofa.tokens.canonical import load_tokenizer
+from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.module import HyperModule
+from hyperofa.training.text_views import Views
 
 _METHODS: tuple[Method, ...] = ("zeros", "small_noise", "mean", "mean_noise", "subtokens", "ofa", "hyperofa")
 _TRAINING = Training(steps=500, evaluate_every=20)

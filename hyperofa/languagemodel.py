@@ -24,7 +24,7 @@ from hyperofa.blocks import IGNORED, BlockBatches, Blocks, SteppedBatches, TextB
 from hyperofa.errors import InputError
 from hyperofa.models.factorised import factor_owners
 from hyperofa.models.objectives import longest, objective_of
-from hyperofa.samplers import GroupedBatches
+from hyperofa.training.samplers import GroupedBatches
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from lightning.fabric.utilities import move_data_to_device
 from hyperofa.bundle.bundle import Bundle, Side
 from hyperofa.errors import InputError
 from hyperofa.methods.baselines import Mixing, Rows, Task, blend, ofa
-from hyperofa.metrics import TokenMetrics
 from hyperofa.nets.net import Net
 from hyperofa.nets.registry import build
 from hyperofa.runtime.devices import best_device
 from hyperofa.runtime.sharding import IN_MEMORY, Work
 from hyperofa.tokens.canonical import OverlapKind
+from hyperofa.training.metrics import TokenMetrics
+from hyperofa.training.word_sets import WordOrder, WordPlaces, WordSetTable, make_memory, near_places, own_places
+from hyperofa.training.word_table import Residence, lay_out
 from hyperofa.vectors.neighbours import Keys
-from hyperofa.wordsets import WordOrder, WordPlaces, WordSetTable, make_memory, near_places, own_places
-from hyperofa.wordtable import Residence, lay_out
 
 SHARD = 8_192
 """Tokens of a shard: what a kill costs."""

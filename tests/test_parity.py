@@ -10,11 +10,11 @@ import torch
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from hyperofa import losses
 from hyperofa.bundle.factorization import factorize
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.nets.inputs import FEATURES, WordSets
 from hyperofa.nets.setformer import SetFormer
+from hyperofa.training import losses
 from tests import reference
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"

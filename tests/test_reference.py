@@ -22,7 +22,6 @@ from transformers import (
 from hyperofa import reference
 from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
-from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
 from hyperofa.export import export
 from hyperofa.methods.baselines import Rows
@@ -30,11 +29,12 @@ from hyperofa.methods.fallbacks import ORIGINS, initialise, target_task
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.prediction import load_trained
 from hyperofa.reference import QUIRKS
-from hyperofa.samplers import GroupedBatches
 from hyperofa.tokens.canonical import OVERLAP_KINDS
+from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.samplers import GroupedBatches
+from hyperofa.training.word_sets import WordSetTable
 from hyperofa.vectors.conversion import convert_vectors
 from hyperofa.vectors.readers import ReferenceSpelling
-from hyperofa.wordsets import WordSetTable
 from tests import reference as slow
 from tests.conftest import CONFIGS, QUIET, write_vectors
 

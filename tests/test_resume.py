@@ -138,7 +138,7 @@ def test_a_fit_goes_on_from_the_end_of_an_epoch(epoch, bundles, text_file, tmp_p
 
     hook = "on_validation_end" if epoch < 2 else "on_fit_end"
     with monkeypatch.context() as patch:
-        patch.setattr(f"hyperofa.curves.CurvePlot.{hook}", stop, raising=False)
+        patch.setattr(f"hyperofa.training.curves.CurvePlot.{hook}", stop, raising=False)
         with contextlib.suppress(SystemExit, KeyboardInterrupt):
             main(flags)
     left = Path("runs/tokens/version_0/.unfinished")

@@ -20,11 +20,11 @@ from transformers import (
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
-from hyperofa.datamodule import HyperDataModule
 from hyperofa.export import export
 from hyperofa.models.expand import expand
 from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.tokens.canonical import load_tokenizer
+from hyperofa.training.datamodule import HyperDataModule
 from tests.conftest import CONFIGS, ENGLISH, QUIET, SPECIALS, train_byte_level, train_wordpiece, wrap
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

@@ -23,7 +23,7 @@ from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.pretraining import pretrain, read_new_rows
 from hyperofa.runtime.text_files import hold_out
-from hyperofa.samplers import Draw
+from hyperofa.training.samplers import Draw
 from tests.conftest import CONFIGS
 
 LINES = ["the river runs through the old town", "ein kleines Haus aus Stein über dem Meer", "x", "drei Straßen"]

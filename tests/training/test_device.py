@@ -10,18 +10,18 @@ from lightning import Trainer, seed_everything
 from lightning.fabric.utilities import move_data_to_device
 
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.datamodule import HyperDataModule
-from hyperofa.functional import FrozenPLM
-from hyperofa.losses import normalised_l1
 from hyperofa.models.loading import load_model
-from hyperofa.module import HyperModule
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.setformer import SetFormer
 from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.prediction import load_trained, predict
-from hyperofa.texts import Views
+from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.losses import normalised_l1
+from hyperofa.training.module import HyperModule
+from hyperofa.training.plm_loss import FrozenPLM
+from hyperofa.training.text_views import Views
+from hyperofa.training.word_sets import WordPlaces
 from hyperofa.vectors.neighbours import nearest
-from hyperofa.wordsets import WordPlaces
 from tests.nets.test_nets import BUILD, net, word_sets
 from tests.training.test_memory import OWN, listed, queries, random_memory, sets_of
 from tests.training.test_module import fit, weights

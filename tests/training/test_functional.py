@@ -3,11 +3,11 @@ import pytest
 import torch
 from transformers import GemmaConfig, GemmaModel
 
-from hyperofa.batches import pad
 from hyperofa.errors import InputError
-from hyperofa.functional import FrozenPLM, Sentences, sentence_loss
 from hyperofa.models.loading import encode, load_model
 from hyperofa.tokens.canonical import load_tokenizer
+from hyperofa.training.batches import pad
+from hyperofa.training.plm_loss import FrozenPLM, Sentences, sentence_loss
 
 TEXTS = ["the river runs through the old town", "a teacher reads"]
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperofa import losses
 from hyperofa.errors import InputError
+from hyperofa.training import losses
 from tests import reference
 
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 7), st.integers(0, 2**31), st.sampled_from((0.1, 0.25, 0.5, 2.0)))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hyperofa.metrics import SentenceRetrieval, TokenMetrics
+from hyperofa.training.metrics import SentenceRetrieval, TokenMetrics
 
 
 def unit(rows):

@@ -15,13 +15,13 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
-from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
-from hyperofa.module import HyperModule
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.registry import NETS
 from hyperofa.prediction import load_trained, predict
-from hyperofa.texts import Views
+from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.module import HyperModule
+from hyperofa.training.text_views import Views
 from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS
 
 

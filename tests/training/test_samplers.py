@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperofa.samplers import GroupedBatches, RandomBatches
+from hyperofa.training.samplers import GroupedBatches, RandomBatches
 
 sizes = st.lists(st.integers(1, 40), min_size=1, max_size=60).map(np.array)
 

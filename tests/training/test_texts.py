@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from hyperofa.batches import pad
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.datamodule import HyperDataModule, fixed_rows
 from hyperofa.errors import InputError
 from hyperofa.runtime.text_files import read_lines, read_pairs
-from hyperofa.samplers import Draw
-from hyperofa.texts import VIEWS, Views
+from hyperofa.training.batches import pad
+from hyperofa.training.datamodule import HyperDataModule, fixed_rows
+from hyperofa.training.samplers import Draw
+from hyperofa.training.text_views import VIEWS, Views
 
 SEED = Draw(np.empty(0, np.int64), (0, 1))
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hyperofa.translation import Translator, _balance, split_text
+from hyperofa.training.translation import Translator, _balance, split_text
 from hyperofa.vectors.conversion import convert_vectors
 from hyperofa.vectors.store import WordVectors
 from tests.conftest import write_vectors

@@ -4,8 +4,8 @@ import torch
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.nets.inputs import FEATURES
+from hyperofa.training.word_sets import WordSetTable, make_memory
 from hyperofa.vectors.centring import centred
-from hyperofa.wordsets import WordSetTable, make_memory
 
 
 @pytest.fixture

@@ -5,16 +5,16 @@ import pytest
 import torch
 from lightning import seed_everything
 
-from hyperofa import wordtable
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
-from hyperofa.module import HyperModule
 from hyperofa.nets.inputs import WordSets
 from hyperofa.prediction import load_trained, predict
-from hyperofa.texts import Views
-from hyperofa.wordsets import WordPlaces, WordSetTable
-from hyperofa.wordtable import lay_out
+from hyperofa.training import word_table as wordtable
+from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.module import HyperModule
+from hyperofa.training.text_views import Views
+from hyperofa.training.word_sets import WordPlaces, WordSetTable
+from hyperofa.training.word_table import lay_out
 from tests.training.test_module import trainer
 
 CPU = torch.device("cpu")

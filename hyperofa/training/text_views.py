@@ -9,11 +9,11 @@ import torch
 from tokenizers import Tokenizer as BackendTokenizer
 from torch.utils.data import Dataset
 
-from hyperofa.batches import TextBatch, join, pad
-from hyperofa.functional import Sentences
-from hyperofa.samplers import Draw
-from hyperofa.translation import Translator
-from hyperofa.wordsets import WordSetTable
+from hyperofa.training.batches import TextBatch, join, pad
+from hyperofa.training.plm_loss import Sentences
+from hyperofa.training.samplers import Draw
+from hyperofa.training.translation import Translator
+from hyperofa.training.word_sets import WordSetTable
 
 MAX_TOKENS = 128
 

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hyperofa.errors import InputError
-from hyperofa.losses import cosine_distance
 from hyperofa.models.loading import mean_pool
 from hyperofa.runtime.devices import best_device, has_fast_bfloat16
+from hyperofa.training.losses import cosine_distance
 
 Precision = Literal["auto", "float32", "bfloat16"]
 

@@ -12,18 +12,18 @@ from torch import Tensor
 from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
-from hyperofa.batches import TextBatch, TokenBatch
-from hyperofa.datamodule import HyperDataModule
 from hyperofa.errors import InputError
-from hyperofa.functional import FrozenPLM, Precision, Sentences, sentence_loss
-from hyperofa.losses import Distance, token_loss
-from hyperofa.metrics import SentenceRetrieval, TokenMetrics
 from hyperofa.models.loading import load_model
 from hyperofa.nets.inputs import Memory, WordSets
 from hyperofa.nets.net import Net
 from hyperofa.nets.source_attention import SourceAttention
-from hyperofa.texts import VIEWS
-from hyperofa.wordsets import WordPlaces
+from hyperofa.training.batches import TextBatch, TokenBatch
+from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.losses import Distance, token_loss
+from hyperofa.training.metrics import SentenceRetrieval, TokenMetrics
+from hyperofa.training.plm_loss import FrozenPLM, Precision, Sentences, sentence_loss
+from hyperofa.training.text_views import VIEWS
+from hyperofa.training.word_sets import WordPlaces
 
 
 class HyperModule(lightning.LightningModule):

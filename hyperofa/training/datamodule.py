@@ -16,7 +16,6 @@ import torch
 from tokenizers import Tokenizer as BackendTokenizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hyperofa.batches import TokenBatch
 from hyperofa.bundle.bundle import Bundle, Side, SplitName
 from hyperofa.errors import InputError
 from hyperofa.methods.baselines import Mixing, ofa
@@ -25,12 +24,13 @@ from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
 from hyperofa.reference import GROUP
 from hyperofa.runtime.text_files import read_lines, read_pairs
-from hyperofa.samplers import Draw, GroupedBatches, RandomBatches
-from hyperofa.texts import MAX_TOKENS, TextViews, Views, ViewSide
 from hyperofa.tokens.canonical import OverlapKind, bare_backend
-from hyperofa.translation import Drawing, Translator
-from hyperofa.wordsets import Augmentation, WordOrder, WordSetTable, list_neighbours, make_memory, own_places
-from hyperofa.wordtable import Residence, lay_out
+from hyperofa.training.batches import TokenBatch
+from hyperofa.training.samplers import Draw, GroupedBatches, RandomBatches
+from hyperofa.training.text_views import MAX_TOKENS, TextViews, Views, ViewSide
+from hyperofa.training.translation import Drawing, Translator
+from hyperofa.training.word_sets import Augmentation, WordOrder, WordSetTable, list_neighbours, make_memory, own_places
+from hyperofa.training.word_table import Residence, lay_out
 
 
 class _Tokens(Dataset[TokenBatch]):

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hyperofa.functional import Sentences
 from hyperofa.nets.inputs import WordSets
-from hyperofa.wordsets import WordPlaces
+from hyperofa.training.plm_loss import Sentences
+from hyperofa.training.word_sets import WordPlaces
 
 
 class TokenBatch(NamedTuple):

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from hyperofa.errors import InputError
-from hyperofa.wordsets import WordSetTable
+from hyperofa.training.word_sets import WordSetTable
 
 Residence = Literal["auto", "device", "stream"]
 SHARE = 0.5

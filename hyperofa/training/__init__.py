@@ -1,0 +1,1 @@
+"""What trains a hypernetwork: batches, losses, metrics, the data module and the module."""
