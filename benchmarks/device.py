@@ -29,10 +29,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hyperofa import nets
 from hyperofa.bundle.bundle import Bundle
+from hyperofa.export.prediction import Trained, predict
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
-from hyperofa.prediction import Trained, predict
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.module import HyperModule
 from hyperofa.training.samplers import Draw, GroupedBatches

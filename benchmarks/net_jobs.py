@@ -186,7 +186,7 @@ def _plain_batches(bundle: "Bundle", side: "Side", tokens: np.ndarray) -> Iterat
 def predict(inputs: Inputs) -> Job:
     from torch.utils.flop_counter import FlopCounterMode
 
-    from hyperofa.prediction import Trained, predict
+    from hyperofa.export.prediction import Trained, predict
 
     bundle = _bundle(inputs)
     tokens, keys = int(bundle.target.covered.sum()), int(bundle.source.covered.sum())
@@ -256,7 +256,7 @@ def checkpoint(inputs: Inputs) -> Job:
 
 def export(inputs: Inputs) -> Job:
     """All but the net: rows are copied or made of source tokens, and the model is written with its provenance."""
-    from hyperofa.export import export
+    from hyperofa.export.export import export
 
     output, size = inputs.scratch("exported"), inputs.size
     return Job(

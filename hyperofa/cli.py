@@ -19,13 +19,13 @@ from hyperofa.bundle.prepare import prepare
 from hyperofa.demo import demo
 from hyperofa.errors import InputError
 from hyperofa.evaluation.retrieval import evaluate
-from hyperofa.export import export
+from hyperofa.export.export import export
+from hyperofa.export.prediction import CoordinateFile, read_checkpoint
 from hyperofa.flags import LightningParser, Parser, gather_lists
 from hyperofa.hewitt import hewitt
 from hyperofa.models.expand import expand
 from hyperofa.models.manifest import verify
 from hyperofa.models.trim import trim
-from hyperofa.prediction import CoordinateFile, read_checkpoint
 from hyperofa.pretraining import pretrain
 from hyperofa.runtime.folders import fingerprint, sha256_text
 from hyperofa.training.datamodule import HyperDataModule

@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
 from hyperofa.evaluation.retrieval import RetrievalSet, score
-from hyperofa.export import Method, export
+from hyperofa.export.export import Method, export
 from hyperofa.lexicon import LANGUAGES
 from hyperofa.models.loading import load_model
 from hyperofa.runtime.folders import new_folder, write_json

@@ -17,7 +17,7 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
 from hyperofa.evaluation.shift import Safety, measure
-from hyperofa.export import METHODS, Method, export
+from hyperofa.export.export import METHODS, Method, export
 from hyperofa.languagemodel import Point, TrainerOptions, Training, train
 from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model

@@ -16,14 +16,14 @@ import time
 from pathlib import Path
 
 import hyperofa.bundle.pooling
+import hyperofa.export.prediction
 import hyperofa.methods.baselines
-import hyperofa.prediction
 import hyperofa.vectors.store
 from hyperofa.cli import main
 
 hyperofa.bundle.pooling.SHARD = 300
 hyperofa.vectors.store.CHECKPOINT = 500
-hyperofa.prediction.SHARD = hyperofa.methods.baselines.SHARD = 32
+hyperofa.export.prediction.SHARD = hyperofa.methods.baselines.SHARD = 32
 
 
 def attempt(command: list[str]) -> int:

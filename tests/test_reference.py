@@ -23,11 +23,11 @@ from hyperofa import reference
 from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.export import export
+from hyperofa.export.export import export
+from hyperofa.export.prediction import load_trained
 from hyperofa.methods.baselines import Rows
 from hyperofa.methods.fallbacks import ORIGINS, initialise, target_task
 from hyperofa.nets.bilstm import BiLSTM
-from hyperofa.prediction import load_trained
 from hyperofa.reference import QUIRKS
 from hyperofa.tokens.canonical import OVERLAP_KINDS
 from hyperofa.training.datamodule import HyperDataModule

@@ -25,7 +25,7 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.evaluation.retrieval import evaluate
 from hyperofa.evaluation.shift import compare, measure, pair_tokens
-from hyperofa.export import export
+from hyperofa.export.export import export
 from hyperofa.models.loading import load_model
 from hyperofa.models.objectives import frame, hide, longest, objective_of
 from hyperofa.models.vocabulary import read_vocabulary, replace_vocabulary

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedT
 from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.export import export
+from hyperofa.export.export import export
 from hyperofa.hewitt import hewitt
 from hyperofa.languagemodel import TrainerOptions, Training, train
 from hyperofa.models.expand import expand

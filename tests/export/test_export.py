@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
-from hyperofa.export import METHODS, export
+from hyperofa.export.export import METHODS, export
 from hyperofa.methods.fallbacks import ORIGINS
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.prediction import load_trained, predict
+from hyperofa.export.prediction import load_trained, predict
 
 
 @pytest.mark.parametrize("name", ["fit", "tokens"])

@@ -20,7 +20,7 @@ from transformers import (
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
-from hyperofa.export import export
+from hyperofa.export.export import export
 from hyperofa.models.expand import expand
 from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.tokens.canonical import load_tokenizer

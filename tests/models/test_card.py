@@ -22,7 +22,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from hyperofa.export import METHODS, export
+from hyperofa.export.export import METHODS, export
 from hyperofa.models.card import auto_class, model_card
 
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}

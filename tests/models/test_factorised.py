@@ -17,7 +17,7 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.evaluation.retrieval import evaluate
-from hyperofa.export import export
+from hyperofa.export.export import export
 from hyperofa.models.card import auto_class
 from hyperofa.models.factorised import factor_owners, factorise, is_factorised, parameter_count, read_rows
 from hyperofa.models.loading import load_model

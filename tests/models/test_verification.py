@@ -11,7 +11,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.export import export
+from hyperofa.export.export import export
 from hyperofa.models.manifest import row_digests, verify
 from hyperofa.models.trim import trim
 from hyperofa.models.vocabulary import Vocabulary

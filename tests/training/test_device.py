@@ -10,11 +10,11 @@ from lightning import Trainer, seed_everything
 from lightning.fabric.utilities import move_data_to_device
 
 from hyperofa.bundle.bundle import Bundle
+from hyperofa.export.prediction import load_trained, predict
 from hyperofa.models.loading import load_model
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.setformer import SetFormer
 from hyperofa.nets.source_attention import SourceAttention
-from hyperofa.prediction import load_trained, predict
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.losses import normalised_l1
 from hyperofa.training.module import HyperModule
@@ -142,7 +142,7 @@ def test_prediction_on_a_gpu_agrees_with_a_cpu(name, fitted, bundles, monkeypatc
     bundle = Bundle.load(bundles["bert"])
     rows = []
     for device in ("cpu", "cuda"):
-        monkeypatch.setattr("hyperofa.prediction.best_device", lambda device=device: torch.device(device))
+        monkeypatch.setattr("hyperofa.export.prediction.best_device", lambda device=device: torch.device(device))
         rows.append(predict(load_trained(fitted[name] / "checkpoints" / "best.ckpt", bundle), bundle).coordinates)
     np.testing.assert_allclose(rows[1], rows[0], rtol=0, atol=2e-3)
 

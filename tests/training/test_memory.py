@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.errors import InputError
+from hyperofa.export.prediction import load_trained, predict
 from hyperofa.nets.inputs import FEATURES, Memory, WordSets
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.registry import build
 from hyperofa.nets.source_attention import SourceAttention
-from hyperofa.prediction import load_trained, predict
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.word_sets import near_places
 from hyperofa.vectors.neighbours import Keys

@@ -16,9 +16,9 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.errors import InputError
+from hyperofa.export.prediction import load_trained, predict
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.registry import NETS
-from hyperofa.prediction import load_trained, predict
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.module import HyperModule
 from hyperofa.training.text_views import Views

@@ -7,8 +7,8 @@ from lightning import seed_everything
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.errors import InputError
+from hyperofa.export.prediction import load_trained, predict
 from hyperofa.nets.inputs import WordSets
-from hyperofa.prediction import load_trained, predict
 from hyperofa.training import word_table as wordtable
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.module import HyperModule

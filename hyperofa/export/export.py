@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from hyperofa.bundle.bundle import Bundle, Pooling
 from hyperofa.errors import InputError
 from hyperofa.evaluation.shift import measure
+from hyperofa.export.prediction import Trained, learned_share, load_trained, predict
 from hyperofa.methods import baselines
 from hyperofa.methods.baselines import Mixing, Rows, Task
 from hyperofa.methods.fallbacks import ORIGINS, Fallback, Initialisation, initialise, target_task
@@ -21,7 +22,6 @@ from hyperofa.models.factorised import factorise, parameter_count
 from hyperofa.models.loading import load_model
 from hyperofa.models.manifest import command, seal
 from hyperofa.models.vocabulary import Vocabulary, hash_rows, read_vocabulary, replace_vocabulary
-from hyperofa.prediction import Trained, learned_share, load_trained, predict
 from hyperofa.reference import lost_bias
 from hyperofa.runtime.folders import fingerprint, read_json, resumed_folder, sha256_file, sha256_text, versions
 from hyperofa.runtime.processes import joined

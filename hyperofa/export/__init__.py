@@ -1,0 +1,1 @@
+"""From a method's rows to a model folder."""
