@@ -26,7 +26,7 @@ from hyperofa.hewitt import hewitt
 from hyperofa.models.expand import expand
 from hyperofa.models.manifest import verify
 from hyperofa.models.trim import trim
-from hyperofa.pretraining import pretrain
+from hyperofa.pretraining.pretrain import pretrain
 from hyperofa.runtime.folders import fingerprint, sha256_text
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.module import HyperModule

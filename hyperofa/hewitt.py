@@ -18,10 +18,10 @@ from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
 from hyperofa.evaluation.shift import Safety, measure
 from hyperofa.export.export import METHODS, Method, export
-from hyperofa.languagemodel import Point, TrainerOptions, Training, train
 from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model
-from hyperofa.pretraining import plot_curves, write_curves
+from hyperofa.pretraining.language_model import Point, TrainerOptions, Training, train
+from hyperofa.pretraining.pretrain import plot_curves, write_curves
 from hyperofa.runtime.folders import new_folder, versions, write_json
 from hyperofa.runtime.text_files import hold_out, read_lines
 from hyperofa.tokens.canonical import load_tokenizer

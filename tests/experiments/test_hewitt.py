@@ -15,11 +15,11 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.export.export import export
 from hyperofa.hewitt import hewitt
-from hyperofa.languagemodel import TrainerOptions, Training, train
 from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
-from hyperofa.pretraining import pretrain
+from hyperofa.pretraining.language_model import TrainerOptions, Training, train
+from hyperofa.pretraining.pretrain import pretrain
 from hyperofa.world import parallel_sentences
 from tests.conftest import CONFIGS, SPECIALS, train_byte_level, wrap, write_vectors
 

@@ -23,7 +23,7 @@ from hyperofa.models.factorised import factor_owners, factorise, is_factorised, 
 from hyperofa.models.loading import load_model
 from hyperofa.models.manifest import verify
 from hyperofa.models.vocabulary import read_vocabulary, replace_vocabulary
-from hyperofa.pretraining import read_new_rows
+from hyperofa.pretraining.pretrain import read_new_rows
 from tests.conftest import ENGLISH, GERMAN
 from tests.models.test_surgery import BART, CASES, FAMILIES, SIZE, SPECIALS, build, outputs, text_of
 

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from hyperofa.blocks import IGNORED, BlockBatches, SteppedBatches, cut
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.languagemodel import TrainerOptions, Training, train
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
-from hyperofa.pretraining import pretrain, read_new_rows
+from hyperofa.pretraining.blocks import IGNORED, BlockBatches, SteppedBatches, cut
+from hyperofa.pretraining.language_model import TrainerOptions, Training, train
+from hyperofa.pretraining.pretrain import pretrain, read_new_rows
 from hyperofa.runtime.text_files import hold_out
 from hyperofa.training.samplers import Draw
 from tests.conftest import CONFIGS
@@ -220,7 +220,7 @@ def test_an_interrupted_run_goes_on(folders, tmp_path, monkeypatch):
     given = {"training": small(steps=4, new_steps=4), "trainer": QUIET}
     whole = pretrain(str(model), [folders["text"]], tmp_path / "whole", **given)
 
-    from hyperofa.languagemodel import LanguageModelling
+    from hyperofa.pretraining.language_model import LanguageModelling
 
     step = LanguageModelling.training_step
 

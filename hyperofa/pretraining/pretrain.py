@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
-from hyperofa.languagemodel import Point, TrainerOptions, Training, train
 from hyperofa.models.loading import load_model
+from hyperofa.pretraining.language_model import Point, TrainerOptions, Training, train
 from hyperofa.runtime.folders import versions, write_json
 from hyperofa.runtime.text_files import hold_out, read_lines
 from hyperofa.tokens.canonical import load_tokenizer

@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader
 from torchmetrics import SumMetric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hyperofa.blocks import IGNORED, BlockBatches, Blocks, SteppedBatches, TextBlock, cut
 from hyperofa.errors import InputError
 from hyperofa.models.factorised import factor_owners
 from hyperofa.models.objectives import longest, objective_of
+from hyperofa.pretraining.blocks import IGNORED, BlockBatches, Blocks, SteppedBatches, TextBlock, cut
 from hyperofa.training.samplers import GroupedBatches
 
 

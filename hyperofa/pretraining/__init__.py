@@ -1,0 +1,1 @@
+"""Continual pretraining of an exported model."""
