@@ -14,15 +14,15 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from hyperofa.ablation import ablate
 from hyperofa.bundle.prepare import prepare
 from hyperofa.demo import demo
 from hyperofa.errors import InputError
 from hyperofa.evaluation.retrieval import evaluate
+from hyperofa.experiments.ablate import ablate
+from hyperofa.experiments.hewitt import hewitt
 from hyperofa.export.export import export
 from hyperofa.export.prediction import CoordinateFile, read_checkpoint
 from hyperofa.flags import LightningParser, Parser, gather_lists
-from hyperofa.hewitt import hewitt
 from hyperofa.models.expand import expand
 from hyperofa.models.manifest import verify
 from hyperofa.models.trim import trim

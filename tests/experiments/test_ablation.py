@@ -16,12 +16,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperofa import ablation, cells
-from hyperofa.ablation import ablate, find_gpus, run_all
-from hyperofa.bootstrap import Interval, mean_interval, mean_over_seeds, paired_difference
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.grid import WIDTH, expand, nested, shown
+from hyperofa.experiments import ablate as ablation
+from hyperofa.experiments import cells
+from hyperofa.experiments.ablate import ablate, find_gpus, run_all
+from hyperofa.experiments.grid import WIDTH, expand, nested, shown
+from hyperofa.experiments.statistics import Interval, mean_interval, mean_over_seeds, paired_difference
 from tests.conftest import CONFIGS, ENGLISH, GERMAN, QUIET
 
 METHODS = {
@@ -80,7 +81,7 @@ def test_ids_follow_the_inputs(tmp_path):
     methods = {"HYPEROFA": {"export.method": "hyperofa", "fit.config": str(config)}}
 
     def ids(code="code", **common):
-        from hyperofa.grid import _hash_path
+        from hyperofa.experiments.grid import _hash_path
 
         _hash_path.cache_clear()
         cell = expand(methods, {"prepare.vectors": [f"eng={vectors}"], **common}, {}, code)[0]
@@ -398,7 +399,7 @@ def test_a_cell_that_refuses_its_input_says_so(config, tmp_path, monkeypatch):
 def test_children_end_with_their_parent(tmp_path):
     """A process started by a cell that is killed is killed as well."""
     program = (
-        "import sys, time; from hyperofa.cells import spawn\n"
+        "import sys, time; from hyperofa.experiments.cells import spawn\n"
         "print(spawn([sys.executable, '-c', 'import time; time.sleep(60)']).pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedT
 from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
 from hyperofa.errors import InputError
+from hyperofa.experiments.hewitt import hewitt
 from hyperofa.export.export import export
-from hyperofa.hewitt import hewitt
 from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary

@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from hyperofa.bootstrap import mean_interval
-from hyperofa.grid import WIDTH, expand
-from hyperofa.report import Provenance, write_report
-from hyperofa.results import Outcome, labels, tabulate, to_latex, to_markdown, write_csv
+from hyperofa.experiments.grid import WIDTH, expand
+from hyperofa.experiments.report import Provenance, write_report
+from hyperofa.experiments.results import Outcome, labels, tabulate, to_latex, to_markdown, write_csv
+from hyperofa.experiments.statistics import mean_interval
 
 LANGUAGES = ["deu", "rus", "swh", "tur", "fin", "hin", "vie", "yor"]
 METHODS = {

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hyperofa.cells import log_tail, read_failure, read_result, run_cell, spawn, write_cell, write_failure
 from hyperofa.errors import InputError
-from hyperofa.grid import STAGES, Cell, code_version, expand, flat, shown
-from hyperofa.report import Provenance, write_report
-from hyperofa.results import Metric, Outcome, labels, tabulate, to_markdown, width_name
+from hyperofa.experiments.cells import log_tail, read_failure, read_result, run_cell, spawn, write_cell, write_failure
+from hyperofa.experiments.grid import STAGES, Cell, code_version, expand, flat, shown
+from hyperofa.experiments.report import Provenance, write_report
+from hyperofa.experiments.results import Metric, Outcome, labels, tabulate, to_markdown, width_name
 
 Runner = Callable[[Cell, str | None], int]
 

@@ -23,9 +23,9 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
 from hyperofa.evaluation.retrieval import evaluate
+from hyperofa.experiments.grid import TRAINED, Cell, nested
 from hyperofa.export.export import export
 from hyperofa.export.prediction import read_checkpoint
-from hyperofa.grid import TRAINED, Cell, nested
 from hyperofa.runtime.folders import new_folder, read_json, versions, write_json
 from hyperofa.runtime.locks import locked
 

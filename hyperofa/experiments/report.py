@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from hyperofa.grid import SEED, Settings, shown
-from hyperofa.plots import draw_all
-from hyperofa.results import (
+from hyperofa.experiments.grid import SEED, Settings, shown
+from hyperofa.experiments.plots import draw_all
+from hyperofa.experiments.results import (
     METRICS,
     Entry,
     Metric,

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hyperofa.results import Outcome, Table, labels, metric_name, width_name
+from hyperofa.experiments.results import Outcome, Table, labels, metric_name, width_name
 
 # Okabe and Ito (2008): told apart by colour-blind readers, and in grey.
 _COLOURS = ("#8C8C8C", "#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#D55E00", "#0072B2", "#000000", "#A6761D")

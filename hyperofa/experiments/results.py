@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hyperofa.bootstrap import Interval, mean_interval, mean_over_seeds, paired_difference
-from hyperofa.grid import WIDTH, Cell, shown
+from hyperofa.experiments.grid import WIDTH, Cell, shown
+from hyperofa.experiments.statistics import Interval, mean_interval, mean_over_seeds, paired_difference
 
 Metric = Literal["top1", "top10"]
 METRICS: tuple[Metric, ...] = ("top1", "top10")

@@ -1,0 +1,1 @@
+"""Grids of methods and settings, and what is written of them."""
