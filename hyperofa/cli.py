@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hyperofa.bundle.prepare import prepare
-from hyperofa.demo import demo
+from hyperofa.demo.demo import demo
 from hyperofa.errors import InputError
 from hyperofa.evaluation.retrieval import evaluate
 from hyperofa.experiments.ablate import ablate

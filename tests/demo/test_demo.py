@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from hyperofa.cli import main
-from hyperofa.demo import Demo, demo
+from hyperofa.demo.demo import Demo, demo
 from hyperofa.errors import InputError
 
 METHODS = ["random", "mean", "subtokens", "ofa", "ofa_tuned", "hyperofa"]

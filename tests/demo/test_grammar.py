@@ -2,9 +2,9 @@ from functools import partial
 
 import pytest
 
-from hyperofa import grammar
-from hyperofa.grammar import Clause, Phrase, attach
-from hyperofa.lexicon import LANGUAGES, lexicon
+from hyperofa.demo import grammar
+from hyperofa.demo.grammar import Clause, Phrase, attach
+from hyperofa.demo.lexicon import LANGUAGES, lexicon
 
 CONCEPTS = {concept.word("eng"): concept for concept in lexicon()}
 

@@ -2,8 +2,8 @@ from collections import Counter
 
 import pytest
 
-from hyperofa import lexicon as module
-from hyperofa.lexicon import LANGUAGES, lexicon
+from hyperofa.demo import lexicon as module
+from hyperofa.demo.lexicon import LANGUAGES, lexicon
 
 
 def test_lexicon_is_large_and_whole():

@@ -3,8 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hyperofa.lexicon import LANGUAGES, lexicon
-from hyperofa.world import parallel_sentences, train_vectors
+from hyperofa.demo.lexicon import LANGUAGES, lexicon
+from hyperofa.demo.world import parallel_sentences, train_vectors
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedT
 
 from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
+from hyperofa.demo.world import parallel_sentences
 from hyperofa.errors import InputError
 from hyperofa.experiments.hewitt import hewitt
 from hyperofa.export.export import export
@@ -20,7 +21,6 @@ from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.pretraining.language_model import TrainerOptions, Training, train
 from hyperofa.pretraining.pretrain import pretrain
-from hyperofa.world import parallel_sentences
 from tests.conftest import CONFIGS, SPECIALS, train_byte_level, wrap, write_vectors
 
 QUIET = TrainerOptions(accelerator="cpu", progress=False)

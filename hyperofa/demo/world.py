@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hyperofa.grammar import AND, BUT, Clause, Phrase, say
-from hyperofa.lexicon import LANGUAGES, Concept, lexicon
+from hyperofa.demo.grammar import AND, BUT, Clause, Phrase, say
+from hyperofa.demo.lexicon import LANGUAGES, Concept, lexicon
 
 # Who does what to whom: kinds of nouns and verbs that go together, and how often.
 

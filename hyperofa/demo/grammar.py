@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hyperofa.lexicon import LANGUAGES, Concept
+from hyperofa.demo.lexicon import LANGUAGES, Concept
 
 # What is said: meanings, not yet words.
 

@@ -27,10 +27,11 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from hyperofa.bundle.prepare import prepare
+from hyperofa.demo.lexicon import LANGUAGES
+from hyperofa.demo.world import parallel_sentences, train_vectors
 from hyperofa.errors import InputError
 from hyperofa.evaluation.retrieval import RetrievalSet, score
 from hyperofa.export.export import Method, export
-from hyperofa.lexicon import LANGUAGES
 from hyperofa.models.loading import load_model
 from hyperofa.runtime.folders import new_folder, write_json
 from hyperofa.tokens.canonical import load_tokenizer
@@ -38,7 +39,6 @@ from hyperofa.training.curves import CurvePlot
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.module import HyperModule
 from hyperofa.training.text_views import Views
-from hyperofa.world import parallel_sentences, train_vectors
 
 _METHODS: dict[Method, tuple[str, str]] = {  # name and colour in the picture
     "random": ("random", "#d9d9d9"),

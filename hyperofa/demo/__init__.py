@@ -1,0 +1,1 @@
+"""The embedded default: a small multilingual world, and every method on it."""
