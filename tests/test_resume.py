@@ -19,7 +19,7 @@ from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS, write_vectors
 
 HERE = Path(__file__).parent
 SMALL = (
-    "import hyperofa.cli, hyperofa.methods.baselines, hyperofa.export.prediction, hyperofa.pooling\n"
+    "import hyperofa.cli, hyperofa.methods.baselines, hyperofa.export.prediction, hyperofa.bundle.pooling\n"
     "hyperofa.bundle.pooling.SHARD = 300\n"
     "hyperofa.export.prediction.SHARD = hyperofa.methods.baselines.SHARD = 32\n"
     "hyperofa.cli.main()\n"

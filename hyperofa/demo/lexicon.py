@@ -33,7 +33,7 @@ class Concept:
 @cache
 def lexicon() -> tuple[Concept, ...]:
     """All concepts, in the order of `lexicon.tsv`; a ValueError names the line that is wrong."""
-    header, *rows = files("hyperofa").joinpath("lexicon.tsv").read_text(encoding="utf-8").splitlines()
+    header, *rows = files("hyperofa.demo").joinpath("lexicon.tsv").read_text(encoding="utf-8").splitlines()
     if header.split("\t") != ["part", "kind", *LANGUAGES]:
         raise ValueError(f"lexicon.tsv: expected the columns part, kind, {', '.join(LANGUAGES)}; found {header!r}")
     for number, row in enumerate(rows, start=2):

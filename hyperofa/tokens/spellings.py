@@ -7,8 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as BackendTokenizer
 
-WORD_START = 1
-"""Bit of a word's boundaries: it starts where a word of the text does, so a space may come before it."""
+from hyperofa.vectors.readers import WORD_START
 
 Variants = Callable[[str, int], Sequence[str]]
 

@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
-from hyperofa.tokens.spellings import WORD_START
 
-WORD_END = 2
-"""Bit of a word's borders, beside `WORD_START`: it ends where a word of the text does."""
+WORD_START, WORD_END = 1, 2
+"""Bits of a word's borders: it starts, or ends, where a word of the text does, so a space may stand there."""
 
 SEEN = 4096
 """Words by which `Spelling.detect` decides."""

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import zoo
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -25,6 +24,7 @@ from hyperofa.models.expand import expand
 from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.training.datamodule import HyperDataModule
+from tests import zoo
 from tests.conftest import CONFIGS, ENGLISH, QUIET, SPECIALS, train_byte_level, train_wordpiece, wrap
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 import pytest
-import zoo
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from hyperofa.errors import InputError
 from hyperofa.models.expand import expand, expand_state
 from hyperofa.tokens.canonical import bare_backend, canonical_tokens, load_tokenizer
 from hyperofa.tokens.mining import count_tokens, count_words
+from tests import zoo
 from tests.conftest import ENGLISH, GERMAN
 
 WORDS = ["hydrogel", "hydro", "Größe", "हिन्दी", "riverbed", "COVID-19", "childre", "C++", "łódź"]

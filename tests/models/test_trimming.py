@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-import zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -27,6 +26,7 @@ from hyperofa.errors import InputError
 from hyperofa.models.trim import trim, trim_state
 from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.tokens.tokenizer_json import backend_of
+from tests import zoo
 from tests.conftest import ENGLISH, GERMAN
 
 SAMPLE = ENGLISH[:3] + GERMAN[2:3]

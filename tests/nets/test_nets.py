@@ -5,13 +5,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hyperofa.layers import pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperofa.errors import InputError
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.nets.inputs import FEATURES, WordSets
+from hyperofa.nets.layers import pool
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.net import Net
 from hyperofa.nets.setformer import SetFormer
