@@ -75,7 +75,7 @@ def _rows(vec: Path) -> int:
 
 def match(inputs: Inputs) -> Job:
     from hyperofa.bundle.pooling import match_shards
-    from hyperofa.runtime.processes import joined
+    from hyperofa.runtime.processes import process_group
     from hyperofa.tokens.canonical import bare_backend, load_tokenizer
     from hyperofa.tokens.matching import Matches
     from hyperofa.tokens.spellings import surface_variants
@@ -88,7 +88,7 @@ def match(inputs: Inputs) -> Job:
 
     def run() -> Matches:
         backend = bare_backend(tokenizer)
-        with joined() as ranks:
+        with process_group() as ranks:
             match_shards(
                 backend, words, None, shards, ranks, **settings, variants=surface_variants, progress="matching"
             )

@@ -36,7 +36,7 @@ from hyperofa.nets.net import Net
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.module import HyperModule
 from hyperofa.training.samplers import Draw, GroupedBatches
-from hyperofa.training.word_sets import WordPlaces
+from hyperofa.training.word_sets import WordIndices
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 PAPER = [f"{model}-{width}" for model in ("roberta", "xlmr") for width in (100, 200, 400)]
@@ -99,7 +99,7 @@ class Training(lightning.Callback):
 
 
 class Prediction:
-    """Stands in for `shards.Work`: predicts evenly spread parts of all tokens until the time is over."""
+    """Stands in for `shards.ShardCache`: predicts evenly spread parts of all tokens until the time is over."""
 
     def __init__(self, batch_size: int, seconds: float) -> None:
         self._batch_size, self._allowed = batch_size, seconds
@@ -189,10 +189,10 @@ def _operations(net: Net, data: Data, memory: Memory, words: int, tokens: int) -
         }
         return 2.0 * (matrices["lstm"] * words + matrices["head"] * tokens)
     batch = data._tokens("train").dataset[next(iter(data.sampler))]
-    sets = batch.sets.fetch(data.word_vectors.cpu()) if isinstance(batch.sets, WordPlaces) else batch.sets
+    sets = batch.sets.fetch(data.word_vectors.cpu()) if isinstance(batch.sets, WordIndices) else batch.sets
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net(sets, memory, batch.own)
-    return counter.get_total_flops() * tokens / len(batch.own)
+        net(sets, memory, batch.self_index)
+    return counter.get_total_flops() * tokens / len(batch.self_index)
 
 
 def _middles(count: int, parts: int = SPREAD) -> list[int]:

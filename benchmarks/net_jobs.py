@@ -33,14 +33,14 @@ def _bundle(inputs: Inputs) -> "Bundle":
 def ofa(inputs: Inputs) -> Job:
     import scipy.sparse as sp
 
-    from hyperofa.methods.baselines import Task, ofa
+    from hyperofa.methods.baselines import InitInputs, ofa
 
     bundle = _bundle(inputs)
     keys, queries = bundle.pooled("source"), bundle.pooled("target")
     usable, wanted, compared = bundle.source.covered, bundle.target.covered, _compared(bundle)
-    task = Task(bundle.coordinates, keys, usable, queries, wanted, sp.csr_matrix((len(queries), len(keys))))
+    inputs = InitInputs(bundle.coordinates, keys, usable, queries, wanted, sp.csr_matrix((len(queries), len(keys))))
     return Job(
-        lambda: ofa(task),
+        lambda: ofa(inputs),
         len(queries),
         check=lambda rows: {"rows": rows.coordinates[compared]},
         searched=2.0 * int(wanted.sum()) * int(usable.sum()) * keys.shape[1],
@@ -97,7 +97,7 @@ def epoch(inputs: Inputs) -> Job:
         def on_train_batch_end(self, *arguments: Any) -> None:
             if not marks:
                 counter.__exit__(None, None, None)
-            marks.append((len(arguments[3]["tokens"].own), now()))
+            marks.append((len(arguments[3]["tokens"].self_index), now()))
 
     quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary"), False)
     trainer = lightning.Trainer(
@@ -175,8 +175,8 @@ def _plain_batches(bundle: "Bundle", side: "Side", tokens: np.ndarray) -> Iterat
     matches, vectors, batch = bundle.matches(side), bundle.words.vectors, _batch(bundle)
     drawn = np.random.default_rng(0).permutation(tokens)[: 40 * batch]
     group = np.array_split(drawn[np.argsort(matches.counts[drawn], kind="stable")], max(4, len(drawn) // batch))
-    places = [(2 * quarter + 1) * len(group) // 8 for quarter in range(4)]
-    for ids in (drawn[:8], *(group[place] for place in places)):
+    indices = [(2 * quarter + 1) * len(group) // 8 for quarter in range(4)]
+    for ids in (drawn[:8], *(group[place] for place in indices)):
         yield ids, plain.word_sets(ids, matches.indptr, matches.words, vectors)
 
 

@@ -25,8 +25,8 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.export.export import export
 from hyperofa.export.prediction import load_trained
-from hyperofa.methods.baselines import Rows
-from hyperofa.methods.fallbacks import ORIGINS, initialise, target_task
+from hyperofa.methods.baselines import Predictions
+from hyperofa.methods.fallbacks import ORIGINS, initialise, target_inputs
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.reference import QUIRKS
 from hyperofa.tokens.canonical import OVERLAP_KINDS
@@ -124,9 +124,9 @@ def test_split(golden):
     parts = [golden.split[name] for name in ("train", "val", "test")]
     shuffled = [token for part in parts for token in part]
     # The order before shuffling is that of a Rust hash map, another one in each process: undo the shuffle to know it.
-    places = list(range(len(shuffled)))
-    np.random.RandomState(42).shuffle(places)
-    before = [token for _, token in sorted(zip(places, shuffled, strict=True))]
+    indices = list(range(len(shuffled)))
+    np.random.RandomState(42).shuffle(indices)
+    before = [token for _, token in sorted(zip(indices, shuffled, strict=True))]
     split = reference.split_tokens(before)
     assert [split[name].tolist() for name in ("train", "val", "test")] == parts
     ours = golden.bundle.split
@@ -174,7 +174,7 @@ def test_assembled(golden):
     predicted = np.zeros((bundle.meta.target_tokens, 24), np.float32)
     known = np.zeros(len(predicted), bool)
     predicted[golden.arrays["prediction_ids"]], known[golden.arrays["prediction_ids"]] = golden.arrays["predictions"], 1
-    filled = initialise(bundle, Rows(predicted, known), target_task(bundle), ["exact", "case"], "noise")
+    filled = initialise(bundle, Predictions(predicted, known), target_inputs(bundle), ["exact", "case"], "noise")
     np.testing.assert_allclose(bundle.rows(filled.coordinates)[0], golden.arrays["assembled"], atol=1e-5)
     assert set(filled.origins.tolist()) == {ORIGINS.index(name) for name in ("copied", "predicted", "noise")}
 
@@ -184,7 +184,7 @@ def test_the_default_does_better(golden, tmp_path):
     """Each step of the default differs where the published one has a quirk."""
     ours = prepare(*golden.inputs, tmp_path / "bundle", duplicate_words="first")
     published = golden.bundle
-    assert ours.meta.space != published.meta.space
+    assert ours.meta.training_fingerprint != published.meta.training_fingerprint
     # Special tokens find each other by role, and byte-level tokens by their bytes.
     assert OVERLAP_KINDS.index("role") in ours.overlap.kinds
     assert OVERLAP_KINDS.index("role") not in published.overlap.kinds
@@ -312,7 +312,7 @@ def test_published_training_batches(small):
     )
     data.setup("fit")
     batches = list(data.train_dataloader()["tokens"])
-    assert {len(batch.own) for batch in batches} == {8}
+    assert {len(batch.self_index) for batch in batches} == {8}
     counts = small.source.counts[np.concatenate([batch.ids for batch in batches])]
     assert (np.diff(counts[: reference.GROUP * 8]) >= 0).all()
 
@@ -333,9 +333,9 @@ def test_the_published_split_takes_no_shares(model_folders, tokenizer_folders, v
 
 def test_zero_rows_become_noise(small):
     """A copied row that happens to be zero too, as published."""
-    task = target_task(small)
-    known = Rows(np.zeros((len(task.covered), small.meta.coordinate_dim), np.float32), task.covered)
-    filled = initialise(small, known, task, ["exact"], "noise")
+    inputs = target_inputs(small)
+    known = Predictions(np.zeros((len(inputs.covered), small.meta.coordinate_dim), np.float32), inputs.covered)
+    filled = initialise(small, known, inputs, ["exact"], "noise")
     assert filled.coordinates.any(1).all()
     assert "predicted" not in {ORIGINS[origin] for origin in filled.origins}
 

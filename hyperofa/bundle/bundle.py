@@ -13,10 +13,10 @@ split.npz             ids of the covered source tokens: train, val, test
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from zipfile import BadZipFile
 
 import numpy as np
@@ -30,6 +30,7 @@ from hyperofa.tokens.matching import Matches
 from hyperofa.vectors.store import WordVectors
 
 FORMAT = 1
+_FIELDS = {"space": "training_fingerprint"}  # of layout 1, where a field has another name
 Side = Literal["source", "target"]
 SplitName = Literal["train", "val", "test"]
 Pooling = Literal["weighted", "duplicates"]
@@ -44,7 +45,7 @@ class Meta:
         source_model: folder or hub id of the PLM.
         source_hash: hash of the PLM's embedding rows.
         target_hash: hash of the target vocabulary.
-        space: hash of all that a hypernetwork is trained on; nets fit every bundle of the same space.
+        training_fingerprint: hash of all that a hypernetwork is trained on; nets fit every bundle with the same one.
         word_dim: d.
         embedding_dim: E.
         input_dim: K_in, width of the input coordinates.
@@ -64,7 +65,7 @@ class Meta:
     source_model: str
     source_hash: str
     target_hash: str
-    space: str
+    training_fingerprint: str
     word_dim: int
     embedding_dim: int
     input_dim: int
@@ -83,6 +84,16 @@ class Meta:
     def coordinate_dim(self) -> int:
         """K, the width a hypernetwork predicts."""
         return self.input_dim + self.output_dim
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Meta":
+        """Meta of the object in `meta.json`."""
+        return cls(**{_FIELDS.get(name, name): value for name, value in values.items()})
+
+    def as_json(self) -> dict[str, Any]:
+        """The object for `meta.json`."""
+        names = {field: name for name, field in _FIELDS.items()}
+        return {names.get(name, name): value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -106,11 +117,11 @@ class Bundle:
             )
         values = read_json(path / "meta.json")
         found = values.get("format") if isinstance(values, dict) else None
-        if found != FORMAT or set(values) != set(Meta.__dataclass_fields__):
+        if found != FORMAT or {_FIELDS.get(name, name) for name in values} != set(Meta.__dataclass_fields__):
             raise InputError(
                 f"--bundle {path}: expected a bundle of layout {FORMAT}, found another; run `hyperofa prepare` again"
             )
-        return cls(path, Meta(**values))
+        return cls(path, Meta.from_json(values))
 
     def _array(self, name: str) -> np.ndarray:
         with self._reporting(name):

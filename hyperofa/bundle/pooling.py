@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 from tqdm import tqdm
 
 from hyperofa.runtime.folders import new_folder
-from hyperofa.runtime.processes import Ranks
+from hyperofa.runtime.processes import ProcessGroup
 from hyperofa.tokens.matching import Matches, match_words
 from hyperofa.tokens.spellings import Variants
 from hyperofa.vectors.centring import centred
@@ -48,7 +48,7 @@ def match_shards(
     words: WordVectors,
     languages: Sequence[str] | None,
     folder: Path,
-    ranks: Ranks,
+    group: ProcessGroup,
     *,
     num_tokens: int,
     ignored: Iterable[int],
@@ -62,16 +62,16 @@ def match_shards(
         words: the store.
         languages: whose words to match; all if `None`.
         folder: of all shards, shared by the processes.
-        ranks: the processes.
+        group: the processes.
         num_tokens: as for `match_words`.
         ignored: as for `match_words`.
         variants: as for `match_words`.
         progress: name of the progress bar.
     """
     chosen = None if languages is None else words.language_ids_of(languages)
-    spans = ranks.mine([np.arange(start, min(start + SHARD, len(words))) for start in range(0, len(words), SHARD)])
+    spans = group.mine([np.arange(start, min(start + SHARD, len(words))) for start in range(0, len(words), SHARD)])
     total = sum(map(len, spans))
-    with tqdm(total=total, desc=progress, unit=" words", unit_scale=True, disable=not ranks.first) as bar:
+    with tqdm(total=total, desc=progress, unit=" words", unit_scale=True, disable=not group.first) as bar:
         for span in spans:
             path = folder / f"{span[0] // SHARD:05}"
             ids = span if chosen is None else span[np.isin(words.language_ids[span], chosen)]

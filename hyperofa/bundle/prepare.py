@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import Vocabulary, hash_rows, read_vocabulary
 from hyperofa.runtime.folders import fingerprint, resumed_folder, sha256_text, versions, write_json
-from hyperofa.runtime.processes import Ranks, joined
+from hyperofa.runtime.processes import ProcessGroup, process_group
 from hyperofa.tokens.canonical import (
     Overlap,
     Token,
@@ -115,8 +115,8 @@ def prepare(
         seed,
         reference,
     )
-    with joined() as ranks:
-        with resumed_folder(output, sha256_text(files, f"{settings} {versions()}"), overwrite, ranks) as folder:
+    with process_group() as group:
+        with resumed_folder(output, sha256_text(files, f"{settings} {versions()}"), overwrite, group) as folder:
             if not (folder / "meta.json").is_file():
                 target = load_tokenizer(target_tokenizer)
                 source = load_tokenizer(source_model, "--source_model")
@@ -125,12 +125,12 @@ def prepare(
                     _Side("source", source_model, source, len(vocabulary.input_rows), source_languages),
                     _Side("target", target_tokenizer, target, None, target_languages),
                 )
-                store = _convert(words, steps, sides, folder, ranks)
-                _match(sides, store, steps, folder, ranks)
-                if ranks.first:
+                store = _convert(words, steps, sides, folder, group)
+                _match(sides, store, steps, folder, group)
+                if group.first:
                     shares = (validation_share, test_share, seed)
                     _finish(folder, sides, vocabulary, store, steps, shares, coordinate_dim)
-            if ranks.first:
+            if group.first:
                 shutil.rmtree(folder / _SHARDS, ignore_errors=True)
         return Bundle.load(output)
 
@@ -162,9 +162,9 @@ class _Side:
             )
 
 
-def _convert(words: _Words, steps: "_Steps", sides: Sequence[_Side], folder: Path, ranks: Ranks) -> WordVectors:
+def _convert(words: _Words, steps: "_Steps", sides: Sequence[_Side], folder: Path, group: ProcessGroup) -> WordVectors:
     """Convert the vectors, in one process, and see that they have the languages."""
-    if ranks.first:
+    if group.first:
         if not (folder / "words").is_dir():
             convert_vectors(
                 words.files,
@@ -180,11 +180,11 @@ def _convert(words: _Words, steps: "_Steps", sides: Sequence[_Side], folder: Pat
                 WordVectors.load(folder / "words").language_ids_of(side.languages or [])
             except InputError as error:
                 raise InputError(f"--{side.name}_languages: {error}") from None
-    ranks.wait()
+    group.wait()
     return WordVectors.load(folder / "words")
 
 
-def _match(sides: Sequence[_Side], words: WordVectors, steps: "_Steps", folder: Path, ranks: Ranks) -> None:
+def _match(sides: Sequence[_Side], words: WordVectors, steps: "_Steps", folder: Path, group: ProcessGroup) -> None:
     """Match and pool both sides; each process its shards, the first one the rest."""
     for side in sides:
         special = [number for number, token in enumerate(side.tokens) if token is not None and token.special]
@@ -193,14 +193,14 @@ def _match(sides: Sequence[_Side], words: WordVectors, steps: "_Steps", folder: 
             words,
             side.languages,
             folder / _SHARDS / side.name,
-            ranks,
+            group,
             num_tokens=side.size,
             ignored=() if steps.words_of_special_tokens else special,
             variants=steps.variants,
             progress=f"matching {side.name} tokens",
         )
-    ranks.wait()
-    if ranks.first:
+    group.wait()
+    if group.first:
         means = language_means(words.vectors, words.language_ids, len(words.languages))
         np.save(folder / "language_means.npy", means)
         for side in sides:
@@ -250,7 +250,7 @@ def _finish(
         source_model=source.origin,
         source_hash=source_hash,
         target_hash=sha256_text(*(f"{text}\t{token}" for text, token in vocab)),
-        space=sha256_text(source_hash, words.content_hash, fixed),
+        training_fingerprint=sha256_text(source_hash, words.content_hash, fixed),
         word_dim=words.dim,
         embedding_dim=vocabulary.input_rows.shape[1],
         input_dim=input_dim,
@@ -265,7 +265,7 @@ def _finish(
         versions=versions(),
         reference=reference,
     )
-    write_json(folder / ".meta.json", asdict(meta))
+    write_json(folder / ".meta.json", meta.as_json())
     (folder / ".meta.json").rename(folder / "meta.json")
 
 

@@ -38,7 +38,7 @@ from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.training.curves import CurvePlot
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.module import HyperModule
-from hyperofa.training.text_views import Views
+from hyperofa.training.text_views import ViewCounts
 
 _METHODS: dict[Method, tuple[str, str]] = {  # name and colour in the picture
     "random": ("random", "#d9d9d9"),
@@ -226,7 +226,7 @@ def _fit(folder: Path, steps: int, seed: int) -> Path:
     Writes `fit.json` beside, with which `hyperofa fit` does the same on the bundle made by hand.
     """
     batches: dict[str, Any] = {"sentences": 48, "steps": steps, "validation_sentences": 200, "seed": seed}
-    views = Views(translated=48)
+    views = ViewCounts(translated=48)
     best: dict[str, Any] = {"filename": "best", "monitor": "val/translated_mrr", "mode": "max"}
     best["save_weights_only"] = True  # else it holds the path of its folder, and no two are alike
     options: dict[str, Any] = {

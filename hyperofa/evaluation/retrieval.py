@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
-from hyperofa.evaluation.shift import Safety, measure
+from hyperofa.evaluation.shift import DistributionShift, measure
 from hyperofa.models.loading import encode, load_model
 from hyperofa.runtime.devices import best_device
 from hyperofa.runtime.folders import write_json
@@ -44,7 +44,7 @@ class Scores:
     """Accuracy in percent by task and language, `(top-1, top-10)` each; and what new tokens take, if measured."""
 
     accuracy: dict[str, dict[str, tuple[float, float]]]
-    safety: Safety | None = None
+    safety: DistributionShift | None = None
 
     def means(self) -> dict[str, tuple[float, float]]:
         """Mean over the foreign languages, by task."""

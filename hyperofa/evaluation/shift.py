@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
-from hyperofa.models.objectives import Objective, frame, hide, longest, objective_of
+from hyperofa.models.objectives import Objective, longest, mask_tokens, objective_of, special_affixes
 from hyperofa.runtime.devices import best_device
 from hyperofa.tokens.canonical import bare_backend, canonical_tokens, extends, find_overlap, plain_encoder
 
@@ -106,7 +106,7 @@ def compare(old: Tensor, new: Tensor, source_ids: Tensor, target_ids: Tensor) ->
 
 
 @dataclass(frozen=True)
-class Safety:
+class DistributionShift:
     """What a new vocabulary takes from a model on a text.
 
     Attributes:
@@ -205,7 +205,7 @@ class Safety:
 LanguageModel = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
-def measure(source: LanguageModel, target: LanguageModel, lines: Sequence[str], seed: int = 0) -> Safety:
+def measure(source: LanguageModel, target: LanguageModel, lines: Sequence[str], seed: int = 0) -> DistributionShift:
     """Measure what a new vocabulary takes from a model.
 
     Args:
@@ -234,10 +234,10 @@ def measure(source: LanguageModel, target: LanguageModel, lines: Sequence[str], 
     ids = tuple(torch.from_numpy(side).to(device) for side in (pairs.source_ids, pairs.target_ids))
     parts, mass = [], torch.zeros(rows[1], dtype=torch.float64, device=device)
     with torch.inference_mode():
-        for batch, asked in batches:
+        for batch, is_target in batches:
             before = old(input_ids=batch.to(device)).logits
             after = new(input_ids=translation[batch].to(device)).logits
-            for row, at in enumerate(asked):
+            for row, at in enumerate(is_target):
                 chosen = after[row][at.to(device)]
                 mass += chosen.double().softmax(1).sum(0)
                 parts.append(compare(before[row][at.to(device)], chosen, *ids))
@@ -250,7 +250,7 @@ def measure(source: LanguageModel, target: LanguageModel, lines: Sequence[str], 
         str(name or f"row {token}"): share
         for name, token, share in zip(names, top.indices.tolist(), shares, strict=True)
     }
-    return Safety(found, rows[1] - len(pairs.target_ids), rows[0], text_share, pairs.expanded, greediest)
+    return DistributionShift(found, rows[1] - len(pairs.target_ids), rows[0], text_share, pairs.expanded, greediest)
 
 
 def pair_tokens(
@@ -293,7 +293,7 @@ def _contexts(
     """Batches of source ids `(B, L)` with the positions asked of each row, and the share of the text in them."""
     shared = np.zeros(_rows(model), bool)
     shared[pairs.source_ids] = True
-    before, after = ([token for token in part if shared[token]] for part in frame(tokenizer))
+    before, after = ([token for token in part if shared[token]] for part in special_affixes(tokenizer))
     if objective == "causal":
         after = []
     mask_id = tokenizer.mask_token_id
@@ -319,7 +319,7 @@ def _contexts(
         inside = torch.zeros_like(ids, dtype=torch.bool)
         inside[:, len(before) : ids.shape[1] - len(after)] = True
         if objective == "masked":
-            ids, inside = hide(ids, inside, int(mask_id), None, generator)
+            ids, inside = mask_tokens(ids, inside, int(mask_id), None, generator)
         else:
             inside[:, :] = True
         batches.append((ids, [row.nonzero()[:, 0] for row in inside]))

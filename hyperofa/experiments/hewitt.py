@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
-from hyperofa.evaluation.shift import Safety, measure
+from hyperofa.evaluation.shift import DistributionShift, measure
 from hyperofa.export.export import METHODS, Method, export
 from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model
@@ -27,7 +27,7 @@ from hyperofa.runtime.text_files import hold_out, read_lines
 from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.module import HyperModule
-from hyperofa.training.text_views import Views
+from hyperofa.training.text_views import ViewCounts
 
 _METHODS: tuple[Method, ...] = ("zeros", "small_noise", "mean", "mean_noise", "subtokens", "ofa", "hyperofa")
 _TRAINING = Training(steps=500, evaluate_every=20)
@@ -42,7 +42,7 @@ class Hewitt:
     path: Path
     words: list[str]
     curves: dict[str, list[Point]]
-    safety: dict[str, Safety]
+    safety: dict[str, DistributionShift]
 
     def __str__(self) -> str:
         last = next(iter(self.curves.values()))[-1].step
@@ -122,7 +122,7 @@ def hewitt(
             checkpoint = _fit(bundle, text, epochs, training.seed, folder / "hypernetwork")
         source = load_model(source_model), load_tokenizer(source_model, "--source_model")
         curves: dict[str, list[Point]] = {}
-        safety: dict[str, Safety] = {}
+        safety: dict[str, DistributionShift] = {}
         for method in chosen:
             path = folder / "models" / method
             export(
@@ -157,7 +157,7 @@ def _fit(bundle: Bundle, text: list[Path], epochs: int, seed: int, folder: Path)
         [str(path) for path in text],
         streams="both",
         sentences=24,
-        views=Views(translated=0, target=24, source=24),
+        views=ViewCounts(translated=0, target=24, source=24),
         text_languages=sorted(np.unique(bundle.words.languages).tolist()),
         steps=20,
         validation_sentences=100,

@@ -15,8 +15,8 @@ from hyperofa.errors import InputError
 from hyperofa.evaluation.shift import measure
 from hyperofa.export.prediction import Trained, learned_share, load_trained, predict
 from hyperofa.methods import baselines
-from hyperofa.methods.baselines import Mixing, Rows, Task
-from hyperofa.methods.fallbacks import ORIGINS, Fallback, Initialisation, initialise, target_task
+from hyperofa.methods.baselines import InitInputs, OFAConfig, Predictions
+from hyperofa.methods.fallbacks import ORIGINS, Fallback, Initialisation, initialise, target_inputs
 from hyperofa.models.card import model_card
 from hyperofa.models.factorised import factorise, parameter_count
 from hyperofa.models.loading import load_model
@@ -24,8 +24,8 @@ from hyperofa.models.manifest import command, seal
 from hyperofa.models.vocabulary import Vocabulary, hash_rows, read_vocabulary, replace_vocabulary
 from hyperofa.reference import lost_bias
 from hyperofa.runtime.folders import fingerprint, read_json, resumed_folder, sha256_file, sha256_text, versions
-from hyperofa.runtime.processes import joined
-from hyperofa.runtime.sharding import Work
+from hyperofa.runtime.processes import process_group
+from hyperofa.runtime.sharding import ShardCache
 from hyperofa.runtime.text_files import read_lines
 from hyperofa.tokens.canonical import OVERLAP_KINDS, OverlapKind
 
@@ -40,7 +40,7 @@ _SAFETY_LINES = 100
 class _Baseline:
     """A method without training: how it sees words, what it copies, and what it computes."""
 
-    rows: Callable[[Task, np.random.Generator, Mixing, Work], Rows]
+    rows: Callable[[InitInputs, np.random.Generator, OFAConfig, ShardCache], Predictions]
     pooling: Pooling = "weighted"
     copied: tuple[OverlapKind, ...] = OVERLAP_KINDS
     fallback: Fallback = "ladder"
@@ -48,22 +48,22 @@ class _Baseline:
 
 _BASELINES: dict[str, _Baseline] = {
     "ofa": _Baseline(
-        lambda task, rng, _, work: baselines.ofa(task, work=work), "duplicates", ("role", "exact", "case")
+        lambda inputs, rng, _, cache: baselines.ofa(inputs, cache=cache), "duplicates", ("role", "exact", "case")
     ),
-    "ofa_tuned": _Baseline(lambda task, rng, mixing, work: baselines.ofa(task, mixing, work)),
-    "subtokens": _Baseline(lambda task, *_: baselines.subtokens(task)),
-    "mean": _Baseline(lambda task, rng, *_: baselines.mean(task, rng)),
-    "mean_noise": _Baseline(lambda task, rng, *_: baselines.mean(task, rng, HEWITT_NOISE)),
-    "random": _Baseline(lambda task, rng, *_: baselines.random(task, rng)),
-    "zeros": _Baseline(lambda task, rng, *_: baselines.small_noise(task, rng, 0)),
-    "small_noise": _Baseline(lambda task, rng, *_: baselines.small_noise(task, rng)),
+    "ofa_tuned": _Baseline(lambda inputs, rng, mixing, cache: baselines.ofa(inputs, mixing, cache)),
+    "subtokens": _Baseline(lambda inputs, *_: baselines.subtokens(inputs)),
+    "mean": _Baseline(lambda inputs, rng, *_: baselines.mean(inputs, rng)),
+    "mean_noise": _Baseline(lambda inputs, rng, *_: baselines.mean(inputs, rng, HEWITT_NOISE)),
+    "random": _Baseline(lambda inputs, rng, *_: baselines.random(inputs, rng)),
+    "zeros": _Baseline(lambda inputs, rng, *_: baselines.small_noise(inputs, rng, 0)),
+    "small_noise": _Baseline(lambda inputs, rng, *_: baselines.small_noise(inputs, rng)),
 }
 
 
 # On a bundle in reference mode.
 _PUBLISHED: dict[str, _Baseline] = {
-    "ofa": _Baseline(lambda task, *_: baselines.ofa_with_zero_rows(task), "duplicates", fallback="noise"),
-    "random": _Baseline(lambda task, *_: baselines.nothing(task), fallback="noise_in_sequence"),
+    "ofa": _Baseline(lambda inputs, *_: baselines.ofa_with_zero_rows(inputs), "duplicates", fallback="noise"),
+    "random": _Baseline(lambda inputs, *_: baselines.nothing(inputs), fallback="noise_in_sequence"),
 }
 
 
@@ -88,7 +88,7 @@ def export(
     output: Path,
     checkpoint: list[Path] | None = None,
     source_model: str | None = None,
-    mixing: Mixing = Mixing(),  # noqa: B008  frozen
+    mixing: OFAConfig = OFAConfig(),  # noqa: B008  frozen
     ofa_share: float | None = 0.0,
     copied: list[OverlapKind] | None = None,
     pad_to_multiple_of: int | None = None,
@@ -154,7 +154,7 @@ def export(
     files = fingerprint(bundle, source_model, *(checkpoint or []), *(text or []), *([] if scores is None else [scores]))
     settings = (method, mixing, ofa_share, copied, pad_to_multiple_of, seed, factorised)
     key = sha256_text(files, f"{settings} {versions()}")
-    with joined() as ranks, resumed_folder(output, key, overwrite, ranks) as folder:
+    with process_group() as group, resumed_folder(output, key, overwrite, group) as folder:
         model = load_model(source_model)
         vocabulary = read_vocabulary(model)
         if hash_rows(vocabulary) != opened.meta.source_hash:
@@ -162,14 +162,14 @@ def export(
                 f"--source_model {source_model}: expected the model that --bundle {bundle} was prepared "
                 "with, found other embeddings; prepare again, or give the right one"
             )
-        work = Work(folder / _SHARDS, ranks)
+        cache = ShardCache(folder / _SHARDS, group)
         if checkpoint:
             nets = [load_trained(path, opened) for path in checkpoint]
-            filled = _from_nets(opened, nets, mixing, ofa_share, copied, work)
+            filled = _from_nets(opened, nets, mixing, ofa_share, copied, cache)
         else:
-            filled = _from_baseline(opened, method, mixing, copied, seed, work)
+            filled = _from_baseline(opened, method, mixing, copied, seed, cache)
         parameters = None
-        if ranks.first:
+        if group.first:
             norms = _put_rows(opened, vocabulary, filled, model, pad_to_multiple_of, factorised)
             parameters = parameter_count(model)
             safety = None
@@ -183,7 +183,7 @@ def export(
                 "source_model": opened.meta.source_model,
                 "source_hash": opened.meta.source_hash,
                 "target_hash": opened.meta.target_hash,
-                "space": opened.meta.space,
+                "space": opened.meta.training_fingerprint,
                 "checkpoint": [sha256_file(path) for path in checkpoint or []],
                 "counts": filled.counts(),
                 "parameters": parameters,
@@ -197,29 +197,34 @@ def export(
 def _from_nets(
     bundle: Bundle,
     nets: Sequence[Trained],
-    mixing: Mixing,
+    mixing: OFAConfig,
     ofa_share: float | None,
     copied: Sequence[OverlapKind] | None,
-    work: Work,
+    cache: ShardCache,
 ) -> Initialisation:
     """The mean prediction of the nets, blended with OFA."""
-    predictions = [predict(net, bundle, work=work, name=f"net-{number}") for number, net in enumerate(nets)]
-    rows = Rows(np.mean([each.coordinates for each in predictions], axis=0), predictions[0].known)
-    task = target_task(bundle)
+    predictions = [predict(net, bundle, cache=cache, name=f"net-{number}") for number, net in enumerate(nets)]
+    rows = Predictions(np.mean([each.coordinates for each in predictions], axis=0), predictions[0].known)
+    inputs = target_inputs(bundle)
     share = learned_share(bundle, nets[0], mixing) if ofa_share is None else ofa_share
     if share > 0:
-        rows = baselines.blend(rows, baselines.ofa(task, mixing, work), share)
+        rows = baselines.blend(rows, baselines.ofa(inputs, mixing, cache), share)
     fallback: Fallback = "noise" if bundle.meta.reference else "ladder"
-    return initialise(bundle, rows, task, nets[0].copied if copied is None else copied, fallback)
+    return initialise(bundle, rows, inputs, nets[0].copied if copied is None else copied, fallback)
 
 
 def _from_baseline(
-    bundle: Bundle, method: Method, mixing: Mixing, copied: Sequence[OverlapKind] | None, seed: int, work: Work
+    bundle: Bundle,
+    method: Method,
+    mixing: OFAConfig,
+    copied: Sequence[OverlapKind] | None,
+    seed: int,
+    cache: ShardCache,
 ) -> Initialisation:
     baseline = (_BASELINES | _PUBLISHED if bundle.meta.reference else _BASELINES)[method]
-    task = target_task(bundle, baseline.pooling)
-    rows = baseline.rows(task, np.random.default_rng(seed), mixing, work)
-    return initialise(bundle, rows, task, baseline.copied if copied is None else copied, baseline.fallback)
+    inputs = target_inputs(bundle, baseline.pooling)
+    rows = baseline.rows(inputs, np.random.default_rng(seed), mixing, cache)
+    return initialise(bundle, rows, inputs, baseline.copied if copied is None else copied, baseline.fallback)
 
 
 def _put_rows(

@@ -12,16 +12,16 @@ from lightning.fabric.utilities import move_data_to_device
 
 from hyperofa.bundle.bundle import Bundle, Side
 from hyperofa.errors import InputError
-from hyperofa.methods.baselines import Mixing, Rows, Task, blend, ofa
+from hyperofa.methods.baselines import InitInputs, OFAConfig, Predictions, blend, ofa
 from hyperofa.nets.net import Net
 from hyperofa.nets.registry import build
 from hyperofa.runtime.devices import best_device
-from hyperofa.runtime.sharding import IN_MEMORY, Work
+from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
 from hyperofa.tokens.canonical import OverlapKind
 from hyperofa.training.metrics import TokenMetrics
-from hyperofa.training.word_sets import WordOrder, WordPlaces, WordSetTable, make_memory, near_places, own_places
-from hyperofa.training.word_table import Residence, lay_out
-from hyperofa.vectors.neighbours import Keys
+from hyperofa.training.word_sets import WordIndices, WordOrder, WordSetTable, make_memory, nearest_indices, self_indices
+from hyperofa.training.word_table import Placement, load_table
+from hyperofa.vectors.neighbours import NeighbourIndex
 
 SHARD = 8_192
 """Tokens of a shard: what a kill costs."""
@@ -52,8 +52,8 @@ def load_trained(path: str | Path, bundle: Bundle) -> Trained:
         bundle: what it will be used on.
 
     Raises:
-        InputError: no checkpoint of a hypernetwork, or one for another space: other vectors, another source model or
-            other widths.
+        InputError: no checkpoint of a hypernetwork, or one trained on something else: other vectors, another source
+            model or other widths.
     """
     checkpoint = read_checkpoint(path)
     recorded = checkpoint["hyperofa"]
@@ -67,7 +67,7 @@ def load_trained(path: str | Path, bundle: Bundle) -> Trained:
             f"--checkpoint {path}: expected a net of word width {expected[0]} and coordinate width {expected[1]} for "
             f"--bundle {bundle.path}, found {widths[0]} and {widths[1]}"
         )
-    if recorded["space"] != bundle.meta.space:
+    if recorded["space"] != bundle.meta.training_fingerprint:
         raise InputError(
             f"--checkpoint {path}: expected a net for the vectors, source model and source languages of --bundle "
             f"{bundle.path}, found one trained on others; train on this bundle"
@@ -118,19 +118,19 @@ def predict(
     trained: Trained,
     bundle: Bundle,
     batch_size: int = 1024,
-    work: Work = IN_MEMORY,
+    cache: ShardCache = IN_MEMORY,
     name: str = "net",
-    word_table: Residence = "auto",
-) -> Rows:
+    word_table: Placement = "auto",
+) -> Predictions:
     """Coordinates of every target token that has words.
 
     Args:
         trained: the net; it looks at all source tokens that have words.
         bundle: the inputs.
         batch_size: tokens at a time.
-        work: where shards of the rows are kept, and who shares it.
+        cache: where shards of the rows are kept, and who shares it.
         name: of the net among others, there.
-        word_table: where word vectors are, see `wordtable.lay_out`.
+        word_table: where word vectors are, see `wordtable.load_table`.
 
     Returns:
         Rows of T tokens, known where the token has words.
@@ -138,8 +138,8 @@ def predict(
     rows = np.zeros((bundle.meta.target_tokens, bundle.meta.coordinate_dim), np.float32)
     ids = np.flatnonzero(bundle.target.covered)
     remembered = np.flatnonzero(bundle.source.covered)
-    rows[ids] = _coordinates(trained, bundle, "target", ids, remembered, batch_size, work, name, word_table)
-    return Rows(rows, bundle.target.covered)
+    rows[ids] = _coordinates(trained, bundle, "target", ids, remembered, batch_size, cache, name, word_table)
+    return Predictions(rows, bundle.target.covered)
 
 
 def _coordinates(
@@ -149,9 +149,9 @@ def _coordinates(
     ids: np.ndarray,
     remembered: np.ndarray,
     batch_size: int = 1024,
-    work: Work = IN_MEMORY,
+    cache: ShardCache = IN_MEMORY,
     name: str = "net",
-    word_table: Residence = "auto",
+    word_table: Placement = "auto",
 ) -> np.ndarray:
     """Predicted coordinates `(n, K)` of tokens of one side, all with words, from the source tokens remembered."""
     device = best_device()
@@ -159,36 +159,37 @@ def _coordinates(
     with torch.inference_mode():
         memory = net.remember(make_memory(bundle, remembered).to(device))
     neighbours = net.looks_at(int(bundle.source.covered.sum()))
-    keys = None if neighbours is None else Keys(memory.keys.numpy(force=True))
-    own = own_places(bundle, remembered)[side]
+    keys = None if neighbours is None else NeighbourIndex(memory.keys.numpy(force=True))
+    self_index = self_indices(bundle, remembered)[side]
     table = WordSetTable(bundle, side, trained.max_words, trained.words)
-    vectors = lay_out([table], word_table, device)
+    vectors = load_table([table], word_table, device)
     by_size = np.argsort(table.counts[ids], kind="stable")
     order = ids[by_size]
 
     @torch.inference_mode()
     def shard(span: slice) -> tuple[np.ndarray]:
         tokens = order[span]
-        seen, places = memory, own[tokens]
+        seen, indices = memory, self_index[tokens]
         if neighbours is not None and keys is not None:
-            near = near_places(bundle.pooled(side)[tokens], places, keys, min(neighbours, keys.count))
-            seen, places = memory._replace(near=torch.from_numpy(near).to(device)), np.arange(len(tokens))
+            found = nearest_indices(bundle.pooled(side)[tokens], indices, keys, min(neighbours, keys.count))
+            seen = memory._replace(neighbour_ids=torch.from_numpy(found).to(device))
+            indices = np.arange(len(tokens))
         parts = []
         for start in range(0, len(tokens), batch_size):
             batch = slice(start, start + batch_size)
             sets = move_data_to_device(table.sets(tokens[batch]), device)
-            if isinstance(sets, WordPlaces):
+            if isinstance(sets, WordIndices):
                 sets = sets.fetch(vectors)
-            parts.append(net(sets, seen, torch.from_numpy(places[batch]).to(device)).float())
+            parts.append(net(sets, seen, torch.from_numpy(indices[batch]).to(device)).float())
         return (torch.cat(parts).cpu().numpy(),)  # once a shard: a GPU works on while batches are made
 
     rows = np.empty((len(ids), bundle.meta.coordinate_dim), np.float32)
-    (found,) = work.arrays(name, shard, len(ids), SHARD, f"predicting {side} tokens")
+    (found,) = cache.arrays(name, shard, len(ids), SHARD, f"predicting {side} tokens")
     rows[by_size] = found
     return rows
 
 
-def learned_share(bundle: Bundle, trained: Trained, mixing: Mixing) -> float:
+def learned_share(bundle: Bundle, trained: Trained, mixing: OFAConfig) -> float:
     """The part of OFA, in tenths, with which blended rows best single out the validation tokens among the source's.
 
     Args:
@@ -201,9 +202,9 @@ def learned_share(bundle: Bundle, trained: Trained, mixing: Mixing) -> float:
     usable[others] = True
     pooled, coordinates = bundle.pooled("source"), np.asarray(bundle.coordinates)
     nothing = sp.csr_matrix((len(ids), len(usable)))
-    task = Task(coordinates, pooled, usable, np.asarray(pooled[ids]), np.ones(len(ids), bool), nothing)
-    mixed = ofa(task, mixing)
-    predicted = Rows(_coordinates(trained, bundle, "source", ids, others), mixed.known)
+    inputs = InitInputs(coordinates, pooled, usable, np.asarray(pooled[ids]), np.ones(len(ids), bool), nothing)
+    mixed = ofa(inputs, mixing)
+    predicted = Predictions(_coordinates(trained, bundle, "source", ids, others), mixed.known)
     shares = [tenths / 10 for tenths in range(11)]
     return max(
         shares,

@@ -1,7 +1,7 @@
-"""Initialisations to compare with: OFA, mean, random, sub-token mean. One signature for all: a task in, rows out.
+"""Initialisations to compare with: OFA, mean, random, sub-token mean. One signature: inputs in, predictions out.
 
-A method only ever sees a `Task`: the source tokens it may learn from and the tokens whose rows are wanted. So the same
-functions initialise a target vocabulary and are scored on held-out source tokens.
+A method only ever sees `InitInputs`: the source tokens it may learn from and the tokens whose rows are wanted. So the
+same functions initialise a target vocabulary and are scored on held-out source tokens.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from tokenizers import Tokenizer as BackendTokenizer
 
 from hyperofa.errors import InputError
 from hyperofa.reference import mix_nearest
-from hyperofa.runtime.sharding import IN_MEMORY, Work
+from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
 from hyperofa.tokens.canonical import Token
-from hyperofa.vectors.neighbours import Keys, nearest
+from hyperofa.vectors.neighbours import NeighbourIndex, nearest
 
 SHARD = 32_768
 """Tokens of a shard of the search: what a kill costs."""
@@ -26,7 +26,7 @@ _SPELLED = 20_000  # tokens spelled at a time
 
 
 @dataclass(frozen=True)
-class Task:
+class InitInputs:
     """Tokens whose coordinates are wanted (N of them), and the source tokens (S) to make them from.
 
     Attributes:
@@ -47,8 +47,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What a method says of a task's wanted tokens.
+class Predictions:
+    """What a method says of the wanted tokens.
 
     Attributes:
         coordinates: `(N, K)` float32; meaningless where `known` is false.
@@ -62,7 +62,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Mixing:
+class OFAConfig:
     """How OFA's mixture is made; the defaults are those that did best on real languages (`benchmarks/README.md`).
 
     Attributes:
@@ -81,16 +81,16 @@ class Mixing:
     directions: Literal["keep", "remove", "whiten"] = "keep"
 
 
-PUBLISHED_MIXING = Mixing(neighbours=10, rescale=False)
+PUBLISHED_OFA = OFAConfig(neighbours=10, rescale=False)
 
 
-def ofa(task: Task, mixing: Mixing = PUBLISHED_MIXING, work: Work = IN_MEMORY) -> Rows:
+def ofa(inputs: InitInputs, mixing: OFAConfig = PUBLISHED_OFA, cache: ShardCache = IN_MEMORY) -> Predictions:
     """OFA: each token is a softmax-weighted mean of the source tokens nearest in the word-vector space.
 
     Args:
-        task: what is wanted.
+        inputs: what is wanted.
         mixing: how many, how sharply, and how similarity is measured.
-        work: where shards of the search are kept, and who shares it.
+        cache: where shards of the search are kept, and who shares it.
 
     Returns:
         Rows known where the token has words. Source: arXiv 2311.08849 §3.2 and its code (k = 10, T = 0.1).
@@ -103,27 +103,27 @@ def ofa(task: Task, mixing: Mixing = PUBLISHED_MIXING, work: Work = IN_MEMORY) -
             "--mixing: expected at least 1 neighbour and a temperature above 0, found "
             f"{mixing.neighbours} and {mixing.temperature}"
         )
-    queried = np.flatnonzero(task.covered)
-    keys, queries = _turned(task.keys, task.queries[queried], task.usable, mixing.directions)
+    queried = np.flatnonzero(inputs.covered)
+    keys, queries = _turned(inputs.keys, inputs.queries[queried], inputs.usable, mixing.directions)
     if mixing.csls:
-        keys, queries = _with_hubness(keys, queries, task.usable)
+        keys, queries = _with_hubness(keys, queries, inputs.usable)
     metric: Literal["dot", "cosine"] = "dot" if mixing.csls else "cosine"
     if not len(queried):
-        return nothing(task)
-    searched = Keys(keys, valid=task.usable, metric=metric)
+        return nothing(inputs)
+    searched = NeighbourIndex(keys, valid=inputs.usable, metric=metric)
 
     def search(span: slice) -> tuple[np.ndarray, ...]:
         return searched.nearest(queries[span], mixing.neighbours)
 
-    scores, ids = work.arrays("ofa", search, len(queried), SHARD, "searching source tokens")
+    scores, ids = cache.arrays("ofa", search, len(queried), SHARD, "searching source tokens")
     weights = softmax(scores.astype(np.float64) / mixing.temperature, axis=1)
-    indptr = np.zeros(len(task.covered) + 1, np.int64)
-    indptr[1:] = np.cumsum(np.where(task.covered, ids.shape[1], 0))
-    mixture = sp.csr_matrix((weights.ravel(), ids.ravel(), indptr), shape=(len(task.covered), len(task.keys)))
-    rows = (mixture @ task.coordinates).astype(np.float32)
+    indptr = np.zeros(len(inputs.covered) + 1, np.int64)
+    indptr[1:] = np.cumsum(np.where(inputs.covered, ids.shape[1], 0))
+    mixture = sp.csr_matrix((weights.ravel(), ids.ravel(), indptr), shape=(len(inputs.covered), len(inputs.keys)))
+    rows = (mixture @ inputs.coordinates).astype(np.float32)
     if mixing.rescale:
-        rows = with_norm(rows, mean_norm(task.coordinates[task.usable]))
-    return Rows(rows, task.covered, mixture)
+        rows = with_norm(rows, mean_norm(inputs.coordinates[inputs.usable]))
+    return Predictions(rows, inputs.covered, mixture)
 
 
 def _turned(
@@ -154,65 +154,67 @@ def _with_hubness(keys: np.ndarray, queries: np.ndarray, usable: np.ndarray) -> 
     return np.hstack([unit[0], hubness]), np.hstack([2 * unit[1], -np.ones((len(queries), 1), np.float32)])
 
 
-def blend(rows: Rows, others: Rows, share: float) -> Rows:
+def blend(rows: Predictions, others: Predictions, share: float) -> Predictions:
     """Rows moved towards others: (1 - share) · rows + share · others where both know the token."""
     both = (rows.known & others.known)[:, None]
     mixed = np.where(both, (1 - share) * rows.coordinates + share * others.coordinates, rows.coordinates)
-    return Rows(mixed.astype(np.float32), rows.known)
+    return Predictions(mixed.astype(np.float32), rows.known)
 
 
-def ofa_with_zero_rows(task: Task) -> Rows:
+def ofa_with_zero_rows(inputs: InitInputs) -> Predictions:
     """OFA as its code computes it: source tokens without words are zero rows that can be found (`reference.QUIRKS`)."""
-    mixture = mix_nearest(task.queries, task.keys)
-    return Rows((mixture @ task.coordinates).astype(np.float32), np.diff(mixture.indptr) > 0, mixture)
+    mixture = mix_nearest(inputs.queries, inputs.keys)
+    return Predictions((mixture @ inputs.coordinates).astype(np.float32), np.diff(mixture.indptr) > 0, mixture)
 
 
-def nothing(task: Task) -> Rows:
+def nothing(inputs: InitInputs) -> Predictions:
     """No row at all: what is not copied is left to the fall-back."""
-    return Rows(np.zeros((len(task.covered), task.coordinates.shape[1]), np.float32), np.zeros(len(task.covered), bool))
+    count, width = len(inputs.covered), inputs.coordinates.shape[1]
+    return Predictions(np.zeros((count, width), np.float32), np.zeros(count, bool))
 
 
-def subtokens(task: Task) -> Rows:
+def subtokens(inputs: InitInputs) -> Predictions:
     """The mean of the source tokens that spell each token; known where that needs no unknown token."""
-    return Rows((task.spelled @ task.coordinates).astype(np.float32), np.diff(task.spelled.indptr) > 0, task.spelled)
+    rows = (inputs.spelled @ inputs.coordinates).astype(np.float32)
+    return Predictions(rows, np.diff(inputs.spelled.indptr) > 0, inputs.spelled)
 
 
-def mean(task: Task, rng: np.random.Generator, noise: float = 0.0) -> Rows:
+def mean(inputs: InitInputs, rng: np.random.Generator, noise: float = 0.0) -> Predictions:
     """The mean of all source rows, with optional noise of the rows' own covariance.
 
     Args:
-        task: what is wanted.
+        inputs: what is wanted.
         rng: draws the noise.
         noise: scale of the covariance; Hewitt uses 1e-5. 0 gives every token the same row.
 
     Returns:
         Rows known everywhere. Source: Hewitt 2021, "Initializing new word embeddings for pretrained language models".
     """
-    centre = task.coordinates.mean(0, dtype=np.float64)
-    rows = np.broadcast_to(centre, (len(task.covered), len(centre)))
+    centre = inputs.coordinates.mean(0, dtype=np.float64)
+    rows = np.broadcast_to(centre, (len(inputs.covered), len(centre)))
     if noise > 0:
-        covariance = np.cov(task.coordinates, rowvar=False)
-        rows = rng.multivariate_normal(centre, noise * np.atleast_2d(covariance), len(task.covered), method="eigh")
-    return Rows(rows.astype(np.float32), np.ones(len(task.covered), bool))
+        covariance = np.cov(inputs.coordinates, rowvar=False)
+        rows = rng.multivariate_normal(centre, noise * np.atleast_2d(covariance), len(inputs.covered), method="eigh")
+    return Predictions(rows.astype(np.float32), np.ones(len(inputs.covered), bool))
 
 
-def random(task: Task, rng: np.random.Generator) -> Rows:
+def random(inputs: InitInputs, rng: np.random.Generator) -> Predictions:
     """Normal noise with the mean and standard deviation of each coordinate over the source rows; known everywhere."""
-    centre, spread = task.coordinates.mean(0, dtype=np.float64), task.coordinates.std(0, dtype=np.float64)
-    rows = rng.normal(centre, spread, (len(task.covered), len(centre)))
-    return Rows(rows.astype(np.float32), np.ones(len(task.covered), bool))
+    centre, spread = inputs.coordinates.mean(0, dtype=np.float64), inputs.coordinates.std(0, dtype=np.float64)
+    rows = rng.normal(centre, spread, (len(inputs.covered), len(centre)))
+    return Predictions(rows.astype(np.float32), np.ones(len(inputs.covered), bool))
 
 
-def small_noise(task: Task, rng: np.random.Generator, spread: float = 0.02) -> Rows:
+def small_noise(inputs: InitInputs, rng: np.random.Generator, spread: float = 0.02) -> Predictions:
     """Normal noise around zero, as transformers initialises embeddings; known everywhere.
 
     Args:
-        task: what is wanted.
+        inputs: what is wanted.
         rng: draws the noise.
         spread: standard deviation, the model's `initializer_range` (0.02 for most). 0 gives zero rows.
     """
-    rows = rng.normal(0, spread, (len(task.covered), task.coordinates.shape[1]))
-    return Rows(rows.astype(np.float32), np.ones(len(task.covered), bool))
+    rows = rng.normal(0, spread, (len(inputs.covered), inputs.coordinates.shape[1]))
+    return Predictions(rows.astype(np.float32), np.ones(len(inputs.covered), bool))
 
 
 def mean_norm(rows: np.ndarray) -> float:

@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from hyperofa import reference
 from hyperofa.bundle.bundle import Bundle, Pooling
 from hyperofa.methods import baselines
-from hyperofa.methods.baselines import Rows, Task
+from hyperofa.methods.baselines import InitInputs, Predictions
 from hyperofa.tokens.canonical import Overlap, OverlapKind, Token, bare_backend
 
 Origin = Literal["copied", "predicted", "subtokens", "script", "mean", "noise"]
@@ -49,8 +49,8 @@ class Initialisation:
         return {origin: int((self.origins == number).sum()) for number, origin in enumerate(ORIGINS)}
 
 
-def target_task(bundle: Bundle, pooling: Pooling = "weighted") -> Task:
-    """The task of initialising all target tokens of a bundle.
+def target_inputs(bundle: Bundle, pooling: Pooling = "weighted") -> InitInputs:
+    """What a method is given to initialise all target tokens of a bundle.
 
     Args:
         bundle: the inputs.
@@ -62,18 +62,18 @@ def target_task(bundle: Bundle, pooling: Pooling = "weighted") -> Task:
     target_tokens = bundle.tokens("target")
     spelled = baselines.spell(target_tokens, bare_backend(tokenizer), unknown, bundle.meta.source_tokens)
     keys, queries = (bundle.pooled(side, pooling) for side in ("source", "target"))
-    return Task(bundle.coordinates, keys, bundle.source.covered, queries, bundle.target.covered, spelled)
+    return InitInputs(bundle.coordinates, keys, bundle.source.covered, queries, bundle.target.covered, spelled)
 
 
 def initialise(
-    bundle: Bundle, rows: Rows, task: Task, copied: Sequence[OverlapKind], fallback: Fallback = "ladder"
+    bundle: Bundle, rows: Predictions, inputs: InitInputs, copied: Sequence[OverlapKind], fallback: Fallback = "ladder"
 ) -> Initialisation:
     """Fill a target vocabulary: copy, take the method's rows, fall back.
 
     Args:
         bundle: the inputs.
         rows: what the method says of all T target tokens.
-        task: the task that the method was given.
+        inputs: what the method was given.
         copied: kinds of overlap that are copied; tokens of other kinds are predicted if they can be. The old tokens of
             an expanded vocabulary are copied in any case.
         fallback: for the rows that the method leaves open: what we know of the token, or the noise of the reference.
@@ -82,7 +82,7 @@ def initialise(
         Rows for every token, each with its origin.
     """
     tokens = bundle.tokens("target")
-    size, num_source = task.spelled.shape
+    size, num_source = inputs.spelled.shape
     coordinates = np.zeros((size, bundle.meta.coordinate_dim), np.float32)
     origins = np.full(size, ORIGINS.index("mean"), np.uint8)
     open_rows = np.ones(size, bool)
@@ -98,7 +98,7 @@ def initialise(
         open_rows |= ~coordinates.any(1)  # the published code takes every zero row for an open one
         noise = getattr(reference, fallback)(bundle.coordinates, open_rows)
         fill("noise", np.flatnonzero(open_rows), noise)
-    spelled = baselines.subtokens(task)
+    spelled = baselines.subtokens(inputs)
     # A token in the overlap that the method does not know is better copied than guessed, whatever the kind.
     rest = bundle.overlap.choose()
     missing = open_rows[rest.target_ids]

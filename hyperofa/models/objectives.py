@@ -39,7 +39,7 @@ def objective_of(model: PreTrainedModel, flag: str = "--model") -> Objective:
     )
 
 
-def frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def special_affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Ids of the special tokens that a tokenizer puts before and after a text."""
     found = tokenizer("a", return_special_tokens_mask=True)
     ids, special = found["input_ids"], found["special_tokens_mask"]
@@ -60,7 +60,7 @@ def longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, limit: i
     return min(limit, positions - (counted[0] + 1 if counted else 0))  # RoBERTa counts from its pad id on
 
 
-def hide(
+def mask_tokens(
     ids: Tensor, maskable: Tensor, mask_id: int, vocabulary: Tensor | None, generator: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Hide 15 % of the tokens of each text, at least one, for a masked language model.

@@ -36,7 +36,7 @@ class BiLSTM(Net):
         )
         self.head = layers.head(2 * hidden_dim, 2 * coordinate_dim, coordinate_dim, dropout)
 
-    def forward(self, sets: WordSets, memory: Memory | None = None, own: Tensor | None = None) -> Tensor:
+    def forward(self, sets: WordSets, memory: Memory | None = None, self_index: Tensor | None = None) -> Tensor:
         """Predict coordinates `(B, K)`; the order of the words matters."""
         self.check(sets)
         words_first = sets.mask.argsort(dim=1, descending=True, stable=True)[..., None]

@@ -32,9 +32,9 @@ class Memory(NamedTuple):
     Attributes:
         keys: `(M, d)` float, pooled word vectors of length 1.
         values: `(M, K)` float, coordinates.
-        near: `(N, k)` int32, the places in the memory that each token looks at, in no order, M where there are fewer
-            than k. Row n is of the token whose place is n; rows from M on are of tokens outside the memory. `None`:
-            every token looks at all of it.
+        neighbour_ids: `(N, k)` int32, the indices in the memory that each token looks at, in no order, M where there
+            are fewer than k. Row n is of the token whose index is n; rows from M on are of tokens outside the memory.
+            `None`: every token looks at all of it.
         projected: `(M, d)` float, the keys as a net sees them that learns no more (`Net.remember`); `None`: it still
             does.
         lengths: `(M,)` float, of the values, where they are remembered too.
@@ -42,7 +42,7 @@ class Memory(NamedTuple):
 
     keys: Tensor
     values: Tensor
-    near: Tensor | None = None
+    neighbour_ids: Tensor | None = None
     projected: Tensor | None = None
     lengths: Tensor | None = None
 

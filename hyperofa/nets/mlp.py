@@ -48,7 +48,7 @@ class MLP(Net):
         self.blocks = nn.ModuleList(layers.block(hidden_dim, dropout) for _ in range(num_layers))
         self.output = nn.Linear(hidden_dim, coordinate_dim)
 
-    def forward(self, sets: WordSets, memory: Memory | None = None, own: Tensor | None = None) -> Tensor:
+    def forward(self, sets: WordSets, memory: Memory | None = None, self_index: Tensor | None = None) -> Tensor:
         """Predict coordinates `(B, K)`; the order of the words plays no role."""
         self.check(sets)
         weights = sets.features[..., WEIGHT] if self.pooling == "weighted" else torch.ones_like(sets.mask)

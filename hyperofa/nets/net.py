@@ -35,14 +35,14 @@ class Net(nn.Module, ABC):
         return {"class": type(self).__name__, **arguments}
 
     @abstractmethod
-    def forward(self, sets: WordSets, memory: Memory | None = None, own: Tensor | None = None) -> Tensor:
+    def forward(self, sets: WordSets, memory: Memory | None = None, self_index: Tensor | None = None) -> Tensor:
         """Predict coordinates.
 
         Args:
             sets: B word sets; call `check` on them first.
             memory: source tokens; only `SourceAttention` looks at them.
-            own: `(B,)` int64, each token's own place in the memory, which is hidden from it; M or more for a token
-                without one. `None` hides nothing, where the memory lists no neighbours.
+            self_index: `(B,)` int64, each token's own index in the memory, which is hidden from it; M or more for a
+                token without one. `None` hides nothing, where the memory lists no neighbours.
 
         Returns:
             `(B, K)` float.

@@ -41,7 +41,7 @@ class SetFormer(Net):
         self.encoder = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
         self.head = layers.head(word_dim, 2 * word_dim, coordinate_dim, dropout)
 
-    def forward(self, sets: WordSets, memory: Memory | None = None, own: Tensor | None = None) -> Tensor:
+    def forward(self, sets: WordSets, memory: Memory | None = None, self_index: Tensor | None = None) -> Tensor:
         """Predict coordinates `(B, K)`; the order of the words plays no role."""
         self.check(sets)
         encoded = self.encoder(sets.vectors, src_key_padding_mask=~sets.mask)

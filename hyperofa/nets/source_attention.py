@@ -69,19 +69,19 @@ class SourceAttention(Net):
         nn.init.zeros_(self.key_bias.bias)
         self.gate = nn.Linear(word_dim + coordinate_dim, 1) if head == "gated" else None
 
-    def forward(self, sets: WordSets, memory: Memory | None = None, own: Tensor | None = None) -> Tensor:
+    def forward(self, sets: WordSets, memory: Memory | None = None, self_index: Tensor | None = None) -> Tensor:
         """Predict coordinates `(B, K)`; the order of the words plays no role."""
         self.check(sets)
-        if memory is None or (memory.near is None and self.looks_at(len(memory.keys)) is not None):
+        if memory is None or (memory.neighbour_ids is None and self.looks_at(len(memory.keys)) is not None):
             raise ValueError("SourceAttention: expected a memory, with lists of neighbours above `dense_limit` tokens")
         logits = sets.features[..., WEIGHT].clamp_min(torch.finfo(torch.float32).tiny).log()
         logits = logits + self.pooling(_scaled(sets.features))[..., 0]
         attention = logits.masked_fill(~sets.mask, -torch.inf).softmax(dim=1)
         pooled = normalize(torch.bmm(attention[:, None], sets.vectors)[:, 0], dim=1)  # (B, d)
-        if memory.near is None:
-            mixture, length = self._mix(pooled, memory, own)
+        if memory.neighbour_ids is None:
+            mixture, length = self._mix(pooled, memory, self_index)
         else:
-            mixture, length = self._mix_near(pooled, memory, memory.near[own])
+            mixture, length = self._mix_near(pooled, memory, memory.neighbour_ids[self_index])
         direction = normalize(mixture, dim=1)  # (B, K)
         seen = torch.cat([pooled, direction], dim=1)
         correction = self.correction(seen)
@@ -93,31 +93,31 @@ class SourceAttention(Net):
         """The memory with its keys projected and its values measured."""
         return memory._replace(projected=self._project(memory.keys), lengths=memory.values.norm(dim=1))
 
-    def _mix(self, pooled: Tensor, memory: Memory, own: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _mix(self, pooled: Tensor, memory: Memory, self_index: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mix all values of the memory: mixtures `(B, K)`, and the mean length `(B, 1)` of what each mixes."""
         keys = self._project(memory.keys) if memory.projected is None else memory.projected  # (M, d)
         lengths = memory.values.norm(dim=1) if memory.lengths is None else memory.lengths  # (M,)
         scores = self._project(pooled) @ keys.T * self.log_sharpness.exp() + self.key_bias(keys)[:, 0]
-        if own is not None:
-            hidden = scores.new_zeros(len(own)).masked_fill(own < len(keys), -torch.inf)
-            scores = scores.scatter_add(1, own.clamp(max=len(keys) - 1)[:, None], hidden[:, None])
+        if self_index is not None:
+            hidden = scores.new_zeros(len(self_index)).masked_fill(self_index < len(keys), -torch.inf)
+            scores = scores.scatter_add(1, self_index.clamp(max=len(keys) - 1)[:, None], hidden[:, None])
         weights = scores.softmax(dim=1)
         return weights @ memory.values, (weights @ lengths)[:, None]
 
-    def _mix_near(self, pooled: Tensor, memory: Memory, near: Tensor) -> tuple[Tensor, Tensor]:
-        """The same over the values at the places `near` `(B, k)`; no other row of the memory is touched."""
-        slots = near.clamp(max=len(memory.keys) - 1)
+    def _mix_near(self, pooled: Tensor, memory: Memory, neighbour_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The same over the values at the indices `neighbour_ids` `(B, k)`; no other row of the memory is touched."""
+        slots = neighbour_ids.clamp(max=len(memory.keys) - 1)
         if memory.projected is not None and memory.lengths is not None:
             keys, values, lengths = memory.projected, memory.values, memory.lengths
         else:  # what is near to several is projected once; to count them a GPU has to finish first
-            places, slots = slots.unique(return_inverse=True)
-            # embedding(places, x) is x[places], several times as fast, in the gradient too.
-            keys, values = self._project(embedding(places, memory.keys)), embedding(places, memory.values)
+            indices, slots = slots.unique(return_inverse=True)
+            # embedding(indices, x) is x[indices], several times as fast, in the gradient too.
+            keys, values = self._project(embedding(indices, memory.keys)), embedding(indices, memory.values)
             lengths = values.norm(dim=1)
         # The bias of a key is linear in it, so the query can bring it along.
         asked = self._project(pooled) * self.log_sharpness.exp() + self.key_bias.weight
         scores = torch.einsum("bd,bkd->bk", asked, embedding(slots, keys)) + self.key_bias.bias
-        weights = scores.masked_fill(near == len(memory.keys), -torch.inf).softmax(dim=1)
+        weights = scores.masked_fill(neighbour_ids == len(memory.keys), -torch.inf).softmax(dim=1)
         mixture = embedding_bag(slots, values, per_sample_weights=weights, mode="sum")
         return mixture, (weights * lengths[slots]).sum(dim=1, keepdim=True)
 

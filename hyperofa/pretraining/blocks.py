@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
-from hyperofa.models.objectives import Objective, frame, hide
+from hyperofa.models.objectives import Objective, mask_tokens, special_affixes
 from hyperofa.tokens.canonical import bare_backend
 from hyperofa.training.samplers import Draw
 
@@ -28,13 +28,13 @@ class Blocks:
     Attributes:
         ids: `(N, L)` int32; the tokenizer's special tokens frame each block.
         mask: `(N, L)` bool, false where padded.
-        asked: `(N, L)` bool, tokens that a model may be asked to predict.
+        is_target: `(N, L)` bool, tokens that a model may be asked to predict.
         sizes: `(N, L)` int32, UTF-8 bytes of the text that each token stands for.
     """
 
     ids: np.ndarray
     mask: np.ndarray
-    asked: np.ndarray
+    is_target: np.ndarray
     sizes: np.ndarray
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class TextBlock(NamedTuple):
     Attributes:
         ids: `(B, L)` int64, with tokens hidden for a masked model.
         mask: `(B, L)` int64, 1 for a token.
-        labels: `(B, L)` int64, the token itself where it is asked for, else `IGNORED`.
+        labels: `(B, L)` int64, the token itself where it is is_target for, else `IGNORED`.
         sizes: `(B, L)` float32 bytes.
     """
 
@@ -57,7 +57,7 @@ class TextBlock(NamedTuple):
     sizes: Tensor
 
 
-def cut(
+def chunk(
     lines: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, objective: Objective, flag: str = "--text"
 ) -> Blocks:
     """Cut text into blocks.
@@ -73,7 +73,7 @@ def cut(
     Raises:
         InputError: no room for a token in a block, or no tokens in the text.
     """
-    before, after = frame(tokenizer)
+    before, after = special_affixes(tokenizer)
     after = after if objective == "masked" else []
     room = length - len(before) - len(after)
     if room < 2:
@@ -96,11 +96,11 @@ def cut(
         size = len(ids[part])
         here = slice(inner.start, inner.start + size)
         found.ids[number, here], found.sizes[number, here] = ids[part], sizes[part]
-        found.asked[number, here] = True if objective == "causal" else ~separators[part]
+        found.is_target[number, here] = True if objective == "causal" else ~separators[part]
         found.ids[number, here.stop : here.stop + len(after)] = after
         found.mask[number, : here.stop + len(after)] = True
     if objective == "causal":
-        found.asked[:, 0] = False  # nothing comes before it
+        found.is_target[:, 0] = False  # nothing comes before it
     return found
 
 
@@ -135,7 +135,7 @@ class BlockBatches(Dataset[TextBlock]):
     Args:
         blocks: the text.
         mask_id: the mask token of a masked model, `None` for a causal one.
-        vocabulary: see `objectives.hide`; `None` masks all hidden tokens.
+        vocabulary: see `objectives.mask_tokens`; `None` masks all hidden tokens.
     """
 
     def __init__(self, blocks: Blocks, mask_id: int | None, vocabulary: Tensor | None) -> None:
@@ -146,11 +146,13 @@ class BlockBatches(Dataset[TextBlock]):
 
     def __getitem__(self, draw: Draw) -> TextBlock:
         chosen = [torch.from_numpy(values[draw.items]) for values in vars(self._blocks).values()]
-        ids, mask, asked, sizes = chosen
+        ids, mask, is_target, sizes = chosen
         ids, shown = ids.long(), ids.long()
         if self._mask_id is not None:
-            shown, asked = hide(ids, asked, self._mask_id, self._vocabulary, np.random.default_rng(draw.seed))
-        return TextBlock(shown, mask.long(), ids.masked_fill(~asked, IGNORED), sizes.float())
+            shown, is_target = mask_tokens(
+                ids, is_target, self._mask_id, self._vocabulary, np.random.default_rng(draw.seed)
+            )
+        return TextBlock(shown, mask.long(), ids.masked_fill(~is_target, IGNORED), sizes.float())
 
 
 class SteppedBatches(Sampler[Draw]):

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hyperofa.errors import InputError
 from hyperofa.models.factorised import factor_owners
 from hyperofa.models.objectives import longest, objective_of
-from hyperofa.pretraining.blocks import IGNORED, BlockBatches, Blocks, SteppedBatches, TextBlock, cut
+from hyperofa.pretraining.blocks import IGNORED, BlockBatches, Blocks, SteppedBatches, TextBlock, chunk
 from hyperofa.training.samplers import GroupedBatches
 
 
@@ -159,13 +159,13 @@ class LanguageModelling(lightning.LightningModule):
         labels, sizes = batch.labels, batch.sizes
         if self._causal:
             logits, labels, sizes = logits[:, :-1], labels[:, 1:], sizes[:, 1:]
-        asked = labels != IGNORED
+        is_target = labels != IGNORED
         nats = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-        loss = nats / asked.sum().clamp(min=1)
+        loss = nats / is_target.sum().clamp(min=1)
         if stage == "train":
             self._add(train=loss.detach(), steps=torch.ones(()))
         else:
-            self._add(nats=nats, tokens=asked.sum(), bytes=sizes[asked].sum())
+            self._add(nats=nats, tokens=is_target.sum(), bytes=sizes[is_target].sum())
         self.log(f"{stage}/loss", loss, prog_bar=True, on_step=stage == "train", on_epoch=stage != "train",
                  batch_size=len(labels), sync_dist=stage != "train")  # fmt: skip
         return loss
@@ -316,8 +316,8 @@ def train(
         raise InputError("--training.new_steps: expected 0, as the model has no rows that are known to be new")
     length = longest(model, tokenizer, training.block_size)
     texts = {
-        "train": cut(train_lines, tokenizer, length, objective),
-        "val": cut(validation_lines, tokenizer, length, objective, "--validation_text"),
+        "train": chunk(train_lines, tokenizer, length, objective),
+        "val": chunk(validation_lines, tokenizer, length, objective, "--validation_text"),
     }
     special = set(tokenizer.all_special_ids)
     vocabulary = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - special))

@@ -13,7 +13,7 @@ from typing import Any
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.locks import try_lock
-from hyperofa.runtime.processes import ALONE, Ranks
+from hyperofa.runtime.processes import SINGLE_PROCESS, ProcessGroup
 
 _PACKAGES = ("hyperofa", "torch", "lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "scipy")
 
@@ -41,7 +41,9 @@ def new_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def resumed_folder(path: str | Path, key: str, overwrite: bool = False, ranks: Ranks = ALONE) -> Iterator[Path]:
+def resumed_folder(
+    path: str | Path, key: str, overwrite: bool = False, group: ProcessGroup = SINGLE_PROCESS
+) -> Iterator[Path]:
     """Like `new_folder`, but a killed process leaves its temporary folder to the next one that does the same work.
 
     What the block finds in the folder is what an earlier process wrote there, perhaps not to its end: a part counts
@@ -51,7 +53,7 @@ def resumed_folder(path: str | Path, key: str, overwrite: bool = False, ranks: R
         path: folder to create; its parents are made.
         key: of all that decides the content; what another key left behind is removed.
         overwrite: replace a folder that is already there; it stays until the new one is whole.
-        ranks: the processes of the job.
+        group: the processes of the job.
 
     Raises:
         InputError: as `new_folder`, or another job is writing there at this moment.
@@ -59,22 +61,22 @@ def resumed_folder(path: str | Path, key: str, overwrite: bool = False, ranks: R
     path = Path(path)
     partial = path.parent / f".{path.name}.partial-{key[:16]}"
     with ExitStack() as stack:
-        if ranks.first:
+        if group.first:
             _check_free(path, overwrite)
             stack.enter_context(_only_writer(path))
             for left in path.parent.glob(f".{path.name}.partial-*"):
                 if left != partial:
                     shutil.rmtree(left, ignore_errors=True)
             partial.mkdir(exist_ok=True)
-        ranks.wait()
+        group.wait()
         try:
             yield partial
-            ranks.wait()
-            if ranks.first:
+            group.wait()
+            if group.first:
                 _take_place(partial, path)
-            ranks.wait()
+            group.wait()
         except Exception:  # a kill or Ctrl-C leaves it to be gone on with
-            if ranks.first:
+            if group.first:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
 

@@ -18,7 +18,7 @@ _PATIENCE = timedelta(days=1)  # one process may work alone for hours while the 
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """This process among `size` processes; a process of its own is the first of one."""
 
     rank: int = 0
@@ -39,22 +39,22 @@ class Ranks:
             distributed.barrier()
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def process_group() -> Iterator[ProcessGroup]:
     """The processes that `torchrun` started together; this one alone where it did not.
 
     Each takes the GPU of its number on its machine, if there are GPUs.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
-        yield Ranks(distributed.get_rank(), distributed.get_world_size())
+        yield ProcessGroup(distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()

@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from hyperofa.runtime.processes import ALONE, Ranks
+from hyperofa.runtime.processes import SINGLE_PROCESS, ProcessGroup
 
 
 @dataclass(frozen=True)
-class Work:
+class ShardCache:
     """A computation in shards.
 
     Attributes:
         folder: where the shards are kept until all is done; `None` to keep them in memory.
-        ranks: the processes that share the work; with more than one, there is a folder that all of them see.
+        group: the processes that share the work; with more than one, there is a folder that all of them see.
     """
 
     folder: Path | None = None
-    ranks: Ranks = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
 
     def arrays(
         self, name: str, compute: Callable[[slice], tuple[np.ndarray, ...]], count: int, size: int, progress: str
@@ -39,10 +39,10 @@ class Work:
             Arrays of N rows.
         """
         spans = [slice(start, min(start + size, count)) for start in range(0, count, size)]
-        silent = not self.ranks.first or len(spans) == 1
+        silent = not self.group.first or len(spans) == 1
         kept = {}
         with tqdm(total=count, desc=progress, unit=" rows", unit_scale=True, disable=silent) as bar:
-            for span in self.ranks.mine(spans):
+            for span in self.group.mine(spans):
                 path = None if self.folder is None else self.folder / name / f"{span.start}.npz"
                 if path is None:
                     kept[span.start] = compute(span)
@@ -51,8 +51,8 @@ class Work:
                     partial = path.with_suffix(f".{os.getpid()}.npz")
                     np.savez(partial, *compute(span))
                     partial.replace(path)
-                bar.update((span.stop - span.start) * self.ranks.size)
-        self.ranks.wait()
+                bar.update((span.stop - span.start) * self.group.size)
+        self.group.wait()
         if self.folder is not None:
             for span in spans:
                 with np.load(self.folder / name / f"{span.start}.npz") as arrays:
@@ -60,4 +60,4 @@ class Work:
         return tuple(np.concatenate(parts) for parts in zip(*(kept[span.start] for span in spans), strict=True))
 
 
-IN_MEMORY = Work()
+IN_MEMORY = ShardCache()

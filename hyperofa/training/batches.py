@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hyperofa.nets.inputs import WordSets
 from hyperofa.training.plm_loss import Sentences
-from hyperofa.training.word_sets import WordPlaces
+from hyperofa.training.word_sets import WordIndices
 
 
 class TokenBatch(NamedTuple):
@@ -18,14 +18,14 @@ class TokenBatch(NamedTuple):
 
     Attributes:
         ids: `(B,)` int64 token ids.
-        sets: B word sets, or their places.
-        own: `(B,)` int64, each token's own place in the memory, its length or more where it has none.
+        sets: B word sets, or their indices.
+        self_index: `(B,)` int64, each token's own index in the memory, its length or more where it has none.
         expected: `(B, K)` float32 coordinates; zero where they are what is wanted.
     """
 
     ids: Tensor
-    sets: WordSets | WordPlaces
-    own: Tensor
+    sets: WordSets | WordIndices
+    self_index: Tensor
     expected: Tensor
 
 
@@ -40,8 +40,8 @@ class TextBatch(NamedTuple):
         counts: views of each kind; they come in the order of `VIEWS`.
         coordinates: `(U, K)` float32, the table; zero where predicted.
         predicted: `(P,)` int64, rows of the table to predict.
-        sets: P word sets, or their places.
-        own: `(P,)` int64, each predicted token's own place in the memory, its length or more where it has none.
+        sets: P word sets, or their indices.
+        self_index: `(P,)` int64, each predicted token's own index in the memory, its length or more where it has none.
     """
 
     source_ids: Tensor
@@ -51,8 +51,8 @@ class TextBatch(NamedTuple):
     counts: Sequence[int]
     coordinates: Tensor
     predicted: Tensor
-    sets: WordSets | WordPlaces
-    own: Tensor
+    sets: WordSets | WordIndices
+    self_index: Tensor
 
 
 def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +64,7 @@ def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return values, mask
 
 
-def join(parts: Sequence[WordSets | WordPlaces]) -> WordSets | WordPlaces:
+def join(parts: Sequence[WordSets | WordIndices]) -> WordSets | WordIndices:
     """Word sets of one type one below the other, padded with zeros to the widest."""
     width = max(part.mask.shape[1] for part in parts)
     columns: Any = zip(*parts, strict=True)

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hyperofa.bundle.bundle import Bundle, Side, SplitName
 from hyperofa.errors import InputError
-from hyperofa.methods.baselines import Mixing, ofa
-from hyperofa.methods.fallbacks import ORIGINS, initialise, target_task
+from hyperofa.methods.baselines import OFAConfig, ofa
+from hyperofa.methods.fallbacks import ORIGINS, initialise, target_inputs
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
 from hyperofa.reference import GROUP
@@ -27,19 +27,31 @@ from hyperofa.runtime.text_files import read_lines, read_pairs
 from hyperofa.tokens.canonical import OverlapKind, bare_backend
 from hyperofa.training.batches import TokenBatch
 from hyperofa.training.samplers import Draw, GroupedBatches, RandomBatches
-from hyperofa.training.text_views import MAX_TOKENS, TextViews, Views, ViewSide
+from hyperofa.training.text_views import MAX_TOKENS, TextViews, ViewCounts, ViewSide
 from hyperofa.training.translation import Drawing, Translator
-from hyperofa.training.word_sets import Augmentation, WordOrder, WordSetTable, list_neighbours, make_memory, own_places
-from hyperofa.training.word_table import Residence, lay_out
+from hyperofa.training.word_sets import (
+    Augmentation,
+    WordOrder,
+    WordSetTable,
+    list_neighbours,
+    make_memory,
+    self_indices,
+)
+from hyperofa.training.word_table import Placement, load_table
 
 
 class _Tokens(Dataset[TokenBatch]):
     """Tokens of one side as a dataset whose items are whole batches."""
 
     def __init__(
-        self, ids: np.ndarray, table: WordSetTable, own: np.ndarray, coordinates: np.ndarray, word_dropout: float | None
+        self,
+        ids: np.ndarray,
+        table: WordSetTable,
+        self_index: np.ndarray,
+        coordinates: np.ndarray,
+        word_dropout: float | None,
     ) -> None:
-        self._ids, self._table, self._own, self._coordinates = ids, table, own, coordinates
+        self._ids, self._table, self._self_index, self._coordinates = ids, table, self_index, coordinates
         self._word_dropout = word_dropout
 
     def __len__(self) -> int:
@@ -50,7 +62,7 @@ class _Tokens(Dataset[TokenBatch]):
         augment = self._word_dropout is not None
         sets = self._table.sets(ids, np.random.default_rng(draw.seed) if augment else None, self._word_dropout or 0.0)
         expected = torch.from_numpy(np.array(self._coordinates[ids], np.float32))
-        return TokenBatch(torch.from_numpy(ids), sets, torch.from_numpy(self._own[ids]), expected)
+        return TokenBatch(torch.from_numpy(ids), sets, torch.from_numpy(self._self_index[ids]), expected)
 
 
 class HyperDataModule(lightning.LightningDataModule):
@@ -95,7 +107,7 @@ class HyperDataModule(lightning.LightningDataModule):
         word_dropout: float = 0.1,
         batches: Literal["random", "ascending"] = "random",
         sentences: int = 96,
-        views: Views = Views(),  # noqa: B008  frozen
+        views: ViewCounts = ViewCounts(),  # noqa: B008  frozen
         parallel: list[str] | None = None,
         text_languages: list[str] | None = None,
         drawing: Drawing = "fitting",
@@ -105,7 +117,7 @@ class HyperDataModule(lightning.LightningDataModule):
         copied: Sequence[OverlapKind] = ("role", "symbol"),
         seed: int = 0,
         num_workers: int = 0,
-        word_table: Residence = "auto",
+        word_table: Placement = "auto",
     ) -> None:
         super().__init__()
         self.bundle = Bundle.load(bundle)
@@ -144,13 +156,13 @@ class HyperDataModule(lightning.LightningDataModule):
         whole = stage == "predict" or (self._streams == "text" and stage != "test")
         remembered = np.flatnonzero(bundle.source.covered) if whole else bundle.split["train"]
         self.memory = make_memory(bundle, remembered)
-        self._own = own_places(bundle, remembered)
+        self._self_index = self_indices(bundle, remembered)
         text = stage in ("fit", "validate") and self.reads_text
         self._sides: list[Side] = ["target"] if stage == "predict" else ["source", "target"] if text else ["source"]
         self._tables = {
             side: WordSetTable(bundle, side, self.max_words, self.words, self._augmentation) for side in self._sides
         }
-        self.word_vectors = lay_out(list(self._tables.values()), self._residence, self._device())
+        self.word_vectors = load_table(list(self._tables.values()), self._residence, self._device())
         if text:
             self._set_up_text()
 
@@ -160,7 +172,7 @@ class HyperDataModule(lightning.LightningDataModule):
         if neighbours is None:
             return self.memory
         ids = {side: np.flatnonzero(self.bundle.matches(side).covered) for side in self._sides}
-        return list_neighbours(self.memory, self.bundle, self._own, ids, neighbours)
+        return list_neighbours(self.memory, self.bundle, self._self_index, ids, neighbours)
 
     def _set_up_text(self) -> None:
         bundle = self.bundle
@@ -185,14 +197,14 @@ class HyperDataModule(lightning.LightningDataModule):
                 self._tables["source"],
                 bundle.source.covered,
                 bundle.coordinates,
-                self._own["source"],
+                self._self_index["source"],
             ),
             "target": ViewSide(
                 self._backend("target"),
                 self._tables["target"],
                 predictable,
                 target_rows,
-                self._own["target"],
+                self._self_index["target"],
             ),
         }
         self._texts = {
@@ -201,7 +213,7 @@ class HyperDataModule(lightning.LightningDataModule):
                 **sides,
                 translator=translator,
                 sentences=self._sentences,
-                views=self._views if part == "train" else Views(translated=1, target=1),
+                views=self._views if part == "train" else ViewCounts(translated=1, target=1),
                 parallel=pairs if part == "train" else (),
                 crop=self._crop,
                 augment=part == "train",
@@ -220,7 +232,7 @@ class HyperDataModule(lightning.LightningDataModule):
         train = part == "train"
         table = self._tables["source"]
         dropout = self._word_dropout if train else None
-        dataset = _Tokens(ids, table, self._own["source"], self.bundle.coordinates, dropout)
+        dataset = _Tokens(ids, table, self._self_index["source"], self.bundle.coordinates, dropout)
         published: dict[str, Any] = (
             {"group": GROUP, "ascending": True} if train and self._batches == "ascending" else {}
         )
@@ -281,7 +293,7 @@ class HyperDataModule(lightning.LightningDataModule):
         meta, table = self.bundle.meta, self._tables["target"]
         ids = np.flatnonzero(self.bundle.target.covered)
         wanted = np.broadcast_to(np.float32(0), (meta.target_tokens, meta.coordinate_dim))
-        dataset = _Tokens(ids, table, self._own["target"], wanted, None)
+        dataset = _Tokens(ids, table, self._self_index["target"], wanted, None)
         sampler = GroupedBatches(table.counts[ids], self._batch_size, False, self._seed, *self._place())
         return self._loader(dataset, sampler)
 
@@ -292,6 +304,7 @@ def fixed_rows(bundle: Bundle, copied: Sequence[OverlapKind]) -> tuple[np.ndarra
     Returns:
         `(T, K)` coordinates of copied tokens and of fall-backs, and `(T,)` bool, true for the tokens it is to predict.
     """
-    task = target_task(bundle)
-    filled = initialise(bundle, ofa(task, Mixing()), task, copied)  # OFA's rows stand in where fall-backs average
+    inputs = target_inputs(bundle)
+    # OFA's rows stand in where fall-backs average.
+    filled = initialise(bundle, ofa(inputs, OFAConfig()), inputs, copied)
     return filled.coordinates, filled.origins == ORIGINS.index("predicted")

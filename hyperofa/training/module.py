@@ -23,7 +23,7 @@ from hyperofa.training.losses import Distance, token_loss
 from hyperofa.training.metrics import SentenceRetrieval, TokenMetrics
 from hyperofa.training.plm_loss import FrozenPLM, Precision, Sentences, sentence_loss
 from hyperofa.training.text_views import VIEWS
-from hyperofa.training.word_sets import WordPlaces
+from hyperofa.training.word_sets import WordIndices
 
 
 class HyperModule(lightning.LightningModule):
@@ -149,11 +149,11 @@ class HyperModule(lightning.LightningModule):
             place = (self._seed, self.current_epoch, self.global_rank)
             torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
 
-    def forward(self, sets: WordSets | WordPlaces, own: Tensor) -> Tensor:
-        """Coordinates `(B, K)` of B word sets; `own` as in `Net.forward`."""
-        if isinstance(sets, WordPlaces):
+    def forward(self, sets: WordSets | WordIndices, self_index: Tensor) -> Tensor:
+        """Coordinates `(B, K)` of B word sets; `self_index` as in `Net.forward`."""
+        if isinstance(sets, WordIndices):
             sets = sets.fetch(self._word_vectors)
-        return self.net(sets, self._memory, own)
+        return self.net(sets, self._memory, self_index)
 
     def training_step(self, batches: dict[str, TokenBatch | TextBatch], batch_number: int) -> Tensor:
         """Weighted sum of the losses of the streams."""
@@ -170,7 +170,7 @@ class HyperModule(lightning.LightningModule):
 
     def predict_step(self, batch: TokenBatch, batch_number: int) -> tuple[Tensor, Tensor]:
         """Target token ids `(B,)` and their coordinates `(B, K)`."""
-        return batch.ids, self(batch.sets, batch.own)
+        return batch.ids, self(batch.sets, batch.self_index)
 
     def _step(self, batch: TokenBatch | TextBatch, stage: str) -> Tensor:
         if isinstance(batch, TokenBatch):
@@ -182,10 +182,10 @@ class HyperModule(lightning.LightningModule):
         return self._token_weight * max(0.0, 1 - passed)
 
     def _token_step(self, batch: TokenBatch, stage: str) -> Tensor:
-        predicted = self(batch.sets, batch.own)
+        predicted = self(batch.sets, batch.self_index)
         loss = self._token_loss(predicted, batch.expected)
         if stage == "train":
-            self._log(stage, {"token_loss": loss.total}, len(batch.own))
+            self._log(stage, {"token_loss": loss.total}, len(batch.self_index))
         else:
             self._token_metrics.update(predicted, batch.expected, self._memory.values)
             split = len(self._primitives)
@@ -193,14 +193,14 @@ class HyperModule(lightning.LightningModule):
                 for side, columns in (("input", slice(split)), ("output", slice(split, None))):
                     parts = (rows[:, columns] for rows in (predicted, batch.expected, self._memory.values))
                     self._side_metrics[side].update(*parts)  # type: ignore[operator]
-            self._log(stage, {"token_loss": loss.total, "contrastive": loss.contrastive}, len(batch.own))
+            self._log(stage, {"token_loss": loss.total, "contrastive": loss.contrastive}, len(batch.self_index))
         return loss.total
 
     def _text_step(self, batch: TextBatch, stage: str) -> Tensor:
         plm = self._plm[0]
         expected = plm.encode_ids(batch.source_ids, batch.source_mask)
         split = len(self._primitives)
-        predicted = self(batch.sets, batch.own)
+        predicted = self(batch.sets, batch.self_index)
         coordinates = batch.coordinates.to(predicted.dtype).index_put((batch.predicted,), predicted)
         rows = coordinates[:, :split] @ self._primitives
         encoded = plm.encode(rows, batch.views)
@@ -215,11 +215,11 @@ class HyperModule(lightning.LightningModule):
             if stage == "val":
                 self._retrieval[view].update(encoded[mine].flatten(1), expected[batch.owners[mine]].flatten(1))
         total = torch.stack([loss * count for loss, count in losses.values()]).sum() / len(batch.owners)
-        own = spans["source"]
+        self_index = spans["source"]
         if any(self._token_wise_weights) and "source" in losses:
-            length = int(batch.views.mask[own].sum(1).max())
-            views = Sentences(batch.views.slots[own, :length], batch.views.mask[own, :length])
-            distances = plm.token_losses(rows, views, batch.source_ids[batch.owners[own], :length])
+            length = int(batch.views.mask[self_index].sum(1).max())
+            views = Sentences(batch.views.slots[self_index, :length], batch.views.mask[self_index, :length])
+            distances = plm.token_losses(rows, views, batch.source_ids[batch.owners[self_index], :length])
             total = total + sum(w * x for w, x in zip(self._token_wise_weights, distances, strict=True))
         by_view = {f"{view}_loss": loss for view, (loss, _) in losses.items()}
         self._log(stage, {"text_loss": total, **by_view}, len(batch.owners))
@@ -281,7 +281,7 @@ class HyperModule(lightning.LightningModule):
         data = self._data
         checkpoint["hyperofa"] = {
             "net": self.net.spec(),
-            "space": data.bundle.meta.space,
+            "space": data.bundle.meta.training_fingerprint,
             "copied": list(data.copied),
             "max_words": data.max_words,
             "words": data.words,
@@ -299,7 +299,7 @@ class HyperModule(lightning.LightningModule):
                 f"--ckpt_path: expected a checkpoint of {self.net.spec()}, found one of {found.get('net')}; use its "
                 "config.yaml"
             )
-        if found["space"] != self._data.bundle.meta.space:
+        if found["space"] != self._data.bundle.meta.training_fingerprint:
             raise InputError(
                 "--ckpt_path: expected a net for the vectors, source model and source languages of --data.bundle "
                 f"{self._data.bundle.path}, found one trained on others"

@@ -19,7 +19,7 @@ MAX_TOKENS = 128
 
 
 @dataclass(frozen=True)
-class Views:
+class ViewCounts:
     """How many views of each kind a training batch has.
 
     Attributes:
@@ -35,7 +35,7 @@ class Views:
     parallel: int = 0
 
 
-VIEWS = tuple(field.name for field in fields(Views))
+VIEWS = tuple(field.name for field in fields(ViewCounts))
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class ViewSide:
         table: word sets of its tokens.
         predictable: `(tokens,)` bool, tokens whose rows are predicted.
         coordinates: `(tokens, K)` rows of the others.
-        own: `(tokens,)` int64, see `TextBatch.own`.
+        self_index: `(tokens,)` int64, see `TextBatch.self_index`.
     """
 
     tokenizer: BackendTokenizer
     table: WordSetTable
     predictable: np.ndarray
     coordinates: np.ndarray
-    own: np.ndarray
+    self_index: np.ndarray
 
 
 class TextViews(Dataset[TextBatch]):
@@ -81,7 +81,7 @@ class TextViews(Dataset[TextBatch]):
         target: ViewSide,
         translator: Translator,
         sentences: int,
-        views: Views,
+        views: ViewCounts,
         crop: tuple[int, int],
         augment: bool,
         word_dropout: float = 0.0,
@@ -140,10 +140,10 @@ class TextViews(Dataset[TextBatch]):
         ids = np.where(is_target, tokens - offset, tokens)
 
         coordinates = np.zeros((len(tokens), source.coordinates.shape[1]), np.float32)
-        predictable, own = np.zeros(len(tokens), bool), np.empty(len(tokens), np.int64)
+        predictable, self_index = np.zeros(len(tokens), bool), np.empty(len(tokens), np.int64)
         for side, mine in ((source, ~is_target), (target, is_target)):
             coordinates[mine] = side.coordinates[ids[mine]]
-            predictable[mine], own[mine] = side.predictable[ids[mine]], side.own[ids[mine]]
+            predictable[mine], self_index[mine] = side.predictable[ids[mine]], side.self_index[ids[mine]]
         predicted = np.flatnonzero(predictable)
         coordinates[predicted] = 0
         parts = [
@@ -160,7 +160,7 @@ class TextViews(Dataset[TextBatch]):
             coordinates=torch.from_numpy(coordinates),
             predicted=torch.from_numpy(predicted),
             sets=join(parts),
-            own=torch.from_numpy(own[predicted]),
+            self_index=torch.from_numpy(self_index[predicted]),
         )
 
 

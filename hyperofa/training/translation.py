@@ -198,7 +198,9 @@ def _pair(source: _Lexis, target: _Lexis, nothing: int) -> _Candidates:
     mapped = _unit(source.vectors @ _ridge_map(source, target))
     forward_cosine, forward = nearest(mapped, target.vectors, min(_POOL, len(target.rows)))
     backward_cosine, backward = nearest(target.vectors, mapped, min(_POOL, len(source.rows)))
-    source_reach, target_reach = (_log_distance(near[:, :10].mean(1)) for near in (forward_cosine, backward_cosine))
+    source_reach, target_reach = (
+        _log_distance(neighbour_ids[:, :10].mean(1)) for neighbour_ids in (forward_cosine, backward_cosine)
+    )
 
     def score(s: np.ndarray, t: np.ndarray) -> np.ndarray:
         distance = _log_distance(np.einsum("nd,nd->n", mapped[s], target.vectors[t]))

@@ -13,28 +13,28 @@ from hyperofa.bundle.bundle import Bundle, Side
 from hyperofa.nets.inputs import FEATURES, Memory, WordSets
 from hyperofa.tokens.matching import pooling_weights
 from hyperofa.vectors.centring import centred
-from hyperofa.vectors.neighbours import Keys
+from hyperofa.vectors.neighbours import NeighbourIndex
 
 WordOrder = Literal["heaviest", "set"]
 Augmentation = Literal["dropout", "sample"]
 
 
-class WordPlaces(NamedTuple):
-    """Word sets whose vectors lie in a table (`wordtable.lay_out`), to be fetched where the net runs.
+class WordIndices(NamedTuple):
+    """Word sets whose vectors lie in a table (`wordtable.load_table`), to be fetched where the net runs.
 
     Attributes:
-        places: `(B, W)` int32 rows of the table, 0 where padded.
+        indices: `(B, W)` int32 rows of the table, 0 where padded.
         features: as in `WordSets`.
         mask: as in `WordSets`.
     """
 
-    places: Tensor
+    indices: Tensor
     features: Tensor
     mask: Tensor
 
     def fetch(self, vectors: Tensor) -> WordSets:
         """The word sets, vectors in single precision, from the table's `(R + 1, d)` vectors on the same device."""
-        return WordSets(embedding(self.places, vectors).float(), self.features, self.mask)
+        return WordSets(embedding(self.indices, vectors).float(), self.features, self.mask)
 
 
 class WordSetTable:
@@ -70,8 +70,8 @@ class WordSetTable:
             weights = self._matches.weights(store.ranks)
             # By token, then heaviest first: positive floats are ordered as their bits are.
             order = np.argsort((self._matches.tokens << 32) - weights.view(np.int32), kind="stable")
-            place = np.arange(len(order)) - self._matches.indptr[self._matches.tokens]
-            self._entries = order[place < max_words]
+            position = np.arange(len(order)) - self._matches.indptr[self._matches.tokens]
+            self._entries = order[position < max_words]
             self.counts = np.minimum(self._matches.counts, max_words)
         self._indptr = np.concatenate([[0], np.cumsum(self.counts)])
         source = set(bundle.meta.source_languages or store.languages)
@@ -92,17 +92,17 @@ class WordSetTable:
         vectors = self._store.vectors[words]
         return vectors if self._raw else centred(vectors, self._store.language_ids[words], self._means)
 
-    def refer(self, places: np.ndarray) -> None:
-        """From now on give places instead of vectors.
+    def use_table(self, indices: np.ndarray) -> None:
+        """From now on give indices instead of vectors.
 
         Args:
-            places: `(V,)` int32, the row of each needed word in a table of vectors.
+            indices: `(V,)` int32, the row of each needed word in a table of vectors.
         """
-        self._places = places
+        self._places = indices
 
     def sets(
         self, ids: np.ndarray, rng: np.random.Generator | None = None, word_dropout: float = 0.0
-    ) -> WordSets | WordPlaces:
+    ) -> WordSets | WordIndices:
         """A padded batch of word sets.
 
         Args:
@@ -111,7 +111,7 @@ class WordSetTable:
             word_dropout: chance of leaving out a word, where that is the augmentation; one always stays.
 
         Returns:
-            Word sets of B tokens; their places after `refer`.
+            Word sets of B tokens; their indices after `use_table`.
 
         Raises:
             ValueError: a token without words.
@@ -120,20 +120,20 @@ class WordSetTable:
         if not counts.all():
             raise ValueError(f"expected tokens with words, found none for token {ids[counts == 0][0]}")
         if rng is None:
-            place, mask = _whole(np.minimum(counts, self._limit))
+            position, mask = _whole(np.minimum(counts, self._limit))
         elif self._sample:
-            place, mask = _sampled(counts, self._limit, rng)
+            position, mask = _sampled(counts, self._limit, rng)
         else:
-            place, mask = _dropped(*_whole(np.minimum(counts, self._limit)), rng, word_dropout)
-        entries = self._entries[(self._indptr[ids][:, None] + place)[mask]]
+            position, mask = _dropped(*_whole(np.minimum(counts, self._limit)), rng, word_dropout)
+        entries = self._entries[(self._indptr[ids][:, None] + position)[mask]]
         words = self._matches.words[entries]
         features = np.zeros((*mask.shape, len(FEATURES)), np.float32)
         features[mask] = self._describe(entries)
         described = torch.from_numpy(features), torch.from_numpy(mask)
         if self._places is not None:
-            places = np.zeros(mask.shape, np.int32)
-            places[mask] = self._places[words]
-            return WordPlaces(torch.from_numpy(places), *described)
+            indices = np.zeros(mask.shape, np.int32)
+            indices[mask] = self._places[words]
+            return WordIndices(torch.from_numpy(indices), *described)
         vectors = np.zeros((*mask.shape, self._store.dim), np.float32)
         vectors[mask] = self.read(words)
         return WordSets(torch.from_numpy(vectors), *described)
@@ -162,14 +162,14 @@ def _in_set_order(indptr: np.ndarray, words: np.ndarray) -> np.ndarray:
 
 def _whole(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places `(B, W)` of all words in their order, and the mask."""
-    place = np.broadcast_to(np.arange(int(counts.max(initial=1))), (len(counts), int(counts.max(initial=1))))
-    return place, place < counts[:, None]
+    position = np.broadcast_to(np.arange(int(counts.max(initial=1))), (len(counts), int(counts.max(initial=1))))
+    return position, position < counts[:, None]
 
 
 def _dropped(
-    place: np.ndarray, mask: np.ndarray, rng: np.random.Generator, word_dropout: float
+    position: np.ndarray, mask: np.ndarray, rng: np.random.Generator, word_dropout: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shuffled places, some of them masked."""
+    """Shuffled indices, some of them masked."""
     keys = np.where(mask, rng.random(mask.shape), 2.0)
     kept = rng.random(mask.shape) >= word_dropout
     kept[:, 0] = True  # the first after shuffling: a word at random
@@ -179,10 +179,10 @@ def _dropped(
 def _sampled(counts: np.ndarray, limit: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Places of the words of `reference.sample`, cut to `limit` only then."""
     rows = [reference.sample(count, rng)[:limit] for count in counts.tolist()]
-    place, mask = _whole(np.array([len(row) for row in rows]))
-    place = place.copy()
-    place[mask] = np.concatenate(rows)
-    return place, mask
+    position, mask = _whole(np.array([len(row) for row in rows]))
+    position = position.copy()
+    position[mask] = np.concatenate(rows)
+    return position, mask
 
 
 def make_memory(bundle: Bundle, ids: np.ndarray) -> Memory:
@@ -192,15 +192,15 @@ def make_memory(bundle: Bundle, ids: np.ndarray) -> Memory:
     return Memory(torch.from_numpy(keys), torch.from_numpy(np.array(bundle.coordinates[ids], np.float32)))
 
 
-def own_places(bundle: Bundle, ids: np.ndarray) -> dict[Side, np.ndarray]:
-    """Each token's own place in a memory of source tokens.
+def self_indices(bundle: Bundle, ids: np.ndarray) -> dict[Side, np.ndarray]:
+    """Each token's own index in a memory of source tokens.
 
     Args:
         bundle: the inputs.
         ids: `(M,)` source tokens in the memory.
 
     Returns:
-        `(S,)` and `(T,)` int64: the place in `ids`; for the other source tokens and the target tokens, which have none,
+        `(S,)` and `(T,)` int64: the index in `ids`; for the other source tokens and the target tokens, which have none,
         numbers from M on, each its own.
     """
     count = bundle.meta.source_tokens
@@ -211,44 +211,48 @@ def own_places(bundle: Bundle, ids: np.ndarray) -> dict[Side, np.ndarray]:
 
 
 def list_neighbours(
-    memory: Memory, bundle: Bundle, own: Mapping[Side, np.ndarray], ids: Mapping[Side, np.ndarray], neighbours: int
+    memory: Memory,
+    bundle: Bundle,
+    self_index: Mapping[Side, np.ndarray],
+    ids: Mapping[Side, np.ndarray],
+    neighbours: int,
 ) -> Memory:
     """Let tokens look at the nearest source tokens alone, as found among the pooled word vectors.
 
     Args:
         memory: of `make_memory`.
         bundle: the inputs.
-        own: of `own_places`.
+        self_index: of `self_indices`.
         ids: tokens of each side that will be predicted, each with at least one word.
         neighbours: k.
 
     Returns:
         The memory with a list for each of these tokens; those of the others are empty.
     """
-    keys = Keys(memory.keys.numpy())
-    near = np.full((sum(map(len, own.values())), min(neighbours, keys.count)), keys.count, np.int32)
+    keys = NeighbourIndex(memory.keys.numpy())
+    neighbour_ids = np.full((sum(map(len, self_index.values())), min(neighbours, keys.count)), keys.count, np.int32)
     for side, wanted in ids.items():
-        places = own[side][wanted]
-        near[places] = near_places(bundle.pooled(side)[wanted], places, keys, near.shape[1])
-    return memory._replace(near=torch.from_numpy(near))
+        indices = self_index[side][wanted]
+        neighbour_ids[indices] = nearest_indices(bundle.pooled(side)[wanted], indices, keys, neighbour_ids.shape[1])
+    return memory._replace(neighbour_ids=torch.from_numpy(neighbour_ids))
 
 
-def near_places(queries: np.ndarray, own: np.ndarray, keys: Keys, count: int) -> np.ndarray:
+def nearest_indices(queries: np.ndarray, self_index: np.ndarray, keys: NeighbourIndex, count: int) -> np.ndarray:
     """Find the keys nearest to each query by cosine, without the query itself.
 
     Args:
         queries: `(n, d)` float.
-        own: `(n,)` int, each query's own place among the keys; M or more for a query that is none of them.
+        self_index: `(n,)` int, each query's own index among the keys; M or more for a query that is none of them.
         keys: M keys; zero rows are never found.
         count: k, at most M.
 
     Returns:
-        `(n, k)` int32 places, in no order, M where there are fewer keys.
+        `(n, k)` int32 indices, in no order, M where there are fewer keys.
     """
     found = keys.candidates(queries, min(count + 1, len(keys)))
     # One more than asked for: it stands in for the query itself.
     spare = found[:, count:] if found.shape[1] > count else keys.count
-    others = np.where(found[:, :count] == own[:, None], spare, found[:, :count])
-    places = np.full((len(queries), count), keys.count, np.int32)
-    places[:, : others.shape[1]] = others
-    return places
+    others = np.where(found[:, :count] == self_index[:, None], spare, found[:, :count])
+    indices = np.full((len(queries), count), keys.count, np.int32)
+    indices[:, : others.shape[1]] = others
+    return indices

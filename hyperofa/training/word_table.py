@@ -1,4 +1,4 @@
-"""The word vectors that a stage needs, on the device that the net runs on: a batch then brings their places alone."""
+"""The word vectors that a stage needs, on the device that the net runs on: a batch then brings their indices alone."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -11,17 +11,17 @@ from torch import Tensor
 from hyperofa.errors import InputError
 from hyperofa.training.word_sets import WordSetTable
 
-Residence = Literal["auto", "device", "stream"]
+Placement = Literal["auto", "device", "stream"]
 SHARE = 0.5
 """Of the device's free memory, what word vectors may take of it."""
 
 _BLOCK = 65_536  # words read at a time
 
 
-def lay_out(
-    tables: Sequence[WordSetTable], residence: Residence, device: torch.device, dtype: torch.dtype = torch.float16
+def load_table(
+    tables: Sequence[WordSetTable], residence: Placement, device: torch.device, dtype: torch.dtype = torch.float16
 ) -> Tensor:
-    """Lay the vectors of all words that the tokens show on a device; the tables then give places in it.
+    """Lay the vectors of all words that the tokens show on a device; the tables then give indices in it.
 
     Half precision, since a gather costs what it reads. float16, not bfloat16: numbers of vectors of length 1 lie in the
     range of both, and float16 keeps three more bits of them. Vectors beyond its range stay in the bundle.
@@ -62,9 +62,9 @@ def lay_out(
             _say(f"some are beyond the range of {dtype}")
             return nothing
         vectors[1 + start : 1 + start + len(block)] = torch.from_numpy(block).to(dtype)
-    places = np.cumsum(needed, dtype=np.int32)
+    indices = np.cumsum(needed, dtype=np.int32)
     for table in tables:
-        table.refer(places)
+        table.use_table(indices)
     return vectors
 
 

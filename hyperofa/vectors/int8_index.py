@@ -21,7 +21,7 @@ _LARGEST = 127  # of the integers
 _SINGLE = 2.0**-24  # relative rounding error of float32
 
 
-class Screen:
+class Int8Index:
     """Keys to search; called like an index of faiss, and finds what `IndexFlatIP` finds.
 
     Args:
@@ -56,20 +56,20 @@ class Screen:
             k: at most N.
 
         Returns:
-            Products `(Q, k)`, descending, all summed in one order, and the places `(Q, k)` of their keys.
+            Products `(Q, k)`, descending, all summed in one order, and the indices `(Q, k)` of their keys.
         """
-        products, places = torch.empty(len(queries), k), torch.empty(len(queries), k, dtype=torch.int64)
+        products, indices = torch.empty(len(queries), k), torch.empty(len(queries), k, dtype=torch.int64)
         whole = 4 * _GROUP * k > len(self._keys)  # too few groups to leave any out
-        blocks = [part.split(self._scores.shape[1]) for part in (torch.from_numpy(queries), products, places)]
+        blocks = [part.split(self._scores.shape[1]) for part in (torch.from_numpy(queries), products, indices)]
         for block, *found in zip(*blocks, strict=True):
             if whole:
                 best = (block @ self._keys.T).topk(k).indices.flatten()
                 found[0][:], found[1][:] = self._decide(block, torch.arange(len(block)).repeat_interleave(k), best, k)
             else:
                 self._search(block, *found)
-        return products.numpy(), places.numpy()
+        return products.numpy(), indices.numpy()
 
-    def _search(self, queries: Tensor, products: Tensor, places: Tensor) -> None:
+    def _search(self, queries: Tensor, products: Tensor, indices: Tensor) -> None:
         """Fill in what is found, for as many queries as there is room for their scores."""
         rotated, k = self._rotated(queries), products.shape[1]
         steps = _steps(rotated.abs().amax(1))
@@ -85,7 +85,7 @@ class Screen:
             stop = max(start + 1, int(np.searchsorted(ends, ends[start] + _HITS, "right")) - 1)
             some, hits = slice(start, stop), slice(ends[start], ends[stop])
             near = _within(scores[:, some], limits[some], rows[hits] - start, groups[hits])
-            products[some], places[some] = self._decide(queries[some], *near, k)
+            products[some], indices[some] = self._decide(queries[some], *near, k)
             start = stop
 
     def _rotated(self, vectors: Tensor) -> Tensor:
@@ -105,9 +105,9 @@ class Screen:
     def _reached(self, queries: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
         """Products `(Q,)` that k keys have at least: the best keys of `groups` `(Q, k)`."""
         members = _members(scores, torch.arange(len(queries))[:, None], groups).argmax(2)
-        places = _places(groups, members)
-        ends = torch.arange(len(queries) + 1) * places.shape[1]
-        return self._products(queries, ends, places.flatten()).view_as(places).amin(1)
+        indices = _places(groups, members)
+        ends = torch.arange(len(queries) + 1) * indices.shape[1]
+        return self._products(queries, ends, indices.flatten()).view_as(indices).amin(1)
 
     def _uncertainty(self, rotated: Tensor, rounded: Tensor) -> Tensor:
         """How far products `(Q,)` of rounded queries with rounded keys are off, at most.
@@ -118,20 +118,20 @@ class Screen:
         apart = _lengths(rotated - rounded) * self._length + _lengths(rounded) * self._error
         return apart + 8 * rotated.shape[1] ** 1.5 * _SINGLE * _lengths(rotated) * self._length
 
-    def _decide(self, queries: Tensor, rows: Tensor, places: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Products and places `(Q, k)` of the best of the candidates `(n,)`, which come query by query."""
+    def _decide(self, queries: Tensor, rows: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Products and indices `(Q, k)` of the best of the candidates `(n,)`, which come query by query."""
         ends = torch.searchsorted(rows, torch.arange(len(queries) + 1))
         table = torch.full((len(queries), int(ends.diff().max())), -torch.inf)
-        table[rows, torch.arange(len(rows)) - ends[rows]] = self._products(queries, ends, places)
+        table[rows, torch.arange(len(rows)) - ends[rows]] = self._products(queries, ends, indices)
         products, order = table.topk(k)
-        return products, places[ends[:-1, None] + order]
+        return products, indices[ends[:-1, None] + order]
 
-    def _products(self, queries: Tensor, ends: Tensor, places: Tensor) -> Tensor:
-        """Products `(n,)` of query q with the keys at `places[ends[q] : ends[q + 1]]`, all summed in one order."""
+    def _products(self, queries: Tensor, ends: Tensor, indices: Tensor) -> Tensor:
+        """Products `(n,)` of query q with the keys at `indices[ends[q] : ends[q + 1]]`, all summed in one order."""
         shape = (len(queries), len(self._keys))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse CSR tensor support")
-            pairs = torch.sparse_csr_tensor(ends, places, torch.zeros(len(places)), shape, check_invariants=False)
+            pairs = torch.sparse_csr_tensor(ends, indices, torch.zeros(len(indices)), shape, check_invariants=False)
             return torch.sparse.sampled_addmm(pairs, queries, self._keys.T, beta=0.0).values()
 
 
@@ -145,7 +145,7 @@ def _lengths(vectors: Tensor) -> Tensor:
 
 
 def _within(scores: Tensor, limits: Tensor, rows: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and places of the `scores` `(chunks, Q, group, groups)` within `limits` `(Q,)`, of these groups."""
+    """Queries and indices of the `scores` `(chunks, Q, group, groups)` within `limits` `(Q,)`, of these groups."""
     pairs, members = (_members(scores, rows, groups) >= limits[rows, None]).nonzero(as_tuple=True)
     return rows[pairs], _places(groups[pairs], members)
 
@@ -156,5 +156,5 @@ def _members(scores: Tensor, rows: Tensor, groups: Tensor) -> Tensor:
 
 
 def _places(groups: Tensor, members: Tensor) -> Tensor:
-    """The places of keys among all, of their places in groups."""
+    """The indices of keys among all, of their indices in groups."""
     return groups // _GROUPS * _CHUNK + members * _GROUPS + groups % _GROUPS

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.devices import has_fast_bytes
-from hyperofa.vectors.int8_index import Screen
+from hyperofa.vectors.int8_index import Int8Index
 from hyperofa.vectors.store import ROWS
 
 _SLACK = 8  # candidates beyond k, to see whether a tie reaches past it
@@ -29,8 +29,8 @@ def nearest(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Find each query's k best keys through faiss; equal scores are ordered by id, so that results repeat.
 
-    faiss finds candidates, or `Screen` among many keys on a CPU that is fast at bytes; what faiss found is scored again
-    in a fixed order, because a matrix product rounds equal rows differently, and where a tie reaches past the
+    faiss finds candidates, or `Int8Index` among many keys on a CPU that is fast at bytes; what faiss found is scored
+    again in a fixed order, because a matrix product rounds equal rows differently, and where a tie reaches past the
     candidates, that query is settled by brute force.
 
     Args:
@@ -52,10 +52,10 @@ def nearest(
         raise InputError(
             f"nearest: expected k ≥ 1 and two matrices of one width, found k = {k}, {queries.shape} and {keys.shape}"
         )
-    return Keys(keys, metric=metric, valid=valid, device=device, approximate=approximate).nearest(queries, k)
+    return NeighbourIndex(keys, metric=metric, valid=valid, device=device, approximate=approximate).nearest(queries, k)
 
 
-class Keys:
+class NeighbourIndex:
     """Keys that are searched more than once.
 
     Args:
@@ -157,7 +157,7 @@ class _Search:
             scaled = np.empty((count, width), np.float32)
             for start in range(0, count, ROWS):
                 scaled[start : start + ROWS] = _scaled(keys, units, ids[start : start + ROWS])
-            self._index = self._on_cpu = Screen(scaled)
+            self._index = self._on_cpu = Int8Index(scaled)
             return
         if approximate:
             cells = max(1, min(int(count**0.5), count // 39))
@@ -178,12 +178,12 @@ class _Search:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Best k of `fetch` candidates by score, then id; asks again for the queries where they do not decide."""
         fetch = min(fetch, len(self._ids))
-        scores, places = self.find(queries, k, fetch)
-        if not isinstance(self._index, Screen):
-            scores = self._score(queries, places)
-        order = np.lexsort((places, -scores), axis=1)
-        scores, places = np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1)
-        best, found = scores[:, :k], self._ids[places[:, :k]]
+        scores, indices = self.find(queries, k, fetch)
+        if not isinstance(self._index, Int8Index):
+            scores = self._score(queries, indices)
+        order = np.lexsort((indices, -scores), axis=1)
+        scores, indices = np.take_along_axis(scores, order, 1), np.take_along_axis(indices, order, 1)
+        best, found = scores[:, :k], self._ids[indices[:, :k]]
         if fetch < len(self._ids) and not self._approximate:
             tied = np.flatnonzero(scores[:, k - 1] - scores[:, -1] <= tolerance)
             step = max(1, 2**24 // (4 * fetch))
@@ -193,23 +193,23 @@ class _Search:
         return best, found
 
     def find(self, queries: NDArray[np.float32], k: int, fetch: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """What the index finds: products and places `(n, fetch)`; beyond the first k of them places may be -1."""
+        """What the index finds: products and indices `(n, fetch)`; beyond the first k of them indices may be -1."""
         index = self._index if fetch <= _GPU_LIMIT else self._on_cpu
-        products, places = index.search(queries, fetch)
-        if self._approximate and (poor := np.flatnonzero((places[:, :k] < 0).any(1))).size:
-            places[poor] = self._on_cpu.search(queries[poor], fetch, params=self._everywhere)[1]
-        return products, places
+        products, indices = index.search(queries, fetch)
+        if self._approximate and (poor := np.flatnonzero((indices[:, :k] < 0).any(1))).size:
+            indices[poor] = self._on_cpu.search(queries[poor], fetch, params=self._everywhere)[1]
+        return products, indices
 
-    def _score(self, queries: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Products `(n, fetch)`, summed in one order, so that equal keys score equal; -inf at place -1."""
-        scores = np.empty(places.shape, np.float32)
-        step = max(1, 2**22 // (places.shape[1] * queries.shape[1]))
+    def _score(self, queries: NDArray[np.float32], indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Products `(n, fetch)`, summed in one order, so that equal keys score equal; -inf at index -1."""
+        scores = np.empty(indices.shape, np.float32)
+        step = max(1, 2**22 // (indices.shape[1] * queries.shape[1]))
         for start in range(0, len(queries), step):
             some = slice(start, start + step)
-            keys = _scaled(self._keys, self._units, self._ids[places[some]])
+            keys = _scaled(self._keys, self._units, self._ids[indices[some]])
             keys *= queries[some, None]
             scores[some] = keys.sum(-1)
-        scores[places < 0] = -np.inf
+        scores[indices < 0] = -np.inf
         return scores
 
 

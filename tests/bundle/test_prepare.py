@@ -122,7 +122,7 @@ def test_languages_are_filtered_side_by_side(arguments, tmp_path, bundles):
     other = prepare(**{**arguments, "source_languages": None}, target_languages=["deu"], output=tmp_path / "other")
     assert (other.words.language_ids[other.source.words] == german).any()
     assert (other.words.language_ids[other.target.words] == german).all()
-    assert other.meta.space != bundle.meta.space
+    assert other.meta.training_fingerprint != bundle.meta.training_fingerprint
 
 
 def test_rows_of_the_coordinates_are_the_embeddings(bundles, model_folders):

@@ -27,7 +27,7 @@ from hyperofa.evaluation.retrieval import evaluate
 from hyperofa.evaluation.shift import compare, measure, pair_tokens
 from hyperofa.export.export import export
 from hyperofa.models.loading import load_model
-from hyperofa.models.objectives import frame, hide, longest, objective_of
+from hyperofa.models.objectives import longest, mask_tokens, objective_of, special_affixes
 from hyperofa.models.vocabulary import read_vocabulary, replace_vocabulary
 
 ENGLISH = [
@@ -265,8 +265,8 @@ def test_mistakes(pairs, model_folders):
 
 def test_texts_are_framed_and_fit(pairs, model_folders, tokenizer_folders):
     source = load(pairs[0]["causal"])
-    assert frame(source[1]) == ([0], [2])
-    assert frame(PreTrainedTokenizerFast.from_pretrained(tokenizer_folders["wordpiece"])) == ([2], [3])
+    assert special_affixes(source[1]) == ([0], [2])
+    assert special_affixes(PreTrainedTokenizerFast.from_pretrained(tokenizer_folders["wordpiece"])) == ([2], [3])
     assert longest(*source, 128) == 48
     assert longest(*load(model_folders["roberta"]), 128) == 64 - 2
     assert longest(*load(model_folders["bert"]), 40) == 40
@@ -278,12 +278,12 @@ def test_hiding():
     maskable[:, 0] = False
     maskable[1, 1:] = False
     maskable[1, 5] = True
-    shown, hidden = hide(ids, maskable, 999, None, generator)
+    shown, hidden = mask_tokens(ids, maskable, 999, None, generator)
     assert torch.equal(hidden, shown == 999)
     assert hidden[1].nonzero().tolist() == [[5]]
     assert 8 <= hidden[0].sum() <= 25
     many = torch.full((20, 500), 7)
-    shown, hidden = hide(many, torch.ones_like(many, dtype=torch.bool), 999, torch.tensor([3, 4]), generator)
+    shown, hidden = mask_tokens(many, torch.ones_like(many, dtype=torch.bool), 999, torch.tensor([3, 4]), generator)
     shares = [(shown[hidden] == value).float().mean().item() for value in (999, 7)]
     assert shares == pytest.approx([0.8, 0.1], abs=0.05)
     assert set(shown[hidden].unique().tolist()) == {3, 4, 7, 999}

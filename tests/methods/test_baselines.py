@@ -5,13 +5,13 @@ import scipy.sparse as sp
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.errors import InputError
 from hyperofa.methods import baselines
-from hyperofa.methods.baselines import Mixing, Rows, Task
-from hyperofa.methods.fallbacks import target_task
+from hyperofa.methods.baselines import InitInputs, OFAConfig, Predictions
+from hyperofa.methods.fallbacks import target_inputs
 from hyperofa.tokens.canonical import bare_backend, canonical_tokens
 from tests import reference
 
 
-def make_task(wanted=30, source=60, width=7, dim=5, seed=0) -> Task:
+def make_task(wanted=30, source=60, width=7, dim=5, seed=0) -> InitInputs:
     rng = np.random.default_rng(seed)
     keys = rng.standard_normal((source, dim)).astype(np.float32)
     keys[10:14] = keys[20]  # tokens with the same words
@@ -21,85 +21,87 @@ def make_task(wanted=30, source=60, width=7, dim=5, seed=0) -> Task:
     queries = rng.standard_normal((wanted, dim)).astype(np.float32) * covered[:, None]
     queries[0] = keys[20]
     coordinates = (rng.standard_normal((source, width)) * np.arange(1, width + 1) + 2).astype(np.float32)
-    return Task(coordinates, keys, usable, queries, covered, sp.csr_matrix((wanted, source)))
+    return InitInputs(coordinates, keys, usable, queries, covered, sp.csr_matrix((wanted, source)))
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("neighbours", "temperature"), [(10, 0.1), (3, 0.04)])
 def test_ofa_equals_its_definition(seed, neighbours, temperature):
-    task = make_task(seed=seed)
-    rows = baselines.ofa(task, Mixing(neighbours, temperature, rescale=False))
-    np.testing.assert_array_equal(rows.known, task.covered)
-    usable = task.usable & task.keys.any(1)
-    for token in np.flatnonzero(task.covered):
+    inputs = make_task(seed=seed)
+    rows = baselines.ofa(inputs, OFAConfig(neighbours, temperature, rescale=False))
+    np.testing.assert_array_equal(rows.known, inputs.covered)
+    usable = inputs.usable & inputs.keys.any(1)
+    for token in np.flatnonzero(inputs.covered):
         mixtures = reference.ofa_mixtures(
-            task.queries[token], task.keys[usable], task.coordinates[usable], neighbours, temperature, tie=1e-6
+            inputs.queries[token], inputs.keys[usable], inputs.coordinates[usable], neighbours, temperature, tie=1e-6
         )
         errors = [np.abs(mixture - rows.coordinates[token]).max() for mixture in mixtures]
         assert min(errors) < 1e-4
-    np.testing.assert_allclose(rows.mixture @ task.coordinates, rows.coordinates, atol=1e-5)
-    np.testing.assert_allclose(rows.mixture.sum(1)[task.covered], 1, rtol=1e-6)
+    np.testing.assert_allclose(rows.mixture @ inputs.coordinates, rows.coordinates, atol=1e-5)
+    np.testing.assert_allclose(rows.mixture.sum(1)[inputs.covered], 1, rtol=1e-6)
 
 
 def test_ofa_on_a_bundle_equals_its_definition(bundles):
-    task = target_task(Bundle.load(bundles["roberta"]), "duplicates")
-    rows = baselines.ofa(task, Mixing(neighbours=4, rescale=False))
-    for token in np.flatnonzero(task.covered)[::7]:
-        usable = np.flatnonzero(task.usable)
-        found = reference.cosines(task.queries[token], task.keys[usable])
+    inputs = target_inputs(Bundle.load(bundles["roberta"]), "duplicates")
+    rows = baselines.ofa(inputs, OFAConfig(neighbours=4, rescale=False))
+    for token in np.flatnonzero(inputs.covered)[::7]:
+        usable = np.flatnonzero(inputs.usable)
+        found = reference.cosines(inputs.queries[token], inputs.keys[usable])
         chosen = rows.mixture[token].indices
         assert np.isin(chosen, usable).all()
-        assert reference.cosines(task.queries[token], task.keys[chosen]).min() >= np.sort(found)[-4] - 1e-5
-        weights = np.exp(reference.cosines(task.queries[token], task.keys[chosen]) / 0.1)
+        assert reference.cosines(inputs.queries[token], inputs.keys[chosen]).min() >= np.sort(found)[-4] - 1e-5
+        weights = np.exp(reference.cosines(inputs.queries[token], inputs.keys[chosen]) / 0.1)
         np.testing.assert_allclose(rows.mixture[token].data, weights / weights.sum(), rtol=1e-3)
 
 
 def test_rescaled_mixtures_have_the_length_of_source_rows():
-    task = make_task()
-    rows, plain = baselines.ofa(task, Mixing(neighbours=10)), baselines.ofa(task)
-    length = np.linalg.norm(task.coordinates[task.usable], axis=1).mean()
-    np.testing.assert_allclose(np.linalg.norm(rows.coordinates[task.covered], axis=1), length, rtol=1e-5)
+    inputs = make_task()
+    rows, plain = baselines.ofa(inputs, OFAConfig(neighbours=10)), baselines.ofa(inputs)
+    length = np.linalg.norm(inputs.coordinates[inputs.usable], axis=1).mean()
+    np.testing.assert_allclose(np.linalg.norm(rows.coordinates[inputs.covered], axis=1), length, rtol=1e-5)
     cosines = [reference.cosines(a, b[None])[0] for a, b in zip(rows.coordinates, plain.coordinates, strict=True)]
-    np.testing.assert_allclose(np.array(cosines)[task.covered], 1, rtol=1e-5)
+    np.testing.assert_allclose(np.array(cosines)[inputs.covered], 1, rtol=1e-5)
 
 
 def test_fewer_source_tokens_than_neighbours():
-    task = make_task()
+    inputs = make_task()
     usable = np.zeros(60, bool)
-    usable[[1, 2]] = task.usable[[1, 2]] = True
-    few = Task(task.coordinates, np.ones_like(task.keys), usable, task.queries, task.covered, task.spelled)
+    usable[[1, 2]] = inputs.usable[[1, 2]] = True
+    few = InitInputs(
+        inputs.coordinates, np.ones_like(inputs.keys), usable, inputs.queries, inputs.covered, inputs.spelled
+    )
     assert set(baselines.ofa(few).mixture.indices) == {1, 2}
 
 
 def test_mean_is_the_mean_for_every_token():
-    task = make_task()
-    rows = baselines.mean(task, np.random.default_rng(0))
+    inputs = make_task()
+    rows = baselines.mean(inputs, np.random.default_rng(0))
     assert rows.known.all()
-    np.testing.assert_allclose(rows.coordinates, np.tile(task.coordinates.mean(0), (30, 1)), rtol=1e-5)
+    np.testing.assert_allclose(rows.coordinates, np.tile(inputs.coordinates.mean(0), (30, 1)), rtol=1e-5)
 
 
 def test_noisy_mean_has_the_covariance_of_the_source_rows():
-    task = make_task(wanted=40_000, width=3)
-    rows = baselines.mean(task, np.random.default_rng(0), noise=0.25).coordinates
-    covariance = 0.25 * np.cov(task.coordinates, rowvar=False)
+    inputs = make_task(wanted=40_000, width=3)
+    rows = baselines.mean(inputs, np.random.default_rng(0), noise=0.25).coordinates
+    covariance = 0.25 * np.cov(inputs.coordinates, rowvar=False)
     np.testing.assert_allclose(np.cov(rows, rowvar=False), covariance, atol=0.03 * covariance.max())
-    np.testing.assert_allclose(rows.mean(0), task.coordinates.mean(0), atol=0.03)
+    np.testing.assert_allclose(rows.mean(0), inputs.coordinates.mean(0), atol=0.03)
 
 
 def test_random_has_the_mean_and_deviation_of_each_coordinate():
-    task = make_task(wanted=40_000, width=3)
-    rows = baselines.random(task, np.random.default_rng(0)).coordinates
-    np.testing.assert_allclose(rows.mean(0), task.coordinates.mean(0), atol=0.05)
-    np.testing.assert_allclose(rows.std(0), task.coordinates.std(0), rtol=0.03)
+    inputs = make_task(wanted=40_000, width=3)
+    rows = baselines.random(inputs, np.random.default_rng(0)).coordinates
+    np.testing.assert_allclose(rows.mean(0), inputs.coordinates.mean(0), atol=0.05)
+    np.testing.assert_allclose(rows.std(0), inputs.coordinates.std(0), rtol=0.03)
     assert abs(np.corrcoef(rows.T)[0, 1]) < 0.02
-    np.testing.assert_array_equal(rows, baselines.random(task, np.random.default_rng(0)).coordinates)
+    np.testing.assert_array_equal(rows, baselines.random(inputs, np.random.default_rng(0)).coordinates)
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_subtokens_equal_a_slow_loop(bundles, name):
     bundle = Bundle.load(bundles[name])
-    task, source = target_task(bundle), bundle.tokenizer("source")
-    rows = baselines.subtokens(task)
+    inputs, source = target_inputs(bundle), bundle.tokenizer("source")
+    rows = baselines.subtokens(inputs)
     for token_id, token in enumerate(canonical_tokens(bundle.tokenizer("target"))):
         try:
             text = None if token is None or token.special else (" " * token.starts_word) + token.text.decode()
@@ -109,7 +111,7 @@ def test_subtokens_equal_a_slow_loop(bundles, name):
         if not pieces or source.unk_token_id in pieces:
             assert not rows.known[token_id]
         else:
-            expected = np.mean([task.coordinates[piece] for piece in pieces], 0)
+            expected = np.mean([inputs.coordinates[piece] for piece in pieces], 0)
             np.testing.assert_allclose(rows.coordinates[token_id], expected, atol=1e-5)
             assert rows.known[token_id]
     assert rows.known.sum() > 100
@@ -131,9 +133,9 @@ def test_csls_moves_away_from_hubs():
     queries = np.vstack([queries, [[1.0] + [0.9] * 11]]).astype(np.float32)
     keys = np.vstack([np.ones(12), [1.0] + [0.0] * 11]).astype(np.float32)
     covered = np.ones(len(queries), bool)
-    task = Task(np.eye(2), keys, np.ones(2, bool), queries, covered, sp.csr_matrix((len(queries), 2)))
+    inputs = InitInputs(np.eye(2), keys, np.ones(2, bool), queries, covered, sp.csr_matrix((len(queries), 2)))
     plain, corrected = (
-        baselines.ofa(task, Mixing(neighbours=1, csls=csls)).mixture.toarray().argmax(1) for csls in (False, True)
+        baselines.ofa(inputs, OFAConfig(neighbours=1, csls=csls)).mixture.toarray().argmax(1) for csls in (False, True)
     )
     assert plain[0] == 0
     assert corrected[0] == 1
@@ -149,10 +151,11 @@ def test_strong_common_directions_stop_counting(directions):
     keys = meanings + 6 * shared[rng.integers(2, size=40)]
     queries = meanings + 6 * shared[rng.integers(2, size=40)]
     everyone = np.ones(40, bool)
-    task = Task(np.eye(40), keys, everyone, queries, everyone, sp.csr_matrix((40, 40)))
+    inputs = InitInputs(np.eye(40), keys, everyone, queries, everyone, sp.csr_matrix((40, 40)))
     hits = [
         (
-            baselines.ofa(task, Mixing(neighbours=1, directions=choice)).mixture.toarray().argmax(1) == np.arange(40)
+            baselines.ofa(inputs, OFAConfig(neighbours=1, directions=choice)).mixture.toarray().argmax(1)
+            == np.arange(40)
         ).mean()
         for choice in ("keep", directions)
     ]
@@ -160,12 +163,12 @@ def test_strong_common_directions_stop_counting(directions):
 
 
 def test_blend_moves_only_what_both_know():
-    rows = Rows(np.zeros((3, 2), np.float32), np.array([True, True, False]))
-    others = Rows(np.ones((3, 2), np.float32), np.array([True, False, True]))
+    rows = Predictions(np.zeros((3, 2), np.float32), np.array([True, True, False]))
+    others = Predictions(np.ones((3, 2), np.float32), np.array([True, False, True]))
     np.testing.assert_allclose(baselines.blend(rows, others, 0.25).coordinates[:2], [[0.25, 0.25], [0, 0]])
 
 
-@pytest.mark.parametrize("mixing", [Mixing(neighbours=0), Mixing(temperature=0)])
+@pytest.mark.parametrize("mixing", [OFAConfig(neighbours=0), OFAConfig(temperature=0)])
 def test_a_mixture_needs_neighbours_and_a_temperature(mixing):
     with pytest.raises(InputError, match=r"--mixing: expected at least 1 neighbour and a temperature above 0"):
         baselines.ofa(make_task(), mixing)

@@ -3,15 +3,15 @@ import pytest
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.methods import baselines
-from hyperofa.methods.baselines import Rows
-from hyperofa.methods.fallbacks import ORIGINS, initialise, script, target_task
+from hyperofa.methods.baselines import Predictions
+from hyperofa.methods.fallbacks import ORIGINS, initialise, script, target_inputs
 from hyperofa.tokens.canonical import OVERLAP_KINDS, Token, canonical_tokens
 
 
-def rows_for(bundle: Bundle, known: np.ndarray) -> Rows:
+def rows_for(bundle: Bundle, known: np.ndarray) -> Predictions:
     """Rows that can be told from all others."""
     width = bundle.meta.coordinate_dim
-    return Rows(np.full((len(known), width), 7, np.float32) + np.arange(len(known))[:, None], known)
+    return Predictions(np.full((len(known), width), 7, np.float32) + np.arange(len(known))[:, None], known)
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "xlmr"])
@@ -22,9 +22,9 @@ def test_the_ladder_is_climbed_in_order(bundles, name, kinds, knowing):
     known = bundle.target.covered.copy()
     known[::2] &= knowing == "covered"
     known[1::2] &= knowing != "none"
-    task, rows = target_task(bundle), rows_for(bundle, known)
-    filled = initialise(bundle, rows, task, kinds)
-    spelled = baselines.subtokens(task)
+    inputs, rows = target_inputs(bundle), rows_for(bundle, known)
+    filled = initialise(bundle, rows, inputs, kinds)
+    spelled = baselines.subtokens(inputs)
     tokens = canonical_tokens(bundle.tokenizer("target"))
     chosen, rest = bundle.overlap.choose(kinds), bundle.overlap.choose()
     copies = [dict(zip(pairs.target_ids.tolist(), pairs.source_ids.tolist(), strict=True)) for pairs in (chosen, rest)]
@@ -58,7 +58,7 @@ def test_the_ladder_is_climbed_in_order(bundles, name, kinds, knowing):
 def test_letters_that_the_source_cannot_spell_take_the_mean_of_their_script(bundles):
     bundle = Bundle.load(bundles["bert"])
     nothing = rows_for(bundle, np.zeros(bundle.meta.target_tokens, bool))
-    filled = initialise(bundle, nothing, target_task(bundle), OVERLAP_KINDS)
+    filled = initialise(bundle, nothing, target_inputs(bundle), OVERLAP_KINDS)
     tokens = canonical_tokens(bundle.tokenizer("target"))
     alone = [i for i, token in enumerate(tokens) if "ß" in token.text.decode(errors="ignore")]
     assert {ORIGINS[number] for number in filled.origins[alone]} == {"script"}
@@ -67,8 +67,8 @@ def test_letters_that_the_source_cannot_spell_take_the_mean_of_their_script(bund
 
 def test_a_methods_mixtures_are_kept(bundles):
     bundle = Bundle.load(bundles["roberta8"])
-    task = target_task(bundle)
-    filled = initialise(bundle, baselines.ofa(task), task, ("role",))
+    inputs = target_inputs(bundle)
+    filled = initialise(bundle, baselines.ofa(inputs), inputs, ("role",))
     predicted = filled.origins == ORIGINS.index("predicted")
     assert predicted.sum() > 50
     np.testing.assert_allclose(

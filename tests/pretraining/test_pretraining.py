@@ -19,7 +19,7 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
-from hyperofa.pretraining.blocks import IGNORED, BlockBatches, SteppedBatches, cut
+from hyperofa.pretraining.blocks import IGNORED, BlockBatches, SteppedBatches, chunk
 from hyperofa.pretraining.language_model import TrainerOptions, Training, train
 from hyperofa.pretraining.pretrain import pretrain, read_new_rows
 from hyperofa.runtime.text_files import hold_out
@@ -57,7 +57,7 @@ def folders(tokenizer_folders, model_folders, tmp_path_factory):
 @pytest.mark.parametrize("name", ["bytelevel", "unigram", "wordpiece"])
 def test_blocks_hold_the_text_and_all_its_bytes(name, objective, tokenizer_folders):
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folders[name])
-    blocks = cut(LINES, tokenizer, 10, objective)
+    blocks = chunk(LINES, tokenizer, 10, objective)
     separator = tokenizer.eos_token_id if name != "wordpiece" else tokenizer.sep_token_id
     expected = [
         token for line in LINES for token in [*tokenizer(line, add_special_tokens=False)["input_ids"], separator]
@@ -68,19 +68,19 @@ def test_blocks_hold_the_text_and_all_its_bytes(name, objective, tokenizer_folde
     assert blocks.mask[:-1].all()
     rest = len(expected) - (len(blocks) - 1) * (inner.stop - 1)
     assert blocks.mask[-1].sum() == 1 + rest + (objective == "masked")  # between the tokens that begin and end it
-    assert not (blocks.asked & ~blocks.mask).any()
-    assert not blocks.asked[:, 0].any()
+    assert not (blocks.is_target & ~blocks.mask).any()
+    assert not blocks.is_target[:, 0].any()
     separators = (blocks.ids == separator) & blocks.mask
     assert separators[:, inner].sum() >= len(LINES)
-    assert blocks.asked[separators][:1].all() == (objective == "causal")
-    assert blocks.asked.sum() == len(expected) - (0 if objective == "causal" else len(LINES))
+    assert blocks.is_target[separators][:1].all() == (objective == "causal")
+    assert blocks.is_target.sum() == len(expected) - (0 if objective == "causal" else len(LINES))
 
 
 def test_tokens_that_share_a_character_share_its_bytes():
     letters = pre_tokenizers.ByteLevel.alphabet()
     backend = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(sorted(letters))}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    blocks = cut(["aß€ z"], PreTrainedTokenizerFast(tokenizer_object=backend), 16, "causal")
+    blocks = chunk(["aß€ z"], PreTrainedTokenizerFast(tokenizer_object=backend), 16, "causal")
     assert blocks.sizes[0, blocks.mask[0]].tolist() == [1, 2, 0, 3, 0, 0, 1, 1]  # no separator token, no newline
 
 
@@ -96,7 +96,7 @@ def test_steps_are_the_same_however_they_are_cut():
 
 def test_masked_batches_ask_for_what_they_hide(tokenizer_folders):
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folders["unigram"])
-    blocks = cut(LINES * 5, tokenizer, 12, "masked")
+    blocks = chunk(LINES * 5, tokenizer, 12, "masked")
     batch = BlockBatches(blocks, tokenizer.mask_token_id, None)[Draw(np.arange(6), (0, 1))]
     hidden = batch.labels != IGNORED
     assert (batch.ids[hidden] == tokenizer.mask_token_id).all()

@@ -23,11 +23,11 @@ def test_canonical_tokens_join_to_the_text(tokenizer_folders, family):
     tokenizer = load_tokenizer(tokenizer_folders[family])
     tokens = canonical_tokens(tokenizer)
     text = "the old church above the sea"
-    joined = b"".join(
+    process_group = b"".join(
         (b" " if tokens[i].starts_word else b"") + tokens[i].text
         for i in tokenizer(text, add_special_tokens=False).input_ids
     )
-    assert joined.strip().decode() == text
+    assert process_group.strip().decode() == text
 
 
 def test_the_same_word_has_one_spelling_in_three_families(tokenizer_folders):

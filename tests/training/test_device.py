@@ -19,11 +19,11 @@ from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.losses import normalised_l1
 from hyperofa.training.module import HyperModule
 from hyperofa.training.plm_loss import FrozenPLM
-from hyperofa.training.text_views import Views
-from hyperofa.training.word_sets import WordPlaces
+from hyperofa.training.text_views import ViewCounts
+from hyperofa.training.word_sets import WordIndices
 from hyperofa.vectors.neighbours import nearest
 from tests.nets.test_nets import BUILD, net, word_sets
-from tests.training.test_memory import OWN, listed, queries, random_memory, sets_of
+from tests.training.test_memory import SELF_INDEX, listed, queries, random_memory, sets_of
 from tests.training.test_module import fit, weights
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -45,17 +45,17 @@ def test_traced_nets_give_what_nets_give(name):
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # the tracer's own
 @pytest.mark.parametrize("near", [None, 5])
-def test_traced_attention_gives_what_attention_gives(near):
+def test_traced_attention_gives_what_attention_gives(neighbour_ids):
     memory = random_memory()
     sets = sets_of(queries(memory))
-    if near is not None:
-        memory = listed(memory, near)
-    plain = SourceAttention(12, 7, hidden_dim=8, dense_limit=16_384 if near is None else 0)
+    if neighbour_ids is not None:
+        memory = listed(memory, neighbour_ids)
+    plain = SourceAttention(12, 7, hidden_dim=8, dense_limit=16_384 if neighbour_ids is None else 0)
     traced = copy.deepcopy(plain)
     traced.compile(dynamic=True, backend="eager")
     for one in (plain, traced):
-        one(sets, memory, OWN).square().sum().backward()
-    torch.testing.assert_close(traced(sets, memory, OWN), plain(sets, memory, OWN))
+        one(sets, memory, SELF_INDEX).square().sum().backward()
+    torch.testing.assert_close(traced(sets, memory, SELF_INDEX), plain(sets, memory, SELF_INDEX))
     for first, second in zip(traced.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(first.grad, second.grad)
 
@@ -85,11 +85,11 @@ def test_a_compiled_net_trains_alike_and_its_checkpoint_is_a_net_s(bundles, tmp_
 ])  # fmt: skip
 def test_a_step_looks_at_no_value(build):
     sets, memory = word_sets([3, 1, 6]), random_memory()
-    places = WordPlaces(torch.zeros(sets.mask.shape, dtype=torch.int32), *sets[1:])
+    indices = WordIndices(torch.zeros(sets.mask.shape, dtype=torch.int32), *sets[1:])
     model = build().to("meta")
-    places, memory, own = move_data_to_device((places, memory, OWN[:3]), "meta")
-    fetched = places.fetch(torch.empty(20, 12, dtype=torch.float16, device="meta"))
-    predicted = model(fetched, memory, own)
+    indices, memory, self_index = move_data_to_device((indices, memory, SELF_INDEX[:3]), "meta")
+    fetched = indices.fetch(torch.empty(20, 12, dtype=torch.float16, device="meta"))
+    predicted = model(fetched, memory, self_index)
     normalised_l1(predicted, torch.empty_like(predicted)).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
@@ -97,7 +97,7 @@ def test_a_step_looks_at_no_value(build):
 def test_a_step_on_text_looks_at_no_value(bundles, text_file, monkeypatch):
     """But for transformers' look at whether there is padding."""
     monkeypatch.setattr("transformers.masking_utils._ignore_bidirectional_mask_sdpa", lambda *_, **__: False)
-    data = HyperDataModule(str(bundles["bert"]), [str(text_file)], views=Views(6, 3, 3), word_table="device")
+    data = HyperDataModule(str(bundles["bert"]), [str(text_file)], views=ViewCounts(6, 3, 3), word_table="device")
     data.setup("fit")
     module = HyperModule(data.word_dim, data.coordinate_dim).to("meta")
     plm = FrozenPLM(load_model(data.bundle.meta.source_model), precision="float32").to(torch.device("meta"))
@@ -128,11 +128,11 @@ def test_an_epoch_on_a_gpu_ends_near_one_on_a_cpu(streams, bundles, text_file):
             module, data
         )
         batch = next(iter(data._tokens("val")))
-        assert isinstance(batch.sets, WordPlaces) == (accelerator == "gpu")
+        assert isinstance(batch.sets, WordIndices) == (accelerator == "gpu")
         module.to("cuda" if accelerator == "gpu" else "cpu")  # Lightning brings it back
         with torch.no_grad():
-            sets, own = move_data_to_device((batch.sets, batch.own), module.device)
-            rows.append(module(sets, own).cpu())
+            sets, self_index = move_data_to_device((batch.sets, batch.self_index), module.device)
+            rows.append(module(sets, self_index).cpu())
     torch.testing.assert_close(rows[1], rows[0], rtol=0, atol=3e-2 * float(rows[0].abs().max()))
 
 

@@ -16,12 +16,12 @@ from hyperofa.nets.mlp import MLP
 from hyperofa.nets.registry import build
 from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.training.datamodule import HyperDataModule
-from hyperofa.training.word_sets import near_places
-from hyperofa.vectors.neighbours import Keys
+from hyperofa.training.word_sets import nearest_indices
+from hyperofa.vectors.neighbours import NeighbourIndex
 from tests.conftest import CONFIGS, QUIET, TINY_TEXT
 
 D, K, M = 12, 7, 40
-OWN = torch.tensor([3, 0, 39, 17, 40, 41, 42])  # four tokens of the memory, three others
+SELF_INDEX = torch.tensor([3, 0, 39, 17, 40, 41, 42])  # four tokens of the memory, three others
 
 
 def random_memory(size: int = M) -> Memory:
@@ -38,16 +38,18 @@ def sets_of(vectors: torch.Tensor) -> WordSets:
 
 
 def queries(memory: Memory) -> torch.Tensor:
-    """A vector for each place of `OWN`: that of the key, or any."""
-    others = torch.randn(len(OWN), D, generator=torch.Generator().manual_seed(2))
-    inside = len(memory.keys) > OWN
-    return torch.where(inside[:, None], memory.keys[OWN.clamp(max=len(memory.keys) - 1)], others)
+    """A vector for each place of `SELF_INDEX`: that of the key, or any."""
+    others = torch.randn(len(SELF_INDEX), D, generator=torch.Generator().manual_seed(2))
+    inside = len(memory.keys) > SELF_INDEX
+    return torch.where(inside[:, None], memory.keys[SELF_INDEX.clamp(max=len(memory.keys) - 1)], others)
 
 
 def listed(memory: Memory, count: int) -> Memory:
-    near = np.full((len(memory.keys) + len(OWN), count), len(memory.keys), np.int32)
-    near[OWN] = near_places(queries(memory).numpy(), OWN.numpy(), Keys(memory.keys.numpy()), count)
-    return memory._replace(near=torch.from_numpy(near))
+    neighbour_ids = np.full((len(memory.keys) + len(SELF_INDEX), count), len(memory.keys), np.int32)
+    neighbour_ids[SELF_INDEX] = nearest_indices(
+        queries(memory).numpy(), SELF_INDEX.numpy(), NeighbourIndex(memory.keys.numpy()), count
+    )
+    return memory._replace(neighbour_ids=torch.from_numpy(neighbour_ids))
 
 
 def trained_net(neighbours: int | None) -> SourceAttention:
@@ -67,15 +69,15 @@ def test_near_places_equal_brute_force(size, count, seed):
     count = min(count, size)
     keys = rng.normal(size=(size, 3)).astype(np.float32)
     keys[rng.integers(size, size=size // 3)] = keys[0]  # equal keys, so that the nearest may not be the key itself
-    own = np.arange(size + 2)
+    self_index = np.arange(size + 2)
     asked = np.concatenate([keys, rng.normal(size=(2, 3)).astype(np.float32)])
-    places = near_places(asked, own, Keys(keys), count)
-    assert places.shape == (size + 2, count)
-    assert places.dtype == np.int32
+    indices = nearest_indices(asked, self_index, NeighbourIndex(keys), count)
+    assert indices.shape == (size + 2, count)
+    assert indices.dtype == np.int32
     cosines = (asked / np.linalg.norm(asked, axis=1, keepdims=True)) @ (
         keys / np.linalg.norm(keys, axis=1, keepdims=True)
     ).T
-    for token, found in enumerate(places):
+    for token, found in enumerate(indices):
         others = np.setdiff1d(np.arange(size), token)
         known = found[found < size]
         assert len(set(known)) == len(known) == min(count, len(others))
@@ -87,8 +89,8 @@ def test_near_places_equal_brute_force(size, count, seed):
 def test_zero_keys_are_not_near_to_anything():
     keys = np.eye(4, dtype=np.float32)
     keys[1] = 0
-    places = near_places(np.ones((1, 4), np.float32), np.array([4]), Keys(keys), 4)
-    assert sorted(places[0]) == [0, 2, 3, 4]
+    indices = nearest_indices(np.ones((1, 4), np.float32), np.array([4]), NeighbourIndex(keys), 4)
+    assert sorted(indices[0]) == [0, 2, 3, 4]
 
 
 def test_lists_of_all_equal_attention_over_all():
@@ -96,7 +98,7 @@ def test_lists_of_all_equal_attention_over_all():
     sets, outputs, gradients = sets_of(queries(memory)), [], []
     for neighbours, seen in ((None, memory), (M, listed(memory, M))):
         net = trained_net(neighbours)
-        output = net(sets, seen, OWN)
+        output = net(sets, seen, SELF_INDEX)
         output.square().sum().backward()
         outputs.append(output)
         gradients.append([parameter.grad for parameter in net.parameters()])
@@ -111,11 +113,11 @@ def test_lists_of_all_equal_attention_over_all():
 def test_lists_equal_attention_over_the_true_neighbours_alone(count):
     memory = random_memory()
     vectors = queries(memory)
-    found = trained_net(count)(sets_of(vectors), listed(memory, count), OWN)
-    for token, own in enumerate(OWN.tolist()):
+    found = trained_net(count)(sets_of(vectors), listed(memory, count), SELF_INDEX)
+    for token, self_index in enumerate(SELF_INDEX.tolist()):
         cosines = torch.nn.functional.cosine_similarity(vectors[token], memory.keys)
-        if own < M:
-            cosines[own] = -2
+        if self_index < M:
+            cosines[self_index] = -2
         nearest = cosines.argsort(descending=True)[:count]
         sets = WordSets(*(part[token : token + 1] for part in sets_of(vectors)))
         expected = trained_net(None)(sets, Memory(memory.keys[nearest], memory.values[nearest]))
@@ -129,11 +131,11 @@ def test_no_token_attends_to_itself(neighbours):
     sets = sets_of(queries(memory))
     seen = memory if neighbours is None else listed(memory, neighbours)
     net = trained_net(neighbours)
-    before = net(sets, seen, OWN)
-    for token, own in enumerate(OWN.tolist()[:4]):
-        place = torch.tensor([own])
+    before = net(sets, seen, SELF_INDEX)
+    for token, self_index in enumerate(SELF_INDEX.tolist()[:4]):
+        place = torch.tensor([self_index])
         changed = seen._replace(keys=seen.keys.index_fill(0, place, 1e3), values=seen.values.index_fill(0, place, 1e3))
-        torch.testing.assert_close(net(sets, changed, OWN)[token], before[token])
+        torch.testing.assert_close(net(sets, changed, SELF_INDEX)[token], before[token])
 
 
 @pytest.mark.parametrize("neighbours", [None, 4])
@@ -146,12 +148,12 @@ def test_only_keys_that_are_near_are_projected(neighbours):
         net = trained_net(neighbours)
         rows: list[int] = []
         net.projection.register_forward_hook(lambda module, given, output, rows=rows: rows.append(len(given[0])))
-        net(sets_of(queries(memory)), seen, OWN).sum().backward()
+        net(sets_of(queries(memory)), seen, SELF_INDEX).sum().backward()
         projected.append(max(rows))
     if neighbours is None:
         assert projected == [64, 4096]
     else:
-        assert max(projected) <= len(OWN) * neighbours
+        assert max(projected) <= len(SELF_INDEX) * neighbours
 
 
 @pytest.mark.parametrize("neighbours", [None, 5])
@@ -161,11 +163,11 @@ def test_half_precision_and_empty_batches(neighbours):
     seen = memory if neighbours is None else listed(memory, neighbours)
     net = trained_net(neighbours)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = net(sets, seen, OWN)
+        half = net(sets, seen, SELF_INDEX)
     half.float().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in net.parameters())
-    torch.testing.assert_close(half.float(), net(sets, seen, OWN), atol=0.1, rtol=0.1)
-    assert net(WordSets(*(part[:0] for part in sets)), seen, OWN[:0]).shape == (0, K)
+    torch.testing.assert_close(half.float(), net(sets, seen, SELF_INDEX), atol=0.1, rtol=0.1)
+    assert net(WordSets(*(part[:0] for part in sets)), seen, SELF_INDEX[:0]).shape == (0, K)
 
 
 def test_a_gate_lets_the_correction_in_or_not():
@@ -183,7 +185,7 @@ def test_a_gate_lets_the_correction_in_or_not():
             parameter.zero_()
         for bias, expected in ((-100, bare), (100, residual)):
             net.gate.bias.fill_(bias)
-            torch.testing.assert_close(net(sets, memory, OWN), expected(sets, memory, OWN))
+            torch.testing.assert_close(net(sets, memory, SELF_INDEX), expected(sets, memory, SELF_INDEX))
     with pytest.raises(InputError, match=r"net\.head: expected 'residual' or 'gated', found 'open'"):
         SourceAttention(D, K, head="open")
 
@@ -193,7 +195,7 @@ def test_the_memory_must_be_the_one_that_the_net_looks_at():
     sets = sets_of(queries(memory))
     for neighbours, seen in ((None, None), (3, memory)):
         with pytest.raises(ValueError, match="expected a memory, with lists of neighbours above `dense_limit`"):
-            trained_net(neighbours)(sets, seen, OWN)
+            trained_net(neighbours)(sets, seen, SELF_INDEX)
     with pytest.raises(InputError, match=r"net\.neighbours: expected a whole number > 0, found 0"):
         SourceAttention(D, K, neighbours=0)
     assert MLP(D, K).looks_at(10**6) is None
@@ -207,20 +209,22 @@ def test_the_memory_must_be_the_one_that_the_net_looks_at():
 def test_each_stage_lists_neighbours_of_the_tokens_that_it_predicts(stage, streams, bundles, text_file):
     data = HyperDataModule(str(bundles["bert"]), [str(text_file)] if streams == "text" else None, streams)
     data.setup(stage)
-    size, near = len(data.memory.keys), data.memory_of(trained_net(6)).near
-    assert near.shape == (data.bundle.meta.source_tokens + data.bundle.meta.target_tokens, 6)
-    assert data.memory_of(trained_net(None)).near is None
-    assert data.memory_of(SourceAttention(D, K)).near is None
+    size, neighbour_ids = len(data.memory.keys), data.memory_of(trained_net(6)).neighbour_ids
+    assert neighbour_ids.shape == (data.bundle.meta.source_tokens + data.bundle.meta.target_tokens, 6)
+    assert data.memory_of(trained_net(None)).neighbour_ids is None
+    assert data.memory_of(SourceAttention(D, K)).neighbour_ids is None
     for side, wanted in (
         ("source", stage != "predict"),
         ("target", stage == "predict" or (stage, streams) == ("fit", "text")),
     ):
         covered = data.bundle.matches(side).covered
-        assert (near[data._own[side][~covered]] == size).all()
-        assert (near[data._own[side][covered]] < size).all() == wanted
-    assert (near[:size] != torch.arange(size)[:, None]).all()
+        assert (neighbour_ids[data._self_index[side][~covered]] == size).all()
+        assert (neighbour_ids[data._self_index[side][covered]] < size).all() == wanted
+    assert (neighbour_ids[:size] != torch.arange(size)[:, None]).all()
     # Places are each token's own.
-    assert sorted(np.concatenate([data._own["source"], data._own["target"]])) == list(range(len(near)))
+    assert sorted(np.concatenate([data._self_index["source"], data._self_index["target"]])) == list(
+        range(len(neighbour_ids))
+    )
 
 
 def test_fit_with_neighbours_predicts(bundles, text_file, tmp_path, capsys):

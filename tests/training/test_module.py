@@ -21,7 +21,7 @@ from hyperofa.nets.mlp import MLP
 from hyperofa.nets.registry import NETS
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.module import HyperModule
-from hyperofa.training.text_views import Views
+from hyperofa.training.text_views import ViewCounts
 from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS
 
 
@@ -86,7 +86,7 @@ def test_every_net_learns_from_both_streams(net, bundles, text_file, tmp_path):
 def test_token_wise_losses_fit_whatever_sentence_is_the_longest(bundles, text_file):
     """Here only some sentences have a view under the source tokenizer, and the longest may not be among them."""
     data = HyperDataModule(
-        str(bundles["bert"]), [str(text_file)], sentences=6, steps=6, views=Views(translated=1, source=1)
+        str(bundles["bert"]), [str(text_file)], sentences=6, steps=6, views=ViewCounts(translated=1, source=1)
     )
     module = HyperModule(data.word_dim, data.coordinate_dim, hidden_weight=1.0, kl_weight=1.0, precision="float32")
     trainer(max_epochs=1).fit(module, data)
@@ -108,7 +108,7 @@ def test_the_default_schedule_takes_any_number_of_steps(steps, bundles):
 def test_the_weight_of_tokens_falls(bundles):
     data = HyperDataModule(str(bundles["bert8"]), streams="tokens", batch_size=8)
     module = HyperModule(data.word_dim, data.coordinate_dim, token_weight=2, token_epochs=2, schedule="constant")
-    module._token_step = lambda batch, stage: 1 + 0 * module.net(batch.sets, data.memory, batch.own).sum()
+    module._token_step = lambda batch, stage: 1 + 0 * module.net(batch.sets, data.memory, batch.self_index).sum()
     losses = []
 
     class Watch(Callback):
@@ -142,15 +142,15 @@ def test_a_token_cannot_see_itself(bundles):
     module = HyperModule(data.word_dim, data.coordinate_dim)
     batch = next(iter(data._tokens("train")))
     memory = data.memory
-    places = batch.own
-    assert (memory.values[places] == batch.expected).all()
+    indices = batch.self_index
+    assert (memory.values[indices] == batch.expected).all()
     seen = module.net(batch.sets, memory)
-    changed = memory._replace(values=memory.values.index_fill(0, places[:1], 1e3))
-    torch.testing.assert_close(module.net(batch.sets, memory, places)[0], module.net(batch.sets, changed, places)[0])
+    changed = memory._replace(values=memory.values.index_fill(0, indices[:1], 1e3))
+    torch.testing.assert_close(module.net(batch.sets, memory, indices)[0], module.net(batch.sets, changed, indices)[0])
     assert not torch.allclose(seen[0], module.net(batch.sets, changed)[0])
     # When tokens are trained on, those of validation are not in the memory.
     held_out = next(iter(data.val_dataloader()[0]))
-    assert (held_out.own >= len(memory.keys)).all()
+    assert (held_out.self_index >= len(memory.keys)).all()
     assert len(memory.keys) == len(data.bundle.split["train"])
 
 
@@ -161,9 +161,9 @@ def test_text_hides_every_source_token_from_itself_alone(stage, bundles, text_fi
     covered = np.flatnonzero(data.bundle.source.covered)
     assert len(data.memory.keys) == len(covered)
     np.testing.assert_array_equal(data.memory.values, data.bundle.coordinates[covered])
-    np.testing.assert_array_equal(data._own["source"][covered], np.arange(len(covered)))
-    assert (np.delete(data._own["source"], covered) >= len(covered)).all()
-    assert (data._own["target"] >= len(covered)).all()
+    np.testing.assert_array_equal(data._self_index["source"][covered], np.arange(len(covered)))
+    assert (np.delete(data._self_index["source"], covered) >= len(covered)).all()
+    assert (data._self_index["target"] >= len(covered)).all()
 
 
 @pytest.mark.parametrize("config", ["fit", "tokens"])

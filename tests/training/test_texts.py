@@ -10,7 +10,7 @@ from hyperofa.runtime.text_files import read_lines, read_pairs
 from hyperofa.training.batches import pad
 from hyperofa.training.datamodule import HyperDataModule, fixed_rows
 from hyperofa.training.samplers import Draw
-from hyperofa.training.text_views import VIEWS, Views
+from hyperofa.training.text_views import VIEWS, ViewCounts
 
 SEED = Draw(np.empty(0, np.int64), (0, 1))
 
@@ -19,7 +19,7 @@ SEED = Draw(np.empty(0, np.int64), (0, 1))
 def data(bundles, text_file, tmp_path):
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text("the river\tder Fluss\nthe rain\tder Regen\n", encoding="utf-8")
-    views = Views(translated=4, target=3, source=7, parallel=2)
+    views = ViewCounts(translated=4, target=3, source=7, parallel=2)
     module = HyperDataModule(str(bundles["bert"]), [str(text_file)], sentences=5, views=views, parallel=[str(pairs)])
     module.setup("fit")
     return module
@@ -47,10 +47,10 @@ def test_a_batch_fits_together(data):
     rows = len(batch.coordinates)
     assert batch.coordinates.shape == (rows, bundle.meta.coordinate_dim)
     assert 0 <= batch.views.slots.min() <= batch.views.slots.max() < rows
-    assert len(batch.predicted) == len(batch.sets.mask) == len(batch.own)
+    assert len(batch.predicted) == len(batch.sets.mask) == len(batch.self_index)
     assert batch.sets.mask.any(1).all()
     assert not batch.coordinates[batch.predicted].any()
-    assert batch.own.max() < len(data._own["source"]) + len(data._own["target"])
+    assert batch.self_index.max() < len(data._self_index["source"]) + len(data._self_index["target"])
 
 
 def test_rows_are_those_of_the_tokens(data):
@@ -59,7 +59,7 @@ def test_rows_are_those_of_the_tokens(data):
     fixed, predictable = fixed_rows(bundle, data.copied)
     source, target = bundle.tokenizer("source"), bundle.tokenizer("target")
     predicted = set(batch.predicted.tolist())
-    own = dict(zip(batch.predicted.tolist(), batch.own.tolist(), strict=True))
+    self_index = dict(zip(batch.predicted.tolist(), batch.self_index.tolist(), strict=True))
     place = {token: number for number, token in enumerate(np.flatnonzero(bundle.source.covered).tolist())}
     kinds = np.repeat(VIEWS, batch.counts)
     for slots, mask, owner, kind in zip(batch.views.slots, batch.views.mask, batch.owners, kinds, strict=True):
@@ -71,7 +71,7 @@ def test_rows_are_those_of_the_tokens(data):
             for slot, token in zip(slots, ids, strict=True):
                 assert (slot in predicted) == bundle.source.covered[token]
                 if slot in predicted:
-                    assert own[slot] == place.get(token, len(place))
+                    assert self_index[slot] == place.get(token, len(place))
                 else:
                     np.testing.assert_array_equal(batch.coordinates[slot], bundle.coordinates[token])
         if kind == "target":
@@ -79,7 +79,7 @@ def test_rows_are_those_of_the_tokens(data):
             if len(tokens) == len(slots):
                 assert [slot in predicted for slot in slots] == predictable[tokens].tolist()
                 pairs = [(slot, token) for slot, token in zip(slots, tokens, strict=True) if slot in predicted]
-                assert all(own[slot] == data._own["target"][token] >= len(place) for slot, token in pairs)
+                assert all(self_index[slot] == data._self_index["target"][token] >= len(place) for slot, token in pairs)
             np.testing.assert_allclose(batch.coordinates[slots[0]], fixed[target.bos_token_id])
             np.testing.assert_allclose(batch.coordinates[slots[-1]], fixed[target.eos_token_id])
 

@@ -12,9 +12,9 @@ from hyperofa.nets.inputs import WordSets
 from hyperofa.training import word_table as wordtable
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.module import HyperModule
-from hyperofa.training.text_views import Views
-from hyperofa.training.word_sets import WordPlaces, WordSetTable
-from hyperofa.training.word_table import lay_out
+from hyperofa.training.text_views import ViewCounts
+from hyperofa.training.word_sets import WordIndices, WordSetTable
+from hyperofa.training.word_table import load_table
 from tests.training.test_module import trainer
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def tables(bundle, *settings):
 def test_vectors_from_the_table_are_those_of_the_bundle(settings, seed, dtype, bundle, monkeypatch):
     monkeypatch.setattr(wordtable, "_BLOCK", 7)
     streaming, referring = tables(bundle, *settings), tables(bundle, *settings)
-    vectors = lay_out(referring, "device", CPU, dtype)
+    vectors = load_table(referring, "device", CPU, dtype)
     assert vectors.dtype == dtype
     for side, one, other in zip(("source", "target"), streaming, referring, strict=True):
         ids = np.flatnonzero(bundle.matches(side).covered)
@@ -43,7 +43,7 @@ def test_vectors_from_the_table_are_those_of_the_bundle(settings, seed, dtype, b
             table.sets(ids, None if seed is None else np.random.default_rng(seed), 0.3) for table in (one, other)
         )
         assert isinstance(expected, WordSets)
-        assert isinstance(found, WordPlaces)
+        assert isinstance(found, WordIndices)
         fetched = found.fetch(vectors)
         assert fetched.vectors.dtype == torch.float32
         assert torch.equal(fetched.vectors, expected.vectors.to(dtype).float())
@@ -54,7 +54,7 @@ def test_vectors_from_the_table_are_those_of_the_bundle(settings, seed, dtype, b
 @pytest.mark.parametrize("words", [1, 2, 1000])
 def test_the_table_holds_the_words_that_are_shown_alone(words, bundle):
     sets = WordSetTable(bundle, "source", words, "set").sets(np.flatnonzero(bundle.source.covered))
-    vectors = lay_out([WordSetTable(bundle, "source", words, "set")], "device", CPU, torch.float32)
+    vectors = load_table([WordSetTable(bundle, "source", words, "set")], "device", CPU, torch.float32)
     assert not vectors[0].any()
     shown = sets.vectors[sets.mask].unique(dim=0)
     torch.testing.assert_close(vectors[1:].unique(dim=0), shown, rtol=0, atol=0)
@@ -64,7 +64,7 @@ def test_the_table_holds_the_words_that_are_shown_alone(words, bundle):
 def test_on_a_cpu_vectors_are_read_from_the_bundle(bundle):
     for residence in ("auto", "stream"):
         table = WordSetTable(bundle, "source", 4)
-        assert len(lay_out([table], residence, CPU)) == 1
+        assert len(load_table([table], residence, CPU)) == 1
         assert isinstance(table.sets(bundle.split["val"]), WordSets)
 
 
@@ -72,17 +72,17 @@ def test_a_table_too_big_for_the_device_stays_in_the_bundle(bundle, monkeypatch)
     table = WordSetTable(bundle, "source", 4)
     size = (1 + table.needed().sum()) * table.word_dim * 2
     monkeypatch.setattr(wordtable, "free_memory", lambda device: size / wordtable.SHARE - 1)
-    assert len(lay_out([table], "auto", torch.device("cuda"))) == 1
+    assert len(load_table([table], "auto", torch.device("cuda"))) == 1
     assert isinstance(table.sets(bundle.split["val"]), WordSets)
     monkeypatch.setattr(wordtable, "free_memory", lambda device: size - 1)
     with pytest.raises(InputError, match=r"--data\.word_table device: expected 0\.0 GiB of free memory on cpu"):
-        lay_out([table], "device", CPU)
+        load_table([table], "device", CPU)
 
 
 def test_vectors_beyond_half_precision_stay_in_the_bundle(bundle, monkeypatch):
     monkeypatch.setattr(WordSetTable, "read", lambda self, words: np.full((len(words), self.word_dim), 1e5, np.float32))
-    assert len(lay_out([WordSetTable(bundle, "source", 4)], "device", CPU)) == 1
-    assert len(lay_out([WordSetTable(bundle, "source", 4)], "device", CPU, torch.float32)) > 1
+    assert len(load_table([WordSetTable(bundle, "source", 4)], "device", CPU)) == 1
+    assert len(load_table([WordSetTable(bundle, "source", 4)], "device", CPU, torch.float32)) > 1
 
 
 def test_tokens_without_words_are_refused(bundle):
@@ -95,15 +95,15 @@ def test_training_with_a_table_ends_near_training_without(bundles, text_file):
     rows, kinds = {}, {}
     for residence in ("stream", "device"):
         seed_everything(0, verbose=False)
-        views = Views(translated=6, target=3, source=3)
+        views = ViewCounts(translated=6, target=3, source=3)
         data = HyperDataModule(
             str(bundles["bert8"]), [str(text_file)], "both", 32, views=views, steps=3, word_table=residence
         )
         module = HyperModule(data.word_dim, data.coordinate_dim, hidden_weight=0.1, precision="float32")
         trainer(max_epochs=2).fit(module, data)
         batch = next(iter(data.val_dataloader()[0]))
-        rows[residence], kinds[residence] = module(batch.sets, batch.own).detach(), type(batch.sets)
-    assert kinds == {"stream": WordSets, "device": WordPlaces}
+        rows[residence], kinds[residence] = module(batch.sets, batch.self_index).detach(), type(batch.sets)
+    assert kinds == {"stream": WordSets, "device": WordIndices}
     torch.testing.assert_close(rows["device"], rows["stream"], rtol=0, atol=1e-2 * float(rows["stream"].abs().max()))
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hyperofa.runtime.devices import has_fast_bytes
 from hyperofa.vectors import int8_index as screening
-from hyperofa.vectors.int8_index import Screen
+from hyperofa.vectors.int8_index import Int8Index
 
 pytestmark = pytest.mark.skipif(not has_fast_bytes(), reason="the CPU has no instructions for products of bytes")
 
@@ -23,7 +23,7 @@ def small_chunks():
 
 
 def check(keys, queries, k):
-    products, places = Screen(keys).search(queries, k)
+    products, places = Int8Index(keys).search(queries, k)
     exact = queries.astype(np.float64) @ keys.astype(np.float64).T
     longest = np.linalg.norm(keys.astype(np.float64), axis=1).max()
     scale = np.linalg.norm(queries, axis=1)[:, None] * longest
@@ -60,7 +60,7 @@ def test_screening_equals_brute_force(seed, count, width, k, kind, scale):
 
 
 def test_no_queries():
-    products, places = Screen(np.ones((300, 4), np.float32)).search(np.empty((0, 4), np.float32), 3)
+    products, places = Int8Index(np.ones((300, 4), np.float32)).search(np.empty((0, 4), np.float32), 3)
     assert products.shape == places.shape == (0, 3)
 
 
@@ -75,7 +75,7 @@ def test_few_keys_are_looked_at_again(monkeypatch, kind):
     left = []
     within = screening._within
     monkeypatch.setattr(screening, "_within", lambda *args: left.append(within(*args)) or left[-1])
-    Screen(keys).search(queries, 20)
+    Int8Index(keys).search(queries, 20)
     assert 20 * 50 <= sum(len(rows) for rows, _ in left) <= 45 * 50
 
 
