@@ -44,7 +44,7 @@ def test_traced_nets_give_what_nets_give(name):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # the tracer's own
-@pytest.mark.parametrize("near", [None, 5])
+@pytest.mark.parametrize("neighbour_ids", [None, 5])
 def test_traced_attention_gives_what_attention_gives(neighbour_ids):
     memory = random_memory()
     sets = sets_of(queries(memory))
