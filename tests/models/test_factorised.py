@@ -25,7 +25,7 @@ from hyperofa.models.manifest import verify
 from hyperofa.models.vocabulary import read_vocabulary, replace_vocabulary
 from hyperofa.pretraining.pretrain import read_new_rows
 from tests.conftest import ENGLISH, GERMAN
-from tests.models.test_surgery import BART, CASES, FAMILIES, SIZE, SPECIALS, build, outputs, text_of
+from tests.models.test_vocabulary import BART, CASES, FAMILIES, SIZE, SPECIALS, build, outputs, text_of
 
 DIM = 5
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}

@@ -1,12 +1,8 @@
-import gzip
-
 import numpy as np
 import pytest
 import torch
 
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.errors import InputError
-from hyperofa.runtime.text_files import read_lines, read_pairs
 from hyperofa.training.batches import pad
 from hyperofa.training.datamodule import HyperDataModule, fixed_rows
 from hyperofa.training.samplers import Draw
@@ -102,23 +98,6 @@ def test_validation_is_whole_sentences_without_chance(data):
 def test_no_validation_sentence_is_trained_on(data):
     lines = [set(data._texts[part]._lines) for part in ("train", "val")]
     assert not lines[0] & lines[1]
-
-
-def test_lines_are_read_from_every_kind_of_file(tmp_path):
-    (tmp_path / "a.txt").write_text(" one two \n\nthree\n", encoding="utf-8")
-    (tmp_path / "b.tsv").write_text("eng\t1\tfour\n", encoding="utf-8")
-    (tmp_path / "c.tsv.gz").write_bytes(gzip.compress("x\tfünf\n".encode()))
-    assert read_lines([tmp_path / name for name in ("a.txt", "b.tsv", "c.tsv.gz")]) == [
-        "one two",
-        "three",
-        "four",
-        "fünf",
-    ]
-    (tmp_path / "latin").write_bytes(b"f\xfcnf\n")
-    with pytest.raises(InputError, match=r"--data\.text .*latin: expected UTF-8 text"):
-        read_lines([tmp_path / "latin"])
-    with pytest.raises(InputError, match=r"--data\.parallel .*a\.txt line 1: expected .* found 1 columns"):
-        read_pairs([tmp_path / "a.txt"])
 
 
 def test_padding():

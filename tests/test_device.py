@@ -23,7 +23,7 @@ from hyperofa.training.text_views import ViewCounts
 from hyperofa.training.word_sets import WordIndices
 from hyperofa.vectors.neighbours import nearest
 from tests.nets.test_nets import BUILD, net, word_sets
-from tests.training.test_memory import SELF_INDEX, listed, queries, random_memory, sets_of
+from tests.nets.test_source_attention import SELF_INDEX, listed, queries, random_memory, sets_of
 from tests.training.test_module import fit, weights
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -1,0 +1,23 @@
+import gzip
+
+import pytest
+
+from hyperofa.errors import InputError
+from hyperofa.runtime.text_files import read_lines, read_pairs
+
+
+def test_lines_are_read_from_every_kind_of_file(tmp_path):
+    (tmp_path / "a.txt").write_text(" one two \n\nthree\n", encoding="utf-8")
+    (tmp_path / "b.tsv").write_text("eng\t1\tfour\n", encoding="utf-8")
+    (tmp_path / "c.tsv.gz").write_bytes(gzip.compress("x\tfünf\n".encode()))
+    assert read_lines([tmp_path / name for name in ("a.txt", "b.tsv", "c.tsv.gz")]) == [
+        "one two",
+        "three",
+        "four",
+        "fünf",
+    ]
+    (tmp_path / "latin").write_bytes(b"f\xfcnf\n")
+    with pytest.raises(InputError, match=r"--data\.text .*latin: expected UTF-8 text"):
+        read_lines([tmp_path / "latin"])
+    with pytest.raises(InputError, match=r"--data\.parallel .*a\.txt line 1: expected .* found 1 columns"):
+        read_pairs([tmp_path / "a.txt"])
