@@ -1,14 +1,13 @@
 """Golden values: what the published code computes on small fixed inputs, and whether we compute it too."""
 
+import gzip
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from tokenizers import Tokenizer
 
 from hyperofa.bundle.factorization import factorize
 from hyperofa.nets.bilstm import BiLSTM
@@ -16,14 +15,9 @@ from hyperofa.nets.inputs import FEATURES, WordSets
 from hyperofa.nets.setformer import SetFormer
 from hyperofa.training import losses
 from tests import reference
+from tests.golden import GOLDEN, SOURCES, TARGET, WORDS, backend, entries, load
 
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
-SOURCES = ("wordpiece", "bytelevel")
 PAD = 2000
-
-pytestmark = pytest.mark.skipif(
-    not GOLDEN.is_dir(), reason="the reference code's golden values, ../shared/golden, are not in this repository"
-)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +28,7 @@ def summary():
 @pytest.fixture(scope="module")
 def words():
     """Spellings and `(2000, 16)` float32 vectors, in the order of the file."""
-    lines = (line.split(" ") for line in (GOLDEN / "words.vec").read_text(encoding="utf-8").splitlines()[1:])
+    lines = (line.split(" ") for line in gzip.decompress(WORDS.read_bytes()).decode().splitlines()[1:])
     spellings, *columns = zip(*lines, strict=True)
     return SimpleNamespace(spellings=spellings, vectors=np.array(columns, dtype=np.float32).T)
 
@@ -42,11 +36,7 @@ def words():
 @pytest.fixture(scope="module", params=SOURCES)
 def golden(request, words):
     """Inputs and golden values of one source tokenizer, and its word matches in the reference's way."""
-    name = request.param
-    tokenizers = {
-        side: Tokenizer.from_file(str(GOLDEN / folder / "tokenizer.json"))
-        for side, folder in (("source", name), ("target", "metaspace"))
-    }
+    tokenizers = {"source": backend(request.param), "target": backend(TARGET)}
 
     def matches(side, languages=None):
         encode = tokenizers[side].encode
@@ -54,12 +44,9 @@ def golden(request, words):
             words.spellings, lambda text: encode(text, add_special_tokens=False).ids, languages
         )
 
-    return SimpleNamespace(
-        **json.loads((GOLDEN / f"{name}.json").read_text()),
-        arrays=np.load(GOLDEN / f"{name}.npz"),
-        embeddings=np.load(GOLDEN / f"{name}_embeddings.npy"),
-        matches=matches,
-    )
+    loaded = load(request.param)
+    loaded.matches = matches
+    return loaded
 
 
 def word_sets(word_ids, words):
@@ -100,7 +87,8 @@ def test_losses(temperature, summary):
 @pytest.mark.parametrize("scaling", ["coordinates", "primitives"])
 def test_low_rank(golden, scaling):
     factors = factorize(golden.embeddings, 8, scaling=scaling)
-    np.testing.assert_allclose(factors.coordinates @ factors.primitives, golden.arrays["low_rank"], atol=1e-4)
+    rows = factors.coordinates @ factors.primitives
+    np.testing.assert_allclose(entries(rows), golden.arrays["low_rank"], atol=1e-4)
     if scaling == "primitives":
         norms = np.linalg.norm(factors.coordinates, axis=0)
         np.testing.assert_allclose(norms, golden.arrays["singular_coordinates_norms"], atol=1e-5)
@@ -149,7 +137,7 @@ def test_reference_losses(temperature, summary):
 
 def test_reference_low_rank(golden):
     coordinates, primitives, _ = reference.factorize(golden.embeddings, 8)
-    np.testing.assert_allclose(coordinates @ primitives, golden.arrays["low_rank"], atol=1e-5)
+    np.testing.assert_allclose(entries(coordinates @ primitives), golden.arrays["low_rank"], atol=1e-5)
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
@@ -159,39 +147,46 @@ def test_reference_words_of_tokens(golden, words, side):
     assert {str(token): sorted(set(indices)) for token, indices in matches.items()} == expected
     means = golden.arrays[f"{side}_in_word_space"]
     ours = reference.duplicate_weighted_mean(matches, words.vectors, len(means))
-    np.testing.assert_allclose(ours, means, atol=1e-6)
+    np.testing.assert_allclose(entries(ours), means, atol=1e-6)
 
 
 def test_reference_words_of_one_language(golden, words):
     means = golden.arrays["source_in_word_space_eng"]
     matches = golden.matches("source", {"eng"})
-    np.testing.assert_allclose(reference.duplicate_weighted_mean(matches, words.vectors, len(means)), means, atol=1e-6)
+    ours = reference.duplicate_weighted_mean(matches, words.vectors, len(means))
+    np.testing.assert_allclose(entries(ours), means, atol=1e-6)
 
 
-def test_reference_ofa(golden):
-    arrays = golden.arrays
+def test_reference_ofa(golden, words):
+    expected = golden.arrays["ofa"]
+    source, target = (
+        reference.duplicate_weighted_mean(golden.matches(side), words.vectors, size)
+        for side, size in (("source", len(golden.embeddings)), ("target", len(expected)))
+    )
     copied = reference.copied_rows(golden.overlap["fuzzy"])
-    fallback = reference.fallback_rows(golden.embeddings, len(arrays["ofa"]))
+    fallback = reference.fallback_rows(golden.embeddings, len(expected))
     not_found = []
-    for token, query in enumerate(arrays["target_in_word_space"]):
+    for token, query in enumerate(target):
         if token in copied:
             admissible = [golden.embeddings[copied[token]]]
         elif query.any():
-            admissible = reference.ofa_mixtures(query, arrays["source_in_word_space"], golden.embeddings)
+            admissible = reference.ofa_mixtures(query, source, golden.embeddings)
         else:
             admissible = [fallback[token]]
             not_found.append(token)
-        assert min(np.abs(row - arrays["ofa"][token]).max() for row in admissible) < 1e-5, token
+        column = token % golden.embeddings.shape[1]
+        assert min(abs(row[column] - expected[token]) for row in admissible) < 1e-5, token
     assert not_found == golden.not_found
 
 
 def test_reference_random_and_assembled(golden):
     arrays, copied = golden.arrays, reference.copied_rows(golden.overlap["fuzzy"])
     random = reference.random_baseline(copied, golden.embeddings, len(arrays["random"]))
-    np.testing.assert_allclose(random, arrays["random"], atol=1e-5)
+    np.testing.assert_allclose(entries(random), arrays["random"], atol=1e-5)
     predictions = dict(zip(arrays["prediction_ids"].tolist(), arrays["predictions"], strict=True))
-    assembled = reference.assembled(copied, predictions, golden.embeddings, len(arrays["assembled"]))
-    np.testing.assert_allclose(assembled, arrays["assembled"], atol=1e-5)
+    rows = {token: np.full(golden.embeddings.shape[1], value) for token, value in predictions.items()}
+    assembled = reference.assembled(copied, rows, golden.embeddings, len(arrays["assembled"]))
+    np.testing.assert_allclose(entries(assembled), arrays["assembled"], atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "forward"), [

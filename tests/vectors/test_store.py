@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 from hyperofa.errors import InputError
 from hyperofa.vectors.conversion import convert_vectors
 from hyperofa.vectors.store import WordList, WordVectors
+from tests.golden import WORDS
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "words.vec"
 WORD = st.text(st.characters(exclude_characters=" \n", exclude_categories=["Cs"]), min_size=1, max_size=8)
 
 
@@ -233,9 +232,8 @@ def test_store_parts_must_fit(tmp_path):
         WordVectors.load(tmp_path)
 
 
-@pytest.mark.skipif(not GOLDEN.exists(), reason="the reference code's golden values are not in this repository")
 def test_golden_words_have_the_published_spelling(tmp_path):
-    store = convert_vectors([str(GOLDEN)], tmp_path / "store")
+    store = convert_vectors([str(WORDS)], tmp_path / "store")
     assert store.languages == ("deu", "eng", "rus", "swh")
     assert np.bincount(store.language_ids).tolist() == [400, 900, 400, 300]
     assert np.bincount(store.boundaries).tolist() == [666, 666, 0, 668]
