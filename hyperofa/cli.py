@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hyperofa.bundle.prepare import prepare
+from hyperofa.class_paths import check_classes, restrict_class_paths
 from hyperofa.demo.demo import demo
 from hyperofa.errors import InputError
 from hyperofa.evaluation.retrieval import evaluate
@@ -51,6 +52,7 @@ LIGHTNING_COMMANDS = {
     "predict": "Write the coordinates that a checkpoint predicts for the target tokens.",
 }
 _FIRST_FLAGS = {"verify": "--model"}  # of commands that take a word without one
+_TRUST = "--trust MODULE with any command: import it, and let settings name the classes in it."
 _CHECKPOINT_NAMES = ("best", "last", "hpc")  # that the Trainer looks up itself
 
 
@@ -63,6 +65,7 @@ class HyperCLI(LightningCLI):
         Lightning opens the checkpoint next, and has no words for a user whose file is none.
         """
         self.config = parser.parse_args(args)
+        check_classes(self.config[self.config.subcommand])
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path not in (None, *_CHECKPOINT_NAMES):
             checkpoint = read_checkpoint(path, "--ckpt_path")
@@ -113,6 +116,7 @@ def main(args: Sequence[str] | None = None) -> None:
         (sys.stdout if words else sys.stderr).write(_overview())
         sys.exit(0 if words else 2)
     try:
+        words = restrict_class_paths(words)
         if words[0] in LIGHTNING_COMMANDS:
             _run_lightning(words)
         else:
@@ -136,7 +140,9 @@ def _overview() -> str:
     commands = {**own, **LIGHTNING_COMMANDS}
     width = max(map(len, commands))
     lines = [f"  {name:<{width}}  {summary}" for name, summary in commands.items()]
-    return "\n".join(["usage: hyperofa COMMAND [--config FILE] [FLAGS]; hyperofa COMMAND --help", "", *lines, ""])
+    return "\n".join(
+        ["usage: hyperofa COMMAND [--config FILE] [FLAGS]; hyperofa COMMAND --help", "", *lines, "", _TRUST, ""]
+    )
 
 
 def _run_own(words: list[str]) -> Any:

@@ -40,6 +40,13 @@ class LightningParser(Parser, LightningArgumentParser):
 
 def _one_line(message: str) -> str:
     message = re.sub(r'Parser key "([^"]+)":', r"--\1:", " ".join(message.split()))
+    denied = re.search(r"^(--[\w.]+:)?.*?Importing '([^']+)' is not allowed", message)
+    if denied:
+        found = denied[2]
+        return (
+            f"{denied[1] or 'settings:'} expected a class of hyperofa or of Lightning that fits here, or one of a "
+            f"module given with --trust, found {found}"
+        )
     missing = re.fullmatch(r"(the following arguments are required: )(.*)", message)
     if missing:
         return missing[1] + re.sub(r"\b\w+\.([\w.]+)", r"--\1", missing[2])

@@ -19,6 +19,7 @@ from hyperofa.experiments.cells import log_tail, read_failure, read_result, run_
 from hyperofa.experiments.grid import STAGES, Cell, code_version, expand, flat, shown
 from hyperofa.experiments.report import Provenance, write_report
 from hyperofa.experiments.results import Metric, Outcome, labels, tabulate, to_markdown, width_name
+from hyperofa.runtime.trust import trust_flags
 
 Runner = Callable[[Cell, str | None], int]
 
@@ -201,7 +202,7 @@ def _say(text: str) -> None:
 
 
 def _command(output: Path, cell: str) -> list[str]:
-    return [sys.executable, "-m", "hyperofa", "ablate", "--output", str(output), "--cell", cell]
+    return [sys.executable, "-P", "-m", "hyperofa", "ablate", "--output", str(output), "--cell", cell, *trust_flags()]
 
 
 def _in_process(output: Path, keep_models: bool) -> Runner:

@@ -28,6 +28,7 @@ from hyperofa.export.export import export
 from hyperofa.export.prediction import read_checkpoint
 from hyperofa.runtime.folders import new_folder, read_json, versions, write_json
 from hyperofa.runtime.locks import locked
+from hyperofa.runtime.trust import trust_flags
 
 _LOGGER = "lightning.pytorch.loggers.CSVLogger"
 _LOG_TAIL = 2_000
@@ -175,7 +176,8 @@ def _fit(cell: Cell, bundle: Bundle, folder: Path) -> None:
     )
     _write_yaml(folder / "settings.yaml", settings)
     files = [*([configs] if isinstance(configs, str) else configs), str(folder / "settings.yaml")]
-    command = [sys.executable, "-m", "hyperofa", "fit", *(word for file in files for word in ("--config", file))]
+    configs = [word for file in files for word in ("--config", file)]
+    command = [sys.executable, "-P", "-m", "hyperofa", "fit", *configs, *trust_flags()]
     log = folder / "log.txt"
     code = spawn(command, log).wait()
     if code != 0:

@@ -240,7 +240,7 @@ class Watcher(Callback):
     half = -(-tokens // 2)
     quiet = [*QUIET, "--trainer.devices", "2"]
     command = [sys.executable, "-m", "hyperofa", "fit", "--config", str(CONFIGS / "tokens.yaml"), *TINY_TOKENS, *quiet]
-    command += ["--config", str(tmp_path / "watch.yaml"), "--data.bundle", str(bundles["bert8"])]
+    command += ["--config", str(tmp_path / "watch.yaml"), "--data.bundle", str(bundles["bert8"]), "--trust", "watching"]
     command += ["--data.batch_size", str(half), "--trainer.logger.init_args.save_dir", str(tmp_path)]
     command += ["--trainer.max_epochs", "1"]
     paths = os.pathsep.join([str(tmp_path), str(CONFIGS.parent)])
