@@ -31,7 +31,8 @@ from hyperofa.demo.lexicon import LANGUAGES
 from hyperofa.demo.world import parallel_sentences, train_vectors
 from hyperofa.errors import InputError
 from hyperofa.evaluation.retrieval import RetrievalSet, score
-from hyperofa.export.export import Method, export
+from hyperofa.export.export import export
+from hyperofa.methods.registry import METHODS
 from hyperofa.models.loading import load_model
 from hyperofa.runtime.folders import new_folder, write_json
 from hyperofa.tokens.canonical import load_tokenizer
@@ -40,14 +41,7 @@ from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.module import HyperModule
 from hyperofa.training.text_views import ViewCounts
 
-_METHODS: dict[Method, tuple[str, str]] = {  # name and colour in the picture
-    "random": ("random", "#d9d9d9"),
-    "mean": ("mean", "#bdbdbd"),
-    "subtokens": ("sub-tokens", "#8c8c8c"),
-    "ofa": ("OFA", "#9ecae1"),
-    "ofa_tuned": ("OFA, tuned", "#4292c6"),
-    "hyperofa": ("HYPEROFA", "#e6550d"),
-}
+_METHODS = ("random", "mean", "subtokens", "ofa", "ofa_tuned", "hyperofa")
 _NAMES = {"eng": "English", "epo": "Esperanto", "ind": "Indonesian", "tur": "Turkish"}
 _FOREIGN = LANGUAGES[1:]
 _WORD_DIM = 100
@@ -137,7 +131,7 @@ def demo(
         accuracy: dict[str, dict[str, float]] = {}
         for method in _METHODS:
             model = folder / "models" / method
-            export(folder / "bundle", method, model, [checkpoint] if method == "hyperofa" else None, seed=seed)
+            export(folder / "bundle", method, model, [checkpoint] if METHODS[method].trained else None, seed=seed)
             scores = score(sets, (load_model(model), load_tokenizer(model)), encoder)["demo"]
             accuracy[method] = {language: round(top1, 3) for language, (top1, _) in scores.items()}
             sys.stderr.write(f"      {method}: {np.mean(list(accuracy[method].values())):.1f} %\n")
@@ -330,10 +324,10 @@ def _plot(result: Demo, picture: Path) -> None:
     axes = figure.add_subplot()
     means = result.means()
     width = 0.86 / len(_METHODS)
-    for number, (method, (name, colour)) in enumerate(_METHODS.items()):
-        values = [*(result.accuracy[method][language] for language in _FOREIGN), means[method]]
+    for number, method in enumerate(map(METHODS.__getitem__, _METHODS)):
+        values = [*(result.accuracy[method.name][language] for language in _FOREIGN), means[method.name]]
         places = np.arange(len(values)) + (number - (len(_METHODS) - 1) / 2) * width
-        bars = axes.bar(places, values, width * 0.92, label=name, color=colour)
+        bars = axes.bar(places, values, width * 0.92, label=method.label or method.name, color=method.colour)
         axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=8, color="#404040")
     labels = [*(_NAMES[language] for language in _FOREIGN), "mean"]
     axes.set_xticks(range(len(labels)), labels, fontsize=11)

@@ -23,9 +23,10 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
 from hyperofa.evaluation.retrieval import evaluate
-from hyperofa.experiments.grid import TRAINED, Cell, nested
+from hyperofa.experiments.grid import Cell, nested
 from hyperofa.export.export import export
 from hyperofa.export.prediction import read_checkpoint
+from hyperofa.methods.registry import method_named
 from hyperofa.runtime.folders import new_folder, read_json, versions, write_json
 from hyperofa.runtime.locks import locked
 from hyperofa.runtime.trust import trust_flags
@@ -107,7 +108,7 @@ def _result(output: Path, cell: Cell, folder: Path, keep_models: bool) -> dict[s
         bundle = _ensure_bundle(output, cell)
     parameters = None
     arguments = {**cell.flags("export"), "bundle": str(bundle.path), "output": str(folder / "model")}
-    if cell.flags("export")["method"] == TRAINED:
+    if method_named(cell.flags("export")["method"]).trained:
         with timed("fit"):
             checkpoint = _ensure_run(output, cell, bundle)
         arguments["checkpoint"] = [str(checkpoint)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperofa.errors import InputError
+from hyperofa.methods.registry import method_named
 from hyperofa.runtime.folders import sha256_file, sha256_text
 from hyperofa.vectors.readers import split_spec
 
@@ -22,8 +23,6 @@ Settings = dict[str, Any]
 STAGES = ("prepare", "fit", "export", "evaluate")
 SEED = "seed"
 WIDTH = "prepare.coordinate_dim"
-TRAINED = "hyperofa"
-_SEEDED = (TRAINED, "random", "mean_noise", "small_noise")
 _PLACEHOLDER = re.compile(r"\{([a-z]+(?:\.\w+)*)\}")
 # Below the package; editing these changes no result.
 _REPORTING = {
@@ -113,15 +112,16 @@ def _cell(method: str, settings: Settings, point: Settings, code: str) -> Cell:
     for key in merged:
         if key != SEED and (key.split(".")[0] not in STAGES or "." not in key):
             raise InputError(f"methods: {method}: expected keys such as {WIDTH} or fit.model.net, found {key}")
-    if kind != TRAINED:
+    known = method_named(kind, f"methods: {method}: export.method")
+    if not known.trained:
         merged = {key: value for key, value in merged.items() if not key.startswith("fit.")}
-    seed = int(merged.pop(SEED, 0)) if kind in _SEEDED else 0
+    seed = int(merged.pop(SEED, 0)) if known.seeded else 0
     merged.pop(SEED, None)
     axes = {key: value for key, value in point.items() if key in merged}
     merged = {key: _filled(value, {**merged, SEED: seed}) for key, value in merged.items()}
     merged.setdefault("evaluate.source_model", merged.get("prepare.source_model"))
     bundle = _hash(code, _part(merged, "prepare"))
-    run = _hash(bundle, _part(merged, "fit"), seed) if kind == TRAINED else ""
+    run = _hash(bundle, _part(merged, "fit"), seed) if known.trained else ""
     whole = _hash(code, bundle, run, _part(merged, "export"), _part(merged, "evaluate"), seed, method, axes)
     slug = re.sub(r"\W+", "-", f"{method} {' '.join(map(shown, axes.values()))} {seed}").strip("-").lower()
     return Cell(method, axes, seed, merged, bundle, run, f"{slug[:60]}-{whole}")

@@ -17,7 +17,8 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
 from hyperofa.evaluation.shift import DistributionShift, measure
-from hyperofa.export.export import METHODS, Method, export
+from hyperofa.export.export import export
+from hyperofa.methods.registry import method_named
 from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model
 from hyperofa.pretraining.language_model import Point, TrainerOptions, Training, train
@@ -29,7 +30,7 @@ from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.module import HyperModule
 from hyperofa.training.text_views import ViewCounts
 
-_METHODS: tuple[Method, ...] = ("zeros", "small_noise", "mean", "mean_noise", "subtokens", "ofa", "hyperofa")
+_METHODS = ("zeros", "small_noise", "mean", "mean_noise", "subtokens", "ofa", "hyperofa")
 _TRAINING = Training(steps=500, evaluate_every=20)
 _TRAINER = TrainerOptions()
 _SAFETY_LINES = 100
@@ -71,7 +72,7 @@ def hewitt(
     output: Path,
     words: Path | None = None,
     count: int = 100,
-    methods: list[Method] | None = None,
+    methods: list[str] | None = None,
     checkpoint: Path | None = None,
     epochs: int = 6,
     validation_lines: int = 500,
@@ -107,9 +108,7 @@ def hewitt(
     Raises:
         InputError: an input is missing or does not serve.
     """
-    chosen = list(methods or _METHODS)
-    if wrong := [method for method in chosen if method not in METHODS]:
-        raise InputError(f"--methods: expected some of {', '.join(METHODS)}; found {', '.join(wrong)}")
+    chosen = [method_named(name, "--methods") for name in methods or _METHODS]
     if epochs < 1:
         raise InputError(f"--epochs: expected at least 1, found {epochs}")
     lines, held_out = hold_out(read_lines(text, "--text"), validation_lines, training.seed)
@@ -118,23 +117,18 @@ def hewitt(
         bundle = prepare(
             source_model, str(folder / "tokenizer"), vectors, folder / "bundle", seed=training.seed, max_words=max_words
         )
-        if checkpoint is None and "hyperofa" in chosen:
+        if checkpoint is None and any(method.trained for method in chosen):
             checkpoint = _fit(bundle, text, epochs, training.seed, folder / "hypernetwork")
         source = load_model(source_model), load_tokenizer(source_model, "--source_model")
         curves: dict[str, list[Point]] = {}
         safety: dict[str, DistributionShift] = {}
         for method in chosen:
-            path = folder / "models" / method
-            export(
-                bundle.path,
-                method,
-                path,
-                [checkpoint] if method == "hyperofa" and checkpoint is not None else None,
-                seed=training.seed,
-            )
+            path = folder / "models" / method.name
+            checkpoints = [checkpoint] if method.trained and checkpoint is not None else None
+            export(bundle.path, method.name, path, checkpoints, seed=training.seed)
             model, tokenizer = load_model(path), load_tokenizer(path)
-            safety[method] = measure(source, (model, tokenizer), held_out[:_SAFETY_LINES])
-            curves[method] = train(model, tokenizer, lines, held_out, training, trainer)
+            safety[method.name] = measure(source, (model, tokenizer), held_out[:_SAFETY_LINES])
+            curves[method.name] = train(model, tokenizer, lines, held_out, training, trainer)
             if not keep_models:
                 shutil.rmtree(path)
         if not keep_models:

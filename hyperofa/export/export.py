@@ -2,21 +2,22 @@
 
 import csv
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel
 
-from hyperofa.bundle.bundle import Bundle, Pooling
+from hyperofa.bundle.bundle import Bundle
 from hyperofa.errors import InputError
 from hyperofa.evaluation.shift import measure
 from hyperofa.export.prediction import Trained, learned_share, load_trained, predict
 from hyperofa.methods import baselines
-from hyperofa.methods.baselines import InitInputs, OFAConfig, Predictions
-from hyperofa.methods.fallbacks import ORIGINS, Fallback, Initialisation, initialise, target_inputs
+from hyperofa.methods.baselines import OFAConfig, Predictions
+from hyperofa.methods.fallbacks import ORIGINS, Initialisation, initialise, target_inputs
+from hyperofa.methods.registry import Context, Method, method_named
 from hyperofa.models.card import model_card
 from hyperofa.models.factorised import factorise, parameter_count
 from hyperofa.models.loading import load_model
@@ -29,42 +30,8 @@ from hyperofa.runtime.sharding import ShardCache
 from hyperofa.runtime.text_files import read_lines
 from hyperofa.tokens.canonical import OVERLAP_KINDS, OverlapKind
 
-Method = Literal["hyperofa", "ofa", "ofa_tuned", "subtokens", "mean", "mean_noise", "random", "zeros", "small_noise"]
-METHODS: tuple[Method, ...] = get_args(Method)
-HEWITT_NOISE = 1e-5
 _SHARDS = "shards"
 _SAFETY_LINES = 100
-
-
-@dataclass(frozen=True)
-class _Baseline:
-    """A method without training: how it sees words, what it copies, and what it computes."""
-
-    rows: Callable[[InitInputs, np.random.Generator, OFAConfig, ShardCache], Predictions]
-    pooling: Pooling = "weighted"
-    copied: tuple[OverlapKind, ...] = OVERLAP_KINDS
-    fallback: Fallback = "ladder"
-
-
-_BASELINES: dict[str, _Baseline] = {
-    "ofa": _Baseline(
-        lambda inputs, rng, _, cache: baselines.ofa(inputs, cache=cache), "duplicates", ("role", "exact", "case")
-    ),
-    "ofa_tuned": _Baseline(lambda inputs, rng, mixing, cache: baselines.ofa(inputs, mixing, cache)),
-    "subtokens": _Baseline(lambda inputs, *_: baselines.subtokens(inputs)),
-    "mean": _Baseline(lambda inputs, rng, *_: baselines.mean(inputs, rng)),
-    "mean_noise": _Baseline(lambda inputs, rng, *_: baselines.mean(inputs, rng, HEWITT_NOISE)),
-    "random": _Baseline(lambda inputs, rng, *_: baselines.random(inputs, rng)),
-    "zeros": _Baseline(lambda inputs, rng, *_: baselines.small_noise(inputs, rng, 0)),
-    "small_noise": _Baseline(lambda inputs, rng, *_: baselines.small_noise(inputs, rng)),
-}
-
-
-# On a bundle in reference mode.
-_PUBLISHED: dict[str, _Baseline] = {
-    "ofa": _Baseline(lambda inputs, *_: baselines.ofa_with_zero_rows(inputs), "duplicates", fallback="noise"),
-    "random": _Baseline(lambda inputs, *_: baselines.nothing(inputs), fallback="noise_in_sequence"),
-}
 
 
 @dataclass(frozen=True)
@@ -84,7 +51,7 @@ class Export:
 
 def export(
     bundle: Path,
-    method: Method,
+    method: str,
     output: Path,
     checkpoint: list[Path] | None = None,
     source_model: str | None = None,
@@ -109,7 +76,8 @@ def export(
         method: hyperofa (needs --checkpoint); ofa (as published: k = 10, T = 0.1, overlap by role, exact and case);
             ofa_tuned (our pooling, k = 3, rescaled); subtokens (mean of the source tokens that spell a token); mean;
             mean_noise (Hewitt's, covariance noise of scale 1e-5); random (normal, like the source rows); small_noise
-            (normal around zero, standard deviation 0.02, transformers' default) and zeros, to see what they break.
+            (normal around zero, standard deviation 0.02, transformers' default) and zeros, to see what they break; or
+            one that you have registered.
         output: model folder to write.
         checkpoint: trained hypernetwork of `hyperofa fit`; the mean over several of them if the flag is repeated.
         mixing: how ofa_tuned, and the OFA that hyperofa is blended with, mix source rows.
@@ -135,7 +103,8 @@ def export(
         InputError: an input is missing or belongs to another bundle.
     """
     opened = Bundle.load(bundle)
-    if (method == "hyperofa") != bool(checkpoint):
+    chosen = method_named(method, reference=opened.meta.reference)
+    if chosen.trained != bool(checkpoint):
         raise InputError(
             "--checkpoint: expected the checkpoint of a trained net with --method hyperofa, and none with others; "
             f"found --method {method} with {' '.join(map(str, checkpoint or [])) or 'none'}"
@@ -165,9 +134,9 @@ def export(
         cache = ShardCache(folder / _SHARDS, group)
         if checkpoint:
             nets = [load_trained(path, opened) for path in checkpoint]
-            filled = _from_nets(opened, nets, mixing, ofa_share, copied, cache)
+            filled = _from_nets(opened, chosen, nets, mixing, ofa_share, copied, cache)
         else:
-            filled = _from_baseline(opened, method, mixing, copied, seed, cache)
+            filled = _from_function(opened, chosen, Context(seed, mixing, cache), copied)
         parameters = None
         if group.first:
             norms = _put_rows(opened, vocabulary, filled, model, pad_to_multiple_of, factorised)
@@ -190,12 +159,13 @@ def export(
                 "factorised": factorised,
                 "safety": None if safety is None else safety.as_dict(),
             }
-            _write(folder, opened, model, filled, norms, record, measured)
+            _write(folder, opened, chosen, model, filled, norms, record, measured)
     return Export(output, method, filled.counts(), parameters if factorised else None)
 
 
 def _from_nets(
     bundle: Bundle,
+    method: Method,
     nets: Sequence[Trained],
     mixing: OFAConfig,
     ofa_share: float | None,
@@ -209,22 +179,17 @@ def _from_nets(
     share = learned_share(bundle, nets[0], mixing) if ofa_share is None else ofa_share
     if share > 0:
         rows = baselines.blend(rows, baselines.ofa(inputs, mixing, cache), share)
-    fallback: Fallback = "noise" if bundle.meta.reference else "ladder"
-    return initialise(bundle, rows, inputs, nets[0].copied if copied is None else copied, fallback)
+    return initialise(bundle, rows, inputs, nets[0].copied if copied is None else copied, method.fallback)
 
 
-def _from_baseline(
-    bundle: Bundle,
-    method: Method,
-    mixing: OFAConfig,
-    copied: Sequence[OverlapKind] | None,
-    seed: int,
-    cache: ShardCache,
+def _from_function(
+    bundle: Bundle, method: Method, context: Context, copied: Sequence[OverlapKind] | None
 ) -> Initialisation:
-    baseline = (_BASELINES | _PUBLISHED if bundle.meta.reference else _BASELINES)[method]
-    inputs = target_inputs(bundle, baseline.pooling)
-    rows = baseline.rows(inputs, np.random.default_rng(seed), mixing, cache)
-    return initialise(bundle, rows, inputs, baseline.copied if copied is None else copied, baseline.fallback)
+    """What a method without training says."""
+    inputs = target_inputs(bundle, method.pooling)
+    return initialise(
+        bundle, method.predict(inputs, context), inputs, method.copied if copied is None else copied, method.fallback
+    )
 
 
 def _put_rows(
@@ -272,6 +237,7 @@ def _put_rows(
 def _write(
     folder: Path,
     bundle: Bundle,
+    method: Method,
     model: PreTrainedModel,
     filled: Initialisation,
     norms: np.ndarray,
@@ -285,7 +251,9 @@ def _write(
     card = model_card(
         model,
         base_model=bundle.meta.source_model,
-        method=record["method"],
+        method=method.name,
+        story=method.story(),
+        citation=method.citation,
         counts=filled.counts(),
         command=command(),
         scores=scores,

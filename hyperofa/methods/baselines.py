@@ -22,6 +22,8 @@ from hyperofa.vectors.neighbours import NeighbourIndex, nearest
 
 SHARD = 32_768
 """Tokens of a shard of the search: what a kill costs."""
+HEWITT_NOISE = 1e-5
+"""Scale of the covariance in Hewitt's experiment."""
 _SPELLED = 20_000  # tokens spelled at a time
 
 
@@ -81,6 +83,7 @@ class OFAConfig:
     directions: Literal["keep", "remove", "whiten"] = "keep"
 
 
+TUNED_OFA = OFAConfig()
 PUBLISHED_OFA = OFAConfig(neighbours=10, rescale=False)
 
 
@@ -179,22 +182,27 @@ def subtokens(inputs: InitInputs) -> Predictions:
     return Predictions(rows, np.diff(inputs.spelled.indptr) > 0, inputs.spelled)
 
 
-def mean(inputs: InitInputs, rng: np.random.Generator, noise: float = 0.0) -> Predictions:
-    """The mean of all source rows, with optional noise of the rows' own covariance.
+def mean(inputs: InitInputs) -> Predictions:
+    """The mean of all source rows, the same for every token; known everywhere."""
+    centre = inputs.coordinates.mean(0, dtype=np.float64)
+    rows = np.broadcast_to(centre, (len(inputs.covered), len(centre)))
+    return Predictions(rows.astype(np.float32), np.ones(len(inputs.covered), bool))
+
+
+def mean_noise(inputs: InitInputs, rng: np.random.Generator, scale: float = HEWITT_NOISE) -> Predictions:
+    """The mean of all source rows, with noise of the rows' own covariance.
 
     Args:
         inputs: what is wanted.
         rng: draws the noise.
-        noise: scale of the covariance; Hewitt uses 1e-5. 0 gives every token the same row.
+        scale: > 0, of the covariance.
 
     Returns:
         Rows known everywhere. Source: Hewitt 2021, "Initializing new word embeddings for pretrained language models".
     """
     centre = inputs.coordinates.mean(0, dtype=np.float64)
-    rows = np.broadcast_to(centre, (len(inputs.covered), len(centre)))
-    if noise > 0:
-        covariance = np.cov(inputs.coordinates, rowvar=False)
-        rows = rng.multivariate_normal(centre, noise * np.atleast_2d(covariance), len(inputs.covered), method="eigh")
+    covariance = np.atleast_2d(np.cov(inputs.coordinates, rowvar=False))
+    rows = rng.multivariate_normal(centre, scale * covariance, len(inputs.covered), method="eigh")
     return Predictions(rows.astype(np.float32), np.ones(len(inputs.covered), bool))
 
 
@@ -211,10 +219,16 @@ def small_noise(inputs: InitInputs, rng: np.random.Generator, spread: float = 0.
     Args:
         inputs: what is wanted.
         rng: draws the noise.
-        spread: standard deviation, the model's `initializer_range` (0.02 for most). 0 gives zero rows.
+        spread: standard deviation, the model's `initializer_range` (0.02 for most).
     """
     rows = rng.normal(0, spread, (len(inputs.covered), inputs.coordinates.shape[1]))
     return Predictions(rows.astype(np.float32), np.ones(len(inputs.covered), bool))
+
+
+def zeros(inputs: InitInputs) -> Predictions:
+    """Zero rows; known everywhere."""
+    count, width = len(inputs.covered), inputs.coordinates.shape[1]
+    return Predictions(np.zeros((count, width), np.float32), np.ones(count, bool))
 
 
 def mean_norm(rows: np.ndarray) -> float:

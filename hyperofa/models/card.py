@@ -23,29 +23,6 @@ _TASKS = (  # BART counts as a masked model as well
     ("AutoModel", None, modeling_auto.MODEL_MAPPING_NAMES),
 )
 
-_HYPEROFA = """@misc{ozeren2025hyperofa,
-  title = {{HYPEROFA}: Expanding {LLM} Vocabulary to New Languages via Hypernetwork-Based Embedding Initialization},
-  author = {{\\"O}zeren, Enes and Liu, Yihong and Sch{\\"u}tze, Hinrich},
-  year = {2025},
-  eprint = {2504.21018},
-  archivePrefix = {arXiv},
-}"""
-_OFA = """@misc{liu2023ofa,
-  title = {{OFA}: A Framework of Initializing Unseen Subword Embeddings for Efficient Large-scale Multilingual
-           Continued Pretraining},
-  author = {Liu, Yihong and Lin, Peiqin and Wang, Mingyang and Sch{\\"u}tze, Hinrich},
-  year = {2023},
-  eprint = {2311.08849},
-  archivePrefix = {arXiv},
-}"""
-_HEWITT = """@misc{hewitt2021initializing,
-  title = {Initializing New Word Embeddings for Pretrained Language Models},
-  author = {Hewitt, John},
-  year = {2021},
-  howpublished = {\\url{https://nlp.stanford.edu/~johnhew/vocab-expansion.html}},
-}"""
-_CITATIONS = {"hyperofa": _HYPEROFA, "ofa": _OFA, "ofa_tuned": _OFA, "mean": _HEWITT, "mean_noise": _HEWITT}
-
 
 def auto_class(model: PreTrainedModel) -> tuple[str, str | None]:
     """The Auto class that loads a model with the head it has, and the hub's name of its task."""
@@ -62,8 +39,10 @@ def model_card(
     *,
     base_model: str,
     method: str,
+    story: str,
     counts: dict[str, int],
     command: str,
+    citation: str | None = None,
     scores: dict[str, Any] | None = None,
 ) -> str:
     """The text of README.md; the language and the licence are left to fill in.
@@ -71,9 +50,11 @@ def model_card(
     Args:
         model: as exported.
         base_model: hub id or folder of the model that it was made from.
-        method: how new rows came to be.
+        method: how new rows came to be, as a tag.
+        story: the same in a sentence or two.
         counts: rows by origin.
         command: that made it.
+        citation: BibTeX.
         scores: results of an evaluation, nested at will.
     """
     loader, task = auto_class(model)
@@ -94,8 +75,7 @@ def model_card(
         "",
         f"# {name} with another vocabulary",
         "",
-        f"This is `{name}` ({type(model).__name__}) with a vocabulary of {sum(counts.values()):,} tokens. "
-        + _story(method),
+        f"This is `{name}` ({type(model).__name__}) with a vocabulary of {sum(counts.values()):,} tokens. " + story,
         "",
         "| origin | rows | share |",
         "|---|---:|---:|",
@@ -135,21 +115,9 @@ def model_card(
         command,
         "```",
     ]
-    if method in _CITATIONS:
-        lines += ["", "## Citation", "", "```bibtex", _CITATIONS[method], "```"]
+    if citation is not None:
+        lines += ["", "## Citation", "", "```bibtex", citation, "```"]
     return "\n".join(lines) + "\n"
-
-
-def _story(method: str) -> str:
-    if method == "trim":
-        return (
-            "Tokens that a sample of text never used were dropped; all that is left is the base model's, weight by "
-            "weight, and gives the same logits."
-        )
-    return (
-        f"Its embedding rows were initialised with the method `{method}` of hyperofa; nothing has been trained since, "
-        "unless someone says so below. All other weights are those of the base model."
-    )
 
 
 def _table(scores: dict[str, Any]) -> list[str]:

@@ -26,6 +26,10 @@ from hyperofa.runtime.text_files import read_lines
 from hyperofa.tokens.canonical import load_tokenizer, tokenizer_family
 from hyperofa.tokens.tokenizer_json import State, backend_of, model_vocabulary, pieces_of, read_state, write_tokenizer
 
+_STORY = (
+    "Tokens that a sample of text never used were dropped; all that is left is the base model's, weight by weight, and "
+    "gives the same logits."
+)
 _BATCH = 10_000  # lines tokenised at a time
 
 
@@ -98,7 +102,9 @@ def trim(source_model: str, text: list[Path], output: Path, min_count: int = 1, 
         write_tokenizer(tokenizer, state, folder, {contents[old]: new for new, old in enumerate(kept.tolist())})
         _write_provenance(contents, kept, folder / PROVENANCE)
         record: dict[str, Any] = {"method": "trim", "source_model": source_model, "counts": {"copied": len(kept)}}
-        card = model_card(model, base_model=source_model, method="trim", counts=record["counts"], command=command())
+        card = model_card(
+            model, base_model=source_model, method="trim", story=_STORY, counts=record["counts"], command=command()
+        )
         (folder / "README.md").write_text(card, encoding="utf-8")
         seal(folder, model, record)
     return Trimmed(output, (len(vocabulary.input_rows), len(kept)), used, (large, _megabytes(model)))

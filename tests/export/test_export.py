@@ -10,8 +10,9 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
-from hyperofa.export.export import METHODS, export
+from hyperofa.export.export import export
 from hyperofa.methods.fallbacks import ORIGINS
+from hyperofa.methods.registry import METHODS
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.runtime.folders import sha256_file

@@ -75,14 +75,14 @@ def test_fewer_source_tokens_than_neighbours():
 
 def test_mean_is_the_mean_for_every_token():
     inputs = make_task()
-    rows = baselines.mean(inputs, np.random.default_rng(0))
+    rows = baselines.mean(inputs)
     assert rows.known.all()
     np.testing.assert_allclose(rows.coordinates, np.tile(inputs.coordinates.mean(0), (30, 1)), rtol=1e-5)
 
 
 def test_noisy_mean_has_the_covariance_of_the_source_rows():
     inputs = make_task(wanted=40_000, width=3)
-    rows = baselines.mean(inputs, np.random.default_rng(0), noise=0.25).coordinates
+    rows = baselines.mean_noise(inputs, np.random.default_rng(0), 0.25).coordinates
     covariance = 0.25 * np.cov(inputs.coordinates, rowvar=False)
     np.testing.assert_allclose(np.cov(rows, rowvar=False), covariance, atol=0.03 * covariance.max())
     np.testing.assert_allclose(rows.mean(0), inputs.coordinates.mean(0), atol=0.03)

@@ -22,7 +22,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from hyperofa.export.export import METHODS, export
+from hyperofa.export.export import export
+from hyperofa.methods.registry import METHODS
 from hyperofa.models.card import auto_class, model_card
 
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
@@ -45,7 +46,7 @@ def bert():
 
 
 def card(model, **changes):
-    settings = {"base_model": "google-bert/bert-base-cased", "method": "ofa", "counts": COUNTS}
+    settings = {"base_model": "google-bert/bert-base-cased", "method": "ofa", "story": "Made so.", "counts": COUNTS}
     return model_card(model, **settings | {"command": "hyperofa export --method ofa"} | changes)
 
 
@@ -122,12 +123,13 @@ def test_scores(bert):
     assert "histogram" not in text
 
 
-@pytest.mark.parametrize("method", [*METHODS, "trim"])
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_every_method_has_a_card_and_the_citation_of_its_paper(bert, method):
-    text = card(bert, method=method)
+    text = card(bert, method=method.name, story=method.story(), citation=method.citation)
     papers = {"hyperofa": "2504.21018", "ofa": "2311.08849", "ofa_tuned": "2311.08849", "mean": "vocab-expansion"}
-    assert (papers.get(method, "@misc") in text) == (method in papers or method == "mean_noise")
-    assert f"- {method}" in text
+    assert (papers.get(method.name, "@misc") in text) == (method.name in papers or method.name == "mean_noise")
+    assert f"- {method.name}" in text
+    assert f"the method `{method.name}` of hyperofa" in text
 
 
 def test_an_export_carries_its_card_and_the_snippet_runs(bundles, tmp_path):

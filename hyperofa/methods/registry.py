@@ -1,0 +1,203 @@
+"""Which ways to initialise there are: one record a method, read by exports, grids, cards, plots and the README."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from hyperofa.bundle.bundle import Pooling
+from hyperofa.errors import InputError
+from hyperofa.methods import baselines
+from hyperofa.methods.baselines import TUNED_OFA, InitInputs, OFAConfig, Predictions
+from hyperofa.methods.fallbacks import Fallback
+from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
+from hyperofa.tokens.canonical import OVERLAP_KINDS, OverlapKind
+
+HYPEROFA = """@misc{ozeren2025hyperofa,
+  title = {{HYPEROFA}: Expanding {LLM} Vocabulary to New Languages via Hypernetwork-Based Embedding Initialization},
+  author = {{\\"O}zeren, Enes and Liu, Yihong and Sch{\\"u}tze, Hinrich},
+  year = {2025},
+  eprint = {2504.21018},
+  archivePrefix = {arXiv},
+}"""
+OFA = """@misc{liu2023ofa,
+  title = {{OFA}: A Framework of Initializing Unseen Subword Embeddings for Efficient Large-scale Multilingual
+           Continued Pretraining},
+  author = {Liu, Yihong and Lin, Peiqin and Wang, Mingyang and Sch{\\"u}tze, Hinrich},
+  year = {2023},
+  eprint = {2311.08849},
+  archivePrefix = {arXiv},
+}"""
+HEWITT = """@misc{hewitt2021initializing,
+  title = {Initializing New Word Embeddings for Pretrained Language Models},
+  author = {Hewitt, John},
+  year = {2021},
+  howpublished = {\\url{https://nlp.stanford.edu/~johnhew/vocab-expansion.html}},
+}"""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may use beside its inputs.
+
+    Attributes:
+        seed: of the noise; `None` where the method is not registered as seeded.
+        mixing: how source rows are mixed, for OFA.
+        cache: where shards of long work are kept, and who shares it.
+    """
+
+    seed: int | None = None
+    mixing: OFAConfig = TUNED_OFA
+    cache: ShardCache = IN_MEMORY
+
+    @cached_property
+    def rng(self) -> np.random.Generator:
+        """The generator that all noise is drawn from.
+
+        Raises:
+            InputError: the method is not registered as seeded, so that a grid would run it once for all seeds.
+        """
+        if self.seed is None:
+            raise InputError("expected register_method(…, seeded=True) for a method that draws noise, found it without")
+        return np.random.default_rng(self.seed)
+
+
+Rows = Callable[[InitInputs, Context], Predictions]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to initialise a target vocabulary.
+
+    Attributes:
+        name: on the command line and in tables.
+        about: what it does, in a few words, for the README and for model cards.
+        rows: computes what it says of the wanted tokens; `None` for one that needs the checkpoint of a trained net.
+        pooling: how it sees a token's words, see `Bundle.pooled`.
+        copied: kinds of overlap that it copies unless told otherwise; of a trained one the checkpoint says which.
+        fallback: what becomes of the rows it does not know, see `fallbacks.initialise`.
+        seeded: whether another seed gives other rows; of a trained one, the seed of its training.
+        label: its name in plots; empty for its own.
+        colour: its colour there.
+        citation: BibTeX, if there is something to cite.
+        built_in: part of this package.
+        published: what it is on a bundle in reference mode, where that differs.
+    """
+
+    name: str
+    about: str
+    rows: Rows | None = None
+    pooling: Pooling = "weighted"
+    copied: tuple[OverlapKind, ...] = OVERLAP_KINDS
+    fallback: Fallback = "ladder"
+    seeded: bool = False
+    label: str = ""
+    colour: str = "#8c8c8c"
+    citation: str | None = None
+    built_in: bool = True
+    published: "Method | None" = field(default=None, repr=False)
+
+    @property
+    def trained(self) -> bool:
+        """Whether it needs the checkpoint of a trained hypernetwork."""
+        return self.rows is None
+
+    def predict(self, inputs: InitInputs, context: Context) -> Predictions:
+        """What it says of the wanted tokens.
+
+        Args:
+            inputs: source tokens to make rows from, and the wanted tokens.
+            context: what else it may use; no seed is passed on to a method that has none.
+
+        Raises:
+            InputError: it needs a checkpoint, or its answer does not fit the inputs.
+        """
+        if self.rows is None:
+            raise InputError(f"--method {self.name}: expected a method of no net, found one that needs a checkpoint")
+        found = self.rows(inputs, context if self.seeded else replace(context, seed=None))
+        shape = (len(inputs.covered), inputs.coordinates.shape[1])
+        if found.coordinates.shape != shape or found.known.shape != shape[:1]:
+            raise InputError(
+                f"--method {self.name}: expected coordinates of shape {shape} and {shape[0]} flags `known`, found "
+                f"{found.coordinates.shape} and {found.known.shape}"
+            )
+        return found
+
+    def story(self) -> str:
+        """What a model card says of it."""
+        of = "of hyperofa" if self.built_in else f"({self.about}), which is no part of hyperofa"
+        return (
+            f"Its embedding rows were initialised with the method `{self.name}` {of}; nothing has been trained since, "
+            "unless someone says so below. All other weights are those of the base model."
+        )
+
+
+def _published(method: Method, rows: Rows | None, fallback: Fallback) -> Method:
+    return replace(method, published=replace(method, rows=rows, fallback=fallback))
+
+
+_BUILT_IN = (
+    _published(
+        Method(
+            "hyperofa", "the hypernetwork's prediction; needs `--checkpoint`",
+            seeded=True, label="HYPEROFA", colour="#e6550d", citation=HYPEROFA,
+        ),
+        None, "noise",
+    ),
+    _published(
+        Method(
+            "ofa", "OFA as published: k = 10, T = 0.1, overlap by role, exact and case",
+            lambda inputs, context: baselines.ofa(inputs, cache=context.cache),
+            pooling="duplicates", copied=("role", "exact", "case"), label="OFA", colour="#9ecae1", citation=OFA,
+        ),
+        lambda inputs, _: baselines.ofa_with_zero_rows(inputs), "noise",
+    ),
+    Method(
+        "ofa_tuned", "OFA with our pooling, k = 3, rescaled",
+        lambda inputs, context: baselines.ofa(inputs, context.mixing, context.cache),
+        label="OFA, tuned", colour="#4292c6", citation=OFA,
+    ),
+    Method(
+        "subtokens", "mean of the source tokens that spell a token",
+        lambda inputs, _: baselines.subtokens(inputs), label="sub-tokens",
+    ),
+    Method(
+        "mean", "mean of all source rows",
+        lambda inputs, _: baselines.mean(inputs), colour="#bdbdbd", citation=HEWITT,
+    ),
+    Method(
+        "mean_noise", "that mean, with covariance noise of scale 1e-5",
+        lambda inputs, context: baselines.mean_noise(inputs, context.rng), seeded=True, citation=HEWITT,
+    ),
+    _published(
+        Method(
+            "random", "normal, like the source rows",
+            lambda inputs, context: baselines.random(inputs, context.rng), seeded=True, colour="#d9d9d9",
+        ),
+        lambda inputs, _: baselines.nothing(inputs), "noise_in_sequence",
+    ),
+    Method("zeros", "zero rows, to see what they break", lambda inputs, _: baselines.zeros(inputs)),
+    Method(
+        "small_noise", "normal around zero, standard deviation 0.02, transformers' default",
+        lambda inputs, context: baselines.small_noise(inputs, context.rng), seeded=True,
+    ),
+)  # fmt: skip
+METHODS: dict[str, Method] = {method.name: method for method in _BUILT_IN}
+
+
+def method_named(name: str, flag: str = "--method", reference: bool = False) -> Method:
+    """The method of a name.
+
+    Args:
+        name: as registered.
+        flag: command-line flag named in errors.
+        reference: as it is on a bundle in reference mode.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in METHODS:
+        raise InputError(f"{flag}: expected one of {', '.join(METHODS)}; found {name}")
+    method = METHODS[name]
+    return method.published if reference and method.published is not None else method
