@@ -7,24 +7,16 @@ module has `FactorisedXConfig` and `FactorisedXForMaskedLM`, made when they are 
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 import transformers
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, conversion_mapping
 from transformers.models.auto import modeling_auto
 
 _PREFIX = "Factorised"
-_AUTO: dict[str, Any] = {  # in the order in which a class is looked up
-    "AutoModelForCausalLM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    "AutoModelForSeq2SeqLM": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-    "AutoModelForMaskedLM": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    "AutoModelForSequenceClassification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-    "AutoModelForTokenClassification": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
-    "AutoModelForQuestionAnswering": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
-    "AutoModel": modeling_auto.MODEL_MAPPING_NAMES,
-}
 
 
 class _Factors(nn.Module):
@@ -155,16 +147,34 @@ def auto_map(config_class: type[PreTrainedConfig]) -> dict[str, str]:
     """What `auto_map` of a factorised model's config says, given the dense config class."""
     module = __name__.rsplit(".", 1)[-1]
     found = {"AutoConfig": f"{module}.{_PREFIX}{config_class.__name__}"}
-    for auto, names in _AUTO.items():
+    for auto, names in _auto_classes():
         name = names.get(config_class.model_type)
         if name is not None:
             found[auto] = f"{module}.{_PREFIX}{name if isinstance(name, str) else name[0]}"
     return found
 
 
+def _auto_classes() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every Auto class of transformers that loads models, with what it loads by model type; `AutoModel` last."""
+    for auto in sorted((name for name in modeling_auto.__all__ if name.startswith("AutoModel")), reverse=True):
+        yield auto, getattr(modeling_auto, auto)._model_mapping._model_mapping
+
+
 def _auto_class(name: str) -> str:
-    every = ((auto, one) for auto, names in _AUTO.items() for one in names.values())
+    every = ((auto, one) for auto, names in _auto_classes() for one in names.values())
     return next((auto for auto, one in every if name == one or (isinstance(one, tuple) and name in one)), "AutoModel")
+
+
+def _convert_alike(base: type, made: type) -> None:
+    """Let transformers rename, split and merge the weights of a factorised class as it does those of the dense one.
+
+    A model that was loaded is saved under the names that its family had before transformers 5 (`embed_out` for
+    `lm_head`, a tensor for each expert). What turns them back is looked up by model type or by class name.
+    """
+    names = [(each.model_type if issubclass(each, PreTrainedConfig) else each.__name__) for each in (base, made)]
+    conversions = conversion_mapping.get_checkpoint_conversion_mapping(names[0])
+    if conversions is not None:
+        conversion_mapping.register_checkpoint_conversion_mapping(names[1], conversions, overwrite=True)
 
 
 def __getattr__(name: str) -> type:
@@ -180,6 +190,7 @@ def __getattr__(name: str) -> type:
         if config is not None:
             values["config_class"] = globals().get(_PREFIX + config.__name__) or __getattr__(_PREFIX + config.__name__)
         made = type(name, (_Factorised, base), values)
+    _convert_alike(base, made)
     made.__module__ = __name__
     globals()[name] = made
     return made

@@ -1,9 +1,8 @@
 """Put a new vocabulary into any Hugging Face model: rows, head, bias, tying, padding, ids in the configs.
 
-Nothing here knows a family by name. What depends on the vocabulary is measured: the model is rebuilt from its config on
-the meta device, once as it is and once with one more token and the next pad id; the tensors and attributes that differ
-are those to change. Rebuilding it from the new config tells how `from_pretrained` will see the model, and the model in
-memory is made to agree. Tying is read from storage, since config flags lie (T5 v1.1, mT5), and nothing here re-ties.
+Where these are, `layout` finds out. Rebuilding the model from the new config tells how `from_pretrained` will see it,
+and the model in memory is made to agree. Tying is read from storage, since config flags lie (T5 v1.1, mT5), and nothing
+here re-ties.
 """
 
 import copy
@@ -12,17 +11,17 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hyperofa.errors import InputError
 from hyperofa.models.config_fields import ID_FIELD, Translate, id_fields, nested_configs, rewrite_ids, size_fields
+from hyperofa.models.layout import Layout, find_layout, rebuild, same_storage, tensors_by_name, unsupported
 
 _ROLES = [f"{role}_token_id" for role in ("mask", "unk", "sep", "cls", "bos", "pad", "eos")]
 _TWINS = {"bos_token_id": "cls_token_id", "eos_token_id": "sep_token_id"}
@@ -61,7 +60,7 @@ def read_vocabulary(model: PreTrainedModel) -> Vocabulary:
     Raises:
         InputError: the model is quantised, offloaded, sharded, an adapter, or keeps its vocabulary in an unknown way.
     """
-    layout = _inspect(model)
+    layout = find_layout(model)
     inputs = as_array(layout.inputs)
     output = inputs if layout.tied else None if layout.output is None else as_array(layout.output)
     return Vocabulary(inputs, output, None if layout.bias is None else as_array(layout.bias).reshape(-1), layout.tied)
@@ -117,7 +116,7 @@ def replace_vocabulary(
     Raises:
         InputError: wrong shapes, missing or superfluous rows, ids outside `[0, T)`, or a layout that would break.
     """
-    layout = _inspect(model)
+    layout = find_layout(model)
     rows = _checked_rows(layout, input_rows, output_rows, bias)
     size, tokens = len(layout.inputs), len(rows[0])
     if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
@@ -137,12 +136,12 @@ def replace_vocabulary(
     config = copy.deepcopy(model.config)
     for part in nested_configs(config):
         rewrite(part)
-    rebuilt = _rebuild(model, config)
-    live, after = _tensors(model), _tensors(rebuilt)
+    rebuilt = rebuild(model, config)
+    live, after = tensors_by_name(model), tensors_by_name(rebuilt)
     values = _new_values(layout, live, after, rows, extra, shift, copy_rows)
-    for name, known in _tensors(layout.rebuilt).items():
+    for name, known in tensors_by_name(layout.rebuilt).items():
         if (shape := values.get(name, known).shape) != after[name].shape:
-            raise _unsupported(model, f"{name} {tuple(shape)} would be loaded as {tuple(after[name].shape)}")
+            raise unsupported(model, f"{name} {tuple(shape)} would be loaded as {tuple(after[name].shape)}")
     for name, value in values.items():
         live[name].data = value  # in the Parameter that is there, hence for every module that shares it
         live[name].grad = None
@@ -156,103 +155,7 @@ def replace_vocabulary(
         warnings.warn(f"unset, as no target token is known: {fields}; give them in special_ids", stacklevel=2)
 
 
-@dataclass(frozen=True, eq=False)
-class _Layout:
-    """Where a model keeps its vocabulary, and what follows its pad id."""
-
-    rebuilt: PreTrainedModel  # from its present config, on the meta device
-    names: tuple[str, ...]  # every tensor with one entry per token
-    inputs: Tensor
-    output: Tensor | None  # None: no head, or one that reads the input embeddings itself
-    bias: Tensor | None
-    tied: bool
-    retied: bool  # its config ties the two on loading, unless they differ
-    tables: dict[str, nn.Embedding]  # rebuilt, learned position tables that count from the pad id on
-    fixed_pad: int | None  # the pad id that positions or masks are bound to (MPNet, M2M100, XGLM)
-
-
-def _inspect(model: PreTrainedModel) -> _Layout:
-    """Find all that depends on the vocabulary, by rebuilding the model with one more token and the next pad id."""
-    _refuse_partial(model)
-    embedding, head = _embeddings(model)
-    size, config = embedding.num_embeddings, copy.deepcopy(model.config)
-    for part in nested_configs(config):
-        names = size_fields(part, size)
-        if names and (others := set(size_fields(part)) - set(names)):
-            raise _unsupported(model, f"its config has a second vocabulary in {', '.join(sorted(others))}")
-        for name in names:
-            setattr(part, name, size + 1)
-        rewrite_ids(part, lambda name, old: old + 1 if name == "pad_token_id" and old is not None else old)
-    rebuilt, probe = _rebuild(model, model.config), _rebuild(model, config)
-    live, before, after = _tensors(model), _tensors(rebuilt), _tensors(probe)
-    held = {name: live[name] for name in before if name in live and before[name].shape != after[name].shape}
-    if not any(_shared(tensor, embedding.weight) for tensor in held.values()):
-        raise _unsupported(model, f"it embeds {size} tokens, but its config has no such vocabulary size")
-    output = next((tensor for tensor in held.values() if head is not None and _shared(tensor, head.weight)), None)
-    for name, tensor in held.items():
-        known = _shared(tensor, output) or tensor.numel() == size or torch.equal(tensor, embedding.weight)
-        if not known or not tensor.is_floating_point() or tensor.shape != before[name].shape:
-            raise _unsupported(model, f"{name} {tuple(tensor.shape)} is neither its input nor its output embeddings")
-    vectors = {name: tensor for name, tensor in held.items() if tensor.numel() == size}
-    bias = getattr(head, "bias", None) if output is not None else None
-    # BERT-likes name the bias twice, in the head and one level up; untied, the one above is never read.
-    above = {name.rsplit(".", 2)[0] for name, tensor in held.items() if bias is not None and _shared(tensor, output)}
-    bias = next(iter(vectors.values()), None) if bias is None else bias
-    for name, vector in vectors.items():
-        if not _shared(vector, bias) and name.rpartition(".")[0] not in above:
-            raise _unsupported(model, f"expected one head bias, found another in {name}")
-    tied = _shared(embedding.weight, output) if output is not None else bool(vectors)
-    retied = output is not None and len({id(module.weight) for module in _embeddings(rebuilt)}) == 1
-    if tied and output is not None and not retied:
-        raise _unsupported(model, "its head is tied, but not by config.tie_word_embeddings, so saving would lose it")
-    pads = _pad_bound(rebuilt, probe, held)
-    return _Layout(rebuilt, tuple(held), embedding.weight, output, bias, tied, retied, *pads)
-
-
-def _unsupported(model: Any, why: str) -> InputError:
-    return InputError(f"{type(model).__name__} is not supported: {why}")
-
-
-def _refuse_partial(model: PreTrainedModel) -> None:
-    if not isinstance(model, PreTrainedModel) or getattr(model, "_hf_peft_config_loaded", False):
-        raise _unsupported(model, "expected a transformers PreTrainedModel without adapters; merge them first")
-    if getattr(model, "hf_quantizer", None) is not None or getattr(model.config, "quantization_config", None):
-        raise _unsupported(model, "it is quantised; load it in full or half precision")
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta or hasattr(parameter, "ds_id") or type(parameter.data) is not Tensor:
-            raise _unsupported(model, f"{name} is offloaded or sharded; load the model whole, on one device")
-
-
-def _embeddings(model: PreTrainedModel) -> tuple[nn.Embedding, Any]:
-    """The modules of the input and, if there is one, of the output embeddings."""
-    try:
-        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    except (NotImplementedError, AttributeError) as error:
-        raise _unsupported(model, "it has no token embeddings") from error
-    if not isinstance(embedding, nn.Embedding):
-        raise _unsupported(model, f"expected token embeddings in an nn.Embedding, found {type(embedding).__name__}")
-    return embedding, head if isinstance(getattr(head, "weight", None), Tensor) else None
-
-
-def _pad_bound(rebuilt: nn.Module, probe: nn.Module, held: Mapping[str, Tensor]) -> tuple[dict[str, Any], int | None]:
-    """Modules whose `padding_idx` shapes positions: learned tables, which can move, and the pad id that cannot."""
-    tables, fixed = {}, None
-    probed = dict(probe.named_modules(remove_duplicate=False))
-    for name, module in rebuilt.named_modules(remove_duplicate=False):
-        pad, owned = vars(module).get("padding_idx"), (*module.parameters(False), *module.buffers(False))
-        if pad is None or not any(tensor.is_floating_point() for tensor in owned):
-            continue
-        follows = vars(probed[name])["padding_idx"] != pad
-        if f"{name}.weight" in held:
-            fixed = fixed if follows else pad  # MPNet wires its pad id, and its positions to it
-        elif follows and type(module) is nn.Embedding:
-            tables[name] = module
-        elif follows:
-            fixed = pad  # computed positions, which no config can shift (M2M100, XGLM)
-    return tables, fixed
-
-
-def _checked_rows(layout: _Layout, input_rows: Any, output_rows: Any, bias: Any) -> tuple[Any, ...]:
+def _checked_rows(layout: Layout, input_rows: Any, output_rows: Any, bias: Any) -> tuple[Any, ...]:
     """Input rows, output rows and bias as the model holds them (dtype, device, `None`), once they are right."""
     own = None if layout.tied else layout.output
     for label, given, wanted in (("output_rows", output_rows, own), ("bias", bias, layout.bias)):
@@ -315,7 +218,7 @@ def _translation(model: Any, special_ids: Any, moved: Mapping[int, int], tokens:
     return translate, lost
 
 
-def _position_shift(model: PreTrainedModel, layout: _Layout, translate: Translate) -> int:
+def _position_shift(model: PreTrainedModel, layout: Layout, translate: Translate) -> int:
     """By how many rows learned position tables move, since they count from the pad id on."""
     table = next(iter(layout.tables.values()), None)
     if (old := layout.fixed_pad if table is None else table.padding_idx) is None:
@@ -336,7 +239,7 @@ def _position_shift(model: PreTrainedModel, layout: _Layout, translate: Translat
 
 
 def _new_values(
-    layout: _Layout,
+    layout: Layout,
     live: dict[str, Tensor],
     after: dict[str, Tensor],
     rows: tuple[Any, ...],
@@ -344,20 +247,22 @@ def _new_values(
     shift: int,
     copy_rows: bool,
 ) -> dict[str, Tensor]:
-    """The new tensors by name: the vocabulary's, those that shared a storage sharing it again, and positions."""
+    """The new tensors by name: the vocabulary's, those that shared a storage, and they alone, sharing it again."""
     fresh: dict[int, Tensor] = {}
-    for old in (live[name] for name in layout.names):
-        own = rows[1] is not None and _shared(old, layout.output)
+    for old in {live[name].data_ptr(): live[name] for name in layout.names}.values():
+        own = rows[1] is not None and same_storage(old, layout.output)
         new = rows[1] if own else rows[2] if old.numel() == len(layout.inputs) else rows[0]
         if extra or copy_rows:
             filler = new.float().mean(0).to(new.dtype) if new.ndim == 2 else new.min() - _PADDING_GAP
             new = torch.cat([new, filler.expand(extra, *new.shape[1:])])
-        fresh.setdefault(old.data_ptr(), new.reshape(*old.shape[:-1], -1) if new.ndim == 1 else new)
+        elif any(new.data_ptr() == other.data_ptr() for other in fresh.values()):
+            new = new.clone()  # of two names of one storage, saving keeps one; the other would load as zeros
+        fresh[old.data_ptr()] = new.reshape(*old.shape[:-1], -1) if new.ndim == 1 else new
     values = {name: fresh[live[name].data_ptr()] for name in layout.names}
     for name, table in layout.tables.items():
         kept = live[f"{name}.weight"].detach()[table.padding_idx :]
         values[f"{name}.weight"] = torch.cat([kept.new_zeros(int(table.padding_idx or 0) + shift, kept.shape[1]), kept])
-    for name, known in _tensors(layout.rebuilt).items():
+    for name, known in tensors_by_name(layout.rebuilt).items():
         if known.shape != after[name].shape and name in live and not known.is_floating_point():
             old, step = live[name], int(live[name].any())  # position ids count up, token types are zero
             if torch.equal(old.flatten().cpu(), torch.arange(known.numel()) * step):
@@ -372,25 +277,6 @@ def _copy_attributes(model: PreTrainedModel, before: PreTrainedModel, after: Pre
         for key, value in vars(new[name]).items() if name in new else ():
             if type(value) in (int, type(None)) and vars(old[name]).get(key) != value:
                 setattr(module, key, value)
-
-
-def _rebuild(model: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
-    """The model that `from_pretrained` would make from `config`, on the meta device: shapes without storage."""
-    try:
-        with torch.device("meta"):
-            return type(model)(copy.deepcopy(config))
-    except Exception as error:  # a family may object in any way; all mean that the folder would not load
-        raise _unsupported(model, f"its config does not rebuild it ({type(error).__name__}: {error})") from error
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers under all their names."""
-    return dict(chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)))
-
-
-def _shared(one: Tensor, other: Tensor | None) -> bool:
-    """Whether two tensors are the same piece of storage."""
-    return other is not None and one.data_ptr() == other.data_ptr() and one.shape == other.shape
 
 
 def as_array(tensor: Tensor) -> NDArray[np.float32]:

@@ -250,6 +250,21 @@ def test_copied_tokens_speak_as_before(name, tied, dtype, tmp_path):
         assert value.shape == model.state_dict()[key].shape, key
 
 
+@pytest.mark.parametrize("name", [name for name, tied in CASES if not tied])
+def test_given_rows_are_kept_once_for_each_tensor_of_an_untied_model(name, tmp_path):
+    """Of two names of one storage, saving keeps one: BERT's `decoder.bias` would load as zeros."""
+    build(name, tied=False).save_pretrained(tmp_path / "source")
+    model = load_model(tmp_path / "source")
+    before, aliases = read_vocabulary(model), shared_names(model)
+    put(model, choose(23), 1, copy_rows=False)
+    assert shared_names(model) == aliases
+    model.save_pretrained(tmp_path / "out")
+    loaded, info = type(model).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values())
+    if before.bias is not None:
+        np.testing.assert_array_equal(read_vocabulary(loaded).bias, before.take(choose(23)).bias)
+
+
 @pytest.mark.parametrize("pad", [0, 1, 9], ids=["shorter", "same", "longer"])
 @pytest.mark.parametrize("name", ["roberta", "xlm-r", "longformer"])
 def test_positions_follow_the_pad_id(name, pad, tmp_path):
