@@ -18,7 +18,7 @@ import numpy as np
 from inputs import Inputs
 from jobs import Job, now
 
-PRELOADED = ["net_jobs", "stages", "floors", "plain", "faiss", "gensim.models", "hyperofa.cli"]
+PRELOADED = ["net_jobs", "stages", "floors", "plain", "faiss", "gensim.models", "hyperofa.training_commands"]
 _POLL = 0.02  # seconds
 _KIB_PER_MIB = 1024
 

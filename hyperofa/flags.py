@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
-from lightning.pytorch.cli import LightningArgumentParser
 
 from hyperofa.errors import InputError
 
@@ -32,10 +31,6 @@ class Parser(ArgumentParser):
         if not command:  # of all commands, or of a class that is an argument
             raise InputError(_one_line(message))
         raise InputError(f"{_one_line(message)}{''.join(hints)} (see {program}{command} --help)")
-
-
-class LightningParser(Parser, LightningArgumentParser):
-    """The same for commands of LightningCLI."""
 
 
 def _one_line(message: str) -> str:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import lightning  # noqa: F401  here, as its logger keeps the standard error that it finds: not that of a test
 import numpy as np
 import pytest
 import torch

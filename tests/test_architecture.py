@@ -24,7 +24,7 @@ ORDER = [
     ["training"],
     ["export", "pretraining"],
     ["experiments", "demo"],
-    ["curves", "flags", "class_paths", "cli", "__init__", "__main__"],
+    ["curves", "flags", "class_paths", "signatures", "training_commands", "cli", "__init__", "__main__"],
 ]
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
 

@@ -1,13 +1,19 @@
+import inspect
 import json
+import subprocess
+import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
 import yaml
+from jsonargparse import auto_parser
 
 from hyperofa import cli
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
-from hyperofa.flags import gather_lists
+from hyperofa.flags import Parser, gather_lists
+from hyperofa.signatures import read_signature
 from tests.conftest import CONFIGS, write_vectors
 
 
@@ -52,7 +58,7 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     assert exit_info.value.code == 0
     listed = capsys.readouterr().out
-    assert all(f"  {name} " in listed for name in (*cli.COMMANDS, *cli.LIGHTNING_COMMANDS))
+    assert all(f"  {name} " in listed for name in (*cli.COMMANDS, *cli.TRAINING_COMMANDS))
 
 
 @pytest.mark.parametrize("command", ["prepare", "export", "evaluate"])
@@ -63,10 +69,42 @@ def test_help_of_a_command(command, capsys):
     assert "--config" in capsys.readouterr().out
 
 
+_LOADED = """
+import sys
+from hyperofa.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as error:
+    heavy = {"torch", "transformers", "lightning", "scipy", "matplotlib"} & set(sys.modules)
+    print("ended with", error.code, "after loading", sorted(heavy))
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "exprot", "export --method mena", "pretrain --training.steps many", "--help"]
+    + [f"{command} --help" for command in cli.COMMANDS],
+)
+def test_help_and_wrong_command_lines_load_nothing_heavy(line):
+    done = subprocess.run([sys.executable, "-c", _LOADED, *line.split()], capture_output=True, text=True, timeout=60)
+    code = 0 if line.endswith("--help") else 2
+    assert done.stdout.endswith(f"ended with {code} after loading []\n"), done
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_a_signature_read_from_source_is_the_function_s(command):
+    module, _, name = cli.COMMANDS[command].partition(":")
+    function, read = getattr(import_module(module), name), read_signature(cli.COMMANDS[command])
+    assert read.__doc__ == function.__doc__
+    assert list(inspect.signature(read).parameters) == list(inspect.signature(function).parameters)
+    helps = [auto_parser(each, as_positional=False, parser_class=Parser).format_help() for each in (read, function)]
+    assert helps[0] == helps[1]
+
+
 def test_other_flags_are_left_alone():
     words = ["export", "--method", "mean", "--copied", "role", "exact", "--seed=3"]
     expected = ["export", "--method", "mean", "--seed=3", "--copied", json.dumps(["role", "exact"])]
-    assert gather_lists(words, {"": cli.COMMANDS["export"]}) == expected
+    assert gather_lists(words, {"": read_signature(cli.COMMANDS["export"])}) == expected
 
 
 def test_the_config_for_colexnet_reads_its_layout(model_folders, tokenizer_folders, tmp_path):

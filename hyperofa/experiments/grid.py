@@ -26,9 +26,9 @@ WIDTH = "prepare.coordinate_dim"
 _PLACEHOLDER = re.compile(r"\{([a-z]+(?:\.\w+)*)\}")
 # Below the package; editing these changes no result.
 _REPORTING = {
-    "cli.py", "flags.py", "demo", "training/curves.py", "experiments/ablate.py", "experiments/cells.py",
-    "experiments/grid.py", "experiments/hewitt.py", "experiments/plots.py", "experiments/report.py",
-    "experiments/results.py", "experiments/statistics.py",
+    "cli.py", "flags.py", "signatures.py", "training_commands.py", "demo", "training/curves.py",
+    "experiments/ablate.py", "experiments/cells.py", "experiments/grid.py", "experiments/hewitt.py",
+    "experiments/plots.py", "experiments/report.py", "experiments/results.py", "experiments/statistics.py",
 }  # fmt: skip
 
 

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-import torch
-from torch import distributed
-
 T = TypeVar("T")
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in the order that Lightning asks them
 _PATIENCE = timedelta(days=1)  # one process may work alone for hours while the others wait
 
 
@@ -36,6 +34,8 @@ class ProcessGroup:
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:
+            from torch import distributed
+
             distributed.barrier()
 
 
@@ -51,6 +51,10 @@ def process_group() -> Iterator[ProcessGroup]:
     if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         yield SINGLE_PROCESS
         return
+
+    import torch
+    from torch import distributed
+
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     distributed.init_process_group("gloo", timeout=_PATIENCE)
@@ -58,3 +62,9 @@ def process_group() -> Iterator[ProcessGroup]:
         yield ProcessGroup(distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
+
+
+def is_first_process() -> bool:
+    """Whether this is the first process of its job, whoever started the job; known before a trainer is made."""
+    ranks = (os.environ.get(name) for name in _RANK_VARIABLES)
+    return int(next((rank for rank in ranks if rank is not None), 0)) == 0

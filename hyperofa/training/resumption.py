@@ -11,11 +11,12 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.locks import try_lock
+from hyperofa.runtime.processes import is_first_process
 
 _MARK = ".unfinished"
 _LAST = "last.ckpt"
@@ -200,11 +201,6 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     return sys.intern(value) if type(value) is str else value
-
-
-def is_first_process() -> bool:
-    """Whether this is the first process of its job, before a trainer can say."""
-    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined] # set when Lightning is imported
 
 
 def _logs(trainer: Trainer) -> list[CSVLogger]:

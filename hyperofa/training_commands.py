@@ -1,0 +1,103 @@
+"""The commands of LightningCLI: train a hypernetwork, and measure one."""
+
+import logging
+import sys
+import warnings
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero
+
+from hyperofa.class_paths import check_classes
+from hyperofa.errors import InputError
+from hyperofa.export.prediction import CoordinateFile, read_checkpoint
+from hyperofa.flags import Parser, gather_lists
+from hyperofa.runtime.folders import fingerprint, sha256_text
+from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.module import HyperModule
+from hyperofa.training.resumption import Resumption
+
+_CHECKPOINT_NAMES = ("best", "last", "hpc")  # that the Trainer looks up itself
+
+
+class LightningParser(Parser, LightningArgumentParser):
+    """Lightning's parser, which says in one line what is wrong."""
+
+
+class HyperCLI(LightningCLI):
+    """LightningCLI whose module takes its widths from the bundle."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse `args` without Lightning's warning that there is a command line too; check a checkpoint to load.
+
+        Lightning opens the checkpoint next, and has no words for a user whose file is none.
+        """
+        self.config = parser.parse_args(args)
+        check_classes(self.config[self.config.subcommand])
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path not in (None, *_CHECKPOINT_NAMES):
+            checkpoint = read_checkpoint(path, "--ckpt_path")
+            if self.config.subcommand == "fit" and "optimizer_states" not in checkpoint:
+                raise InputError(
+                    f"--ckpt_path {path}: expected a checkpoint that training can go on from, found the net "
+                    "alone; give last.ckpt"
+                )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link the widths."""
+        for width in ("word_dim", "coordinate_dim"):
+            parser.link_arguments(f"data.{width}", f"model.{width}", apply_on="instantiate")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the Trainer; what it refuses is the user's mistake."""
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"--trainer: {error}") from None
+
+    def before_fit(self) -> None:
+        """Go on with a run of the same settings and input that was killed, unless a checkpoint is given."""
+        config, data, logger = self.config["fit"], self.datamodule, self.trainer.logger
+        if config.ckpt_path is None and isinstance(logger, CSVLogger):
+            resumption = next(each for each in self.trainer.callbacks if isinstance(each, Resumption))  # type: ignore[attr-defined]
+            settings = self._parser("fit").dump(config, skip_none=False)
+            key = sha256_text(settings, fingerprint(*data.files))
+            self.config_init["fit"].ckpt_path = resumption.begin(logger, key)
+
+    def after_fit(self) -> None:
+        """Say which checkpoint to go on with."""
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        if best and self.trainer.is_global_zero:
+            sys.stdout.write(f"best checkpoint: {best}\n")
+
+
+def run(words: list[str]) -> None:
+    """Run one of the commands.
+
+    Args:
+        words: the command and its flags.
+
+    Raises:
+        InputError: a mistake of the user.
+    """
+    for category in (DeprecationWarning, FutureWarning):  # Lightning's own, which a user can do nothing about
+        warnings.filterwarnings("ignore", category=category, module=r"lightning\.")
+    logging.getLogger(rank_zero.__name__).addFilter(_is_no_advertisement)
+    HyperCLI(
+        HyperModule,
+        HyperDataModule,
+        args=gather_lists(words, {"data.": HyperDataModule, "model.": HyperModule}),
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        save_config_kwargs={"overwrite": True},
+        # Lightning's own sampler would undo the grouping of batches by size; ours shares them out among processes.
+        trainer_defaults={"use_distributed_sampler": False, "callbacks": [CoordinateFile(), Resumption()]},
+        parser_class=LightningParser,
+        parser_kwargs={"prog": "hyperofa", "allow_abbrev": False},
+    )
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("💡")
