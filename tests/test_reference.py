@@ -23,7 +23,7 @@ from hyperofa.errors import InputError
 from hyperofa.export.export import export
 from hyperofa.export.prediction import load_trained
 from hyperofa.methods.baselines import Predictions
-from hyperofa.methods.fallbacks import ORIGINS, initialise, target_inputs
+from hyperofa.methods.fallbacks import ORIGINS, plan_and_fill, target_inputs
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.reference import QUIRKS
 from hyperofa.tokens.canonical import OVERLAP_KINDS
@@ -156,7 +156,7 @@ def test_assembled(golden):
     known = np.zeros(len(predicted), bool)
     ids = golden.arrays["prediction_ids"]
     predicted[ids], known[ids] = golden.arrays["predictions"][:, None], True
-    filled = initialise(bundle, Predictions(predicted, known), target_inputs(bundle), ["exact", "case"], "noise")
+    filled = plan_and_fill(bundle, target_inputs(bundle), Predictions(predicted, known), ["exact", "case"], "noise")
     np.testing.assert_allclose(entries(bundle.rows(filled.coordinates)[0]), golden.arrays["assembled"], atol=1e-5)
     assert set(filled.origins.tolist()) == {ORIGINS.index(name) for name in ("copied", "predicted", "noise")}
 
@@ -316,7 +316,7 @@ def test_zero_rows_become_noise(small):
     """A copied row that happens to be zero too, as published."""
     inputs = target_inputs(small)
     known = Predictions(np.zeros((len(inputs.covered), small.meta.coordinate_dim), np.float32), inputs.covered)
-    filled = initialise(small, known, inputs, ["exact"], "noise")
+    filled = plan_and_fill(small, inputs, known, ["exact"], "noise")
     assert filled.coordinates.any(1).all()
     assert "predicted" not in {ORIGINS[origin] for origin in filled.origins}
 

@@ -16,7 +16,7 @@ from hyperofa.evaluation.shift import measure
 from hyperofa.export.prediction import Trained, learned_share, load_trained, predict
 from hyperofa.methods import baselines
 from hyperofa.methods.baselines import OFAConfig, Predictions
-from hyperofa.methods.fallbacks import ORIGINS, Initialisation, initialise, target_inputs
+from hyperofa.methods.fallbacks import ORIGINS, Filled, plan_and_fill, target_inputs
 from hyperofa.methods.registry import Context, Method, method_named
 from hyperofa.models.card import model_card
 from hyperofa.models.factorised import factorise, parameter_count
@@ -171,7 +171,7 @@ def _from_nets(
     ofa_share: float | None,
     copied: Sequence[OverlapKind] | None,
     cache: ShardCache,
-) -> Initialisation:
+) -> Filled:
     """The mean prediction of the nets, blended with OFA."""
     predictions = [predict(net, bundle, cache=cache, name=f"net-{number}") for number, net in enumerate(nets)]
     rows = Predictions(np.mean([each.coordinates for each in predictions], axis=0), predictions[0].known)
@@ -179,23 +179,21 @@ def _from_nets(
     share = learned_share(bundle, nets[0], mixing) if ofa_share is None else ofa_share
     if share > 0:
         rows = baselines.blend(rows, baselines.ofa(inputs, mixing, cache), share)
-    return initialise(bundle, rows, inputs, nets[0].copied if copied is None else copied, method.fallback)
+    return plan_and_fill(bundle, inputs, rows, nets[0].copied if copied is None else copied, method.fallback)
 
 
-def _from_function(
-    bundle: Bundle, method: Method, context: Context, copied: Sequence[OverlapKind] | None
-) -> Initialisation:
+def _from_function(bundle: Bundle, method: Method, context: Context, copied: Sequence[OverlapKind] | None) -> Filled:
     """What a method without training says."""
     inputs = target_inputs(bundle, method.pooling)
-    return initialise(
-        bundle, method.predict(inputs, context), inputs, method.copied if copied is None else copied, method.fallback
+    return plan_and_fill(
+        bundle, inputs, method.predict(inputs, context), method.copied if copied is None else copied, method.fallback
     )
 
 
 def _put_rows(
     bundle: Bundle,
     vocabulary: Vocabulary,
-    filled: Initialisation,
+    filled: Filled,
     model: PreTrainedModel,
     multiple: int | None,
     factorised: bool,
@@ -239,7 +237,7 @@ def _write(
     bundle: Bundle,
     method: Method,
     model: PreTrainedModel,
-    filled: Initialisation,
+    filled: Filled,
     norms: np.ndarray,
     record: dict[str, Any],
     scores: Any,
@@ -263,7 +261,7 @@ def _write(
     seal(folder, model, record)
 
 
-def _write_provenance(bundle: Bundle, filled: Initialisation, norms: np.ndarray, path: Path) -> None:
+def _write_provenance(bundle: Bundle, filled: Filled, norms: np.ndarray, path: Path) -> None:
     """One line a target token: its origin, kind of overlap, number of words, length of the row, source tokens."""
     names = bundle.tokenizer("source").convert_ids_to_tokens(list(range(bundle.meta.source_tokens)))
     tokens = bundle.tokenizer("target").convert_ids_to_tokens(list(range(bundle.meta.target_tokens)))

@@ -1,11 +1,12 @@
 """A whole target vocabulary from a method's rows: copy the overlap, predict, fall back, never leave a row to chance.
 
-Every method goes through the same steps and differs in the predicted rows alone. Rows are filled in this order:
+Every method goes through the same steps and differs in the predicted rows alone. First a plan says what each row will
+be, of the rows' names alone; then the plan is filled, in training as in an export:
 
     copied      the token is in the source vocabulary
     predicted   the method knows it (it has words)
     subtokens   mean of the source tokens that spell it
-    script      mean of the rows so far in its script
+    script      mean of the rows above in its script
     mean        mean of the source rows
 
 In reference mode the last three are `noise` instead, as in the published code.
@@ -13,7 +14,7 @@ In reference mode the last three are `noise` instead, as in the published code.
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -21,17 +22,39 @@ import scipy.sparse as sp
 
 from hyperofa import reference
 from hyperofa.bundle.bundle import Bundle, Pooling
-from hyperofa.methods import baselines
-from hyperofa.methods.baselines import InitInputs, Predictions
-from hyperofa.tokens.canonical import Overlap, OverlapKind, Token, bare_backend
+from hyperofa.methods.baselines import InitInputs, Predictions, spell
+from hyperofa.tokens.canonical import OverlapKind, Token, bare_backend
 
 Origin = Literal["copied", "predicted", "subtokens", "script", "mean", "noise"]
 Fallback = Literal["ladder", "noise", "noise_in_sequence"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
+_OPEN = len(ORIGINS)
 
 
-@dataclass(frozen=True)
-class Initialisation:
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What each of T target rows will be, before any is computed.
+
+    Attributes:
+        origins: `(T,)` uint8, index into `ORIGINS`.
+        mixture: `(T, S)` sparse, the weights of source rows that are known by now: one 1 where a row is `copied`, the
+            pieces where it is of `subtokens`.
+        scripts: `(T,)` str, the script of each token, see `script`.
+        fallback: what becomes of the rows that nothing is known of.
+    """
+
+    origins: np.ndarray
+    mixture: sp.csr_matrix
+    scripts: np.ndarray
+    fallback: Fallback
+
+    def ids(self, *origins: Origin) -> np.ndarray:
+        """`(N,)` int64 ascending, the target tokens of some origins."""
+        return np.flatnonzero(np.isin(self.origins, [ORIGINS.index(origin) for origin in origins]))
+
+
+@dataclass(frozen=True, eq=False)
+class Filled:
     """Coordinates for a whole target vocabulary, and where each row came from.
 
     Attributes:
@@ -59,70 +82,113 @@ def target_inputs(bundle: Bundle, pooling: Pooling = "weighted") -> InitInputs:
     source_tokens = bundle.tokens("source")
     tokenizer = bundle.tokenizer("source")
     unknown = next((i for i, token in enumerate(source_tokens) if token is not None and "unk" in token.roles), None)
-    target_tokens = bundle.tokens("target")
-    spelled = baselines.spell(target_tokens, bare_backend(tokenizer), unknown, bundle.meta.source_tokens)
+    spelled = spell(bundle.tokens("target"), bare_backend(tokenizer), unknown, bundle.meta.source_tokens)
     keys, queries = (bundle.pooled(side, pooling) for side in ("source", "target"))
     return InitInputs(bundle.coordinates, keys, bundle.source.covered, queries, bundle.target.covered, spelled)
 
 
-def initialise(
-    bundle: Bundle, rows: Predictions, inputs: InitInputs, copied: Sequence[OverlapKind], fallback: Fallback = "ladder"
-) -> Initialisation:
-    """Fill a target vocabulary: copy, take the method's rows, fall back.
+def plan_rows(
+    bundle: Bundle,
+    spelled: sp.csr_matrix,
+    known: np.ndarray,
+    copied: Sequence[OverlapKind],
+    fallback: Fallback = "ladder",
+) -> Plan:
+    """Decide what each target row will be: copied, predicted, or which fall-back.
 
     Args:
         bundle: the inputs.
-        rows: what the method says of all T target tokens.
-        inputs: what the method was given.
+        spelled: `(T, S)` sparse, the source tokens that spell each token (`InitInputs.spelled`).
+        known: `(T,)` bool, tokens that the method has an answer for.
         copied: kinds of overlap that are copied; tokens of other kinds are predicted if they can be. The old tokens of
             an expanded vocabulary are copied in any case.
         fallback: for the rows that the method leaves open: what we know of the token, or the noise of the reference.
 
     Returns:
-        Rows for every token, each with its origin.
+        The plan; it depends on no row but, in reference mode, on which source rows are zero.
     """
-    tokens = bundle.tokens("target")
-    size, num_source = inputs.spelled.shape
-    coordinates = np.zeros((size, bundle.meta.coordinate_dim), np.float32)
-    origins = np.full(size, ORIGINS.index("mean"), np.uint8)
-    open_rows = np.ones(size, bool)
-
-    def fill(origin: Origin, ids: np.ndarray, values: np.ndarray) -> None:
-        coordinates[ids], origins[ids], open_rows[ids] = values, ORIGINS.index(origin), False
-
     overlap = bundle.overlap.choose((*copied, "exact") if bundle.expands else copied)
-    fill("copied", overlap.target_ids, bundle.coordinates[overlap.source_ids])
-    predicted = np.flatnonzero(open_rows & rows.known)
-    fill("predicted", predicted, rows.coordinates[predicted])
-    if fallback != "ladder":
-        open_rows |= ~coordinates.any(1)  # the published code takes every zero row for an open one
-        noise = getattr(reference, fallback)(bundle.coordinates, open_rows)
-        fill("noise", np.flatnonzero(open_rows), noise)
-    spelled = baselines.subtokens(inputs)
-    # A token in the overlap that the method does not know is better copied than guessed, whatever the kind.
     rest = bundle.overlap.choose()
-    missing = open_rows[rest.target_ids]
-    fill("copied", rest.target_ids[missing], bundle.coordinates[rest.source_ids[missing]])
-    ids = np.flatnonzero(open_rows & spelled.known)
-    fill("subtokens", ids, spelled.coordinates[ids])
-    scripts = np.array([script(token) for token in tokens])
-    for name in sorted(set(scripts[open_rows]) - {""}):
-        same = ~open_rows & (scripts == name)
-        if same.any():
-            fill("script", np.flatnonzero(open_rows & (scripts == name)), coordinates[same].mean(0))
-    fill("mean", np.flatnonzero(open_rows), bundle.coordinates.mean(0))
+    origins = np.full(len(known), _OPEN, np.uint8)
+    copies = np.zeros(len(known), np.int64)  # the source row of each copied one
 
-    pairs = [np.concatenate(ids) for ids in zip(_ids(overlap), _ids(rest, missing), strict=True)]
-    copies = sp.csr_matrix((np.ones(len(pairs[0])), tuple(pairs)), shape=(size, num_source))
-    mixture = _rows_where(origins == ORIGINS.index("copied"), copies)
-    mixture += _rows_where(origins == ORIGINS.index("subtokens"), spelled.mixture)
+    def settle(origin: Origin, ids: np.ndarray) -> np.ndarray:
+        """Give an origin to those of the ids that have none; which these are."""
+        is_open = origins[ids] == _OPEN
+        origins[ids[is_open]] = ORIGINS.index(origin)
+        return is_open
+
+    settle("copied", overlap.target_ids)
+    copies[overlap.target_ids] = overlap.source_ids
+    settle("predicted", np.flatnonzero(known))
+    if fallback != "ladder":
+        zero = ~bundle.coordinates[overlap.source_ids].any(1)
+        origins[overlap.target_ids[zero]] = _OPEN  # to the published code zero rows are open ones
+        settle("noise", np.arange(len(known)))
+    # A token in the overlap that the method does not know is better copied than guessed, whatever the kind.
+    late = settle("copied", rest.target_ids)
+    copies[rest.target_ids[late]] = rest.source_ids[late]
+    settle("subtokens", np.flatnonzero(np.diff(spelled.indptr)))
+    scripts = np.array([script(token) for token in bundle.tokens("target")])
+    settle("script", np.flatnonzero(np.isin(scripts, sorted(set(scripts[origins != _OPEN]) - {""}))))
+    settle("mean", np.arange(len(known)))
+
+    ids = np.flatnonzero(origins == ORIGINS.index("copied"))
+    mixture = sp.csr_matrix((np.ones(len(ids)), (ids, copies[ids])), shape=spelled.shape)
+    mixture += _rows_where(origins == ORIGINS.index("subtokens"), spelled)
+    return Plan(origins, mixture.tocsr(), scripts, fallback)
+
+
+def fill(plan: Plan, source: np.ndarray, rows: Predictions) -> Filled:
+    """Compute every row that a plan names.
+
+    Args:
+        plan: what each of T rows will be.
+        source: `(S, K)` coordinates of the source rows.
+        rows: of the tokens that are predicted; those of other tokens are not looked at.
+
+    Raises:
+        ValueError: a row that is to be predicted is not known.
+    """
+    predicted = plan.ids("predicted")
+    if not rows.known[predicted].all():
+        raise ValueError(f"expected rows for {len(predicted)} tokens, found {int(rows.known[predicted].sum())}")
+    coordinates = np.zeros((len(plan.origins), source.shape[1]), np.float32)
+    coordinates[predicted] = rows.coordinates[predicted]
+    copied, spelled = plan.ids("copied"), plan.ids("subtokens")
+    coordinates[copied] = source[plan.mixture[copied].indices]
+    coordinates[spelled] = (plan.mixture[spelled] @ source).astype(np.float32)
+    settled, open_ids = plan.ids("copied", "predicted", "subtokens"), plan.ids("script")
+    for name in sorted(set(plan.scripts[open_ids])):
+        like = settled[plan.scripts[settled] == name]
+        coordinates[open_ids[plan.scripts[open_ids] == name]] = coordinates[like].mean(0)
+    coordinates[plan.ids("mean")] = source.mean(0)
+    if plan.fallback != "ladder":
+        open_ids = plan.ids("noise")
+        is_open = np.zeros(len(plan.origins), bool)
+        is_open[open_ids] = True
+        coordinates[open_ids] = getattr(reference, plan.fallback)(source, is_open)
+    mixture = plan.mixture
     if rows.mixture is not None:
-        mixture += _rows_where(origins == ORIGINS.index("predicted"), rows.mixture)
-    return Initialisation(coordinates, origins, mixture.tocsr())
+        mixture = mixture + _rows_where(plan.origins == ORIGINS.index("predicted"), rows.mixture)
+    return Filled(coordinates, plan.origins, mixture.tocsr())
 
 
-def _ids(overlap: Overlap, chosen: np.ndarray | slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
-    return overlap.target_ids[chosen], overlap.source_ids[chosen]
+def plan_and_fill(
+    bundle: Bundle, inputs: InitInputs, rows: Predictions, copied: Sequence[OverlapKind], fallback: Fallback = "ladder"
+) -> Filled:
+    """The target vocabulary of a method that has said all it knows.
+
+    Args:
+        bundle: the inputs.
+        inputs: what the method was given.
+        rows: what it says of all T target tokens.
+        copied: as for `plan_rows`.
+        fallback: as for `plan_rows`; in reference mode a zero row is one that the method does not know.
+    """
+    if fallback != "ladder":
+        rows = replace(rows, known=rows.known & rows.coordinates.any(1))
+    return fill(plan_rows(bundle, inputs.spelled, rows.known, copied, fallback), bundle.coordinates, rows)
 
 
 def _rows_where(keep: np.ndarray, matrix: sp.csr_matrix) -> sp.csr_matrix:

@@ -76,7 +76,7 @@ class Method:
         rows: computes what it says of the wanted tokens; `None` for one that needs the checkpoint of a trained net.
         pooling: how it sees a token's words, see `Bundle.pooled`.
         copied: kinds of overlap that it copies unless told otherwise; of a trained one the checkpoint says which.
-        fallback: what becomes of the rows it does not know, see `fallbacks.initialise`.
+        fallback: what becomes of the rows it does not know, see `fallbacks.plan_rows`.
         seeded: whether another seed gives other rows; of a trained one, the seed of its training.
         label: its name in plots; empty for its own.
         colour: its colour there.

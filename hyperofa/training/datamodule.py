@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hyperofa.bundle.bundle import Bundle, Side, SplitName
 from hyperofa.errors import InputError
-from hyperofa.methods.baselines import OFAConfig, ofa
-from hyperofa.methods.fallbacks import ORIGINS, initialise, target_inputs
+from hyperofa.methods.baselines import TUNED_OFA, ofa
+from hyperofa.methods.fallbacks import fill, plan_rows, target_inputs
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
 from hyperofa.reference import GROUP
@@ -305,6 +305,10 @@ def fixed_rows(bundle: Bundle, copied: Sequence[OverlapKind]) -> tuple[np.ndarra
         `(T, K)` coordinates of copied tokens and of fall-backs, and `(T,)` bool, true for the tokens it is to predict.
     """
     inputs = target_inputs(bundle)
-    # OFA's rows stand in where fall-backs average.
-    filled = initialise(bundle, ofa(inputs, OFAConfig()), inputs, copied)
-    return filled.coordinates, filled.origins == ORIGINS.index("predicted")
+    plan = plan_rows(bundle, inputs.spelled, bundle.target.covered, copied)
+    # The plan of the export. Where a fall-back averages over predicted rows, OFA's stand in for those to come: an
+    # untrained `SourceAttention` begins as such a mixture.
+    filled = fill(plan, bundle.coordinates, ofa(inputs, TUNED_OFA))
+    predictable = np.zeros(len(plan.origins), bool)
+    predictable[plan.ids("predicted")] = True
+    return filled.coordinates, predictable

@@ -4,7 +4,7 @@ import pytest
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.methods import baselines
 from hyperofa.methods.baselines import Predictions
-from hyperofa.methods.fallbacks import ORIGINS, initialise, script, target_inputs
+from hyperofa.methods.fallbacks import ORIGINS, fill, plan_and_fill, plan_rows, script, target_inputs
 from hyperofa.tokens.canonical import OVERLAP_KINDS, Token, canonical_tokens
 
 
@@ -23,7 +23,7 @@ def test_the_ladder_is_climbed_in_order(bundles, name, kinds, knowing):
     known[::2] &= knowing == "covered"
     known[1::2] &= knowing != "none"
     inputs, rows = target_inputs(bundle), rows_for(bundle, known)
-    filled = initialise(bundle, rows, inputs, kinds)
+    filled = plan_and_fill(bundle, inputs, rows, kinds)
     spelled = baselines.subtokens(inputs)
     tokens = canonical_tokens(bundle.tokenizer("target"))
     chosen, rest = bundle.overlap.choose(kinds), bundle.overlap.choose()
@@ -58,7 +58,7 @@ def test_the_ladder_is_climbed_in_order(bundles, name, kinds, knowing):
 def test_letters_that_the_source_cannot_spell_take_the_mean_of_their_script(bundles):
     bundle = Bundle.load(bundles["bert"])
     nothing = rows_for(bundle, np.zeros(bundle.meta.target_tokens, bool))
-    filled = initialise(bundle, nothing, target_inputs(bundle), OVERLAP_KINDS)
+    filled = plan_and_fill(bundle, target_inputs(bundle), nothing, OVERLAP_KINDS)
     tokens = canonical_tokens(bundle.tokenizer("target"))
     alone = [i for i, token in enumerate(tokens) if "ß" in token.text.decode(errors="ignore")]
     assert {ORIGINS[number] for number in filled.origins[alone]} == {"script"}
@@ -68,12 +68,38 @@ def test_letters_that_the_source_cannot_spell_take_the_mean_of_their_script(bund
 def test_a_methods_mixtures_are_kept(bundles):
     bundle = Bundle.load(bundles["roberta8"])
     inputs = target_inputs(bundle)
-    filled = initialise(bundle, baselines.ofa(inputs), inputs, ("role",))
+    filled = plan_and_fill(bundle, inputs, baselines.ofa(inputs), ("role",))
     predicted = filled.origins == ORIGINS.index("predicted")
     assert predicted.sum() > 50
     np.testing.assert_allclose(
         (filled.mixture @ bundle.coordinates)[predicted], filled.coordinates[predicted], atol=1e-4
     )
+
+
+def test_a_plan_is_made_without_rows_and_filled_with_any(bundles):
+    """Training fills it before a net has predicted anything, an export afterwards: the same rows are left to it."""
+    bundle = Bundle.load(bundles["bert"])
+    inputs, known = target_inputs(bundle), bundle.target.covered
+    plan = plan_rows(bundle, inputs.spelled, known, ("role",))
+    one, other = fill(plan, bundle.coordinates, rows_for(bundle, known)), baselines.ofa(inputs)
+    other = fill(plan, bundle.coordinates, other)
+    for filled in (one, other, plan_and_fill(bundle, inputs, rows_for(bundle, known), ("role",))):
+        np.testing.assert_array_equal(filled.origins, plan.origins)
+        rest = plan.ids("copied", "subtokens", "mean")
+        np.testing.assert_array_equal(filled.coordinates[rest], one.coordinates[rest])
+    assert sorted(np.concatenate([plan.ids(origin) for origin in ORIGINS]).tolist()) == list(range(len(known)))
+    predicted = plan.ids("predicted")
+    assert len(predicted) > 50
+    assert (one.coordinates[predicted] != other.coordinates[predicted]).any(1).all()
+
+
+def test_a_plan_is_not_filled_with_too_few_rows(bundles):
+    bundle = Bundle.load(bundles["bert"])
+    known = bundle.target.covered.copy()
+    plan = plan_rows(bundle, target_inputs(bundle).spelled, known, ("role",))
+    known[plan.ids("predicted")[0]] = False
+    with pytest.raises(ValueError, match=r"expected rows for (\d+) tokens, found \d+"):
+        fill(plan, bundle.coordinates, rows_for(bundle, known))
 
 
 def test_script_is_that_of_the_first_letter():

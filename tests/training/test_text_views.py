@@ -3,6 +3,8 @@ import pytest
 import torch
 
 from hyperofa.bundle.bundle import Bundle
+from hyperofa.methods.baselines import Predictions
+from hyperofa.methods.fallbacks import ORIGINS, plan_and_fill, target_inputs
 from hyperofa.training.batches import pad
 from hyperofa.training.datamodule import HyperDataModule, fixed_rows
 from hyperofa.training.samplers import Draw
@@ -112,3 +114,16 @@ def test_what_training_need_not_predict(bundles):
     assert not predictable[bundle.overlap.choose(["role"]).target_ids].any()
     assert not (predictable & ~bundle.target.covered).any()
     assert rows[~predictable].any(1).all()
+
+
+def test_training_and_exports_follow_one_plan(bundles):
+    """What a net is not asked to predict in training it is not asked in an export, and the rest has the same rows."""
+    bundle = Bundle.load(bundles["roberta"])
+    rows, predictable = fixed_rows(bundle, ("role", "symbol"))
+    known = bundle.target.covered
+    predicted = Predictions(np.ones_like(rows), known)
+    filled = plan_and_fill(bundle, target_inputs(bundle), predicted, ("role", "symbol"))
+    np.testing.assert_array_equal(filled.origins == ORIGINS.index("predicted"), predictable)
+    rest = ~predictable & (filled.origins != ORIGINS.index("script"))
+    assert rest.sum() > 10
+    np.testing.assert_array_equal(filled.coordinates[rest], rows[rest])
