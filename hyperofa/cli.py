@@ -51,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> None:
     from hyperofa.class_paths import restrict_class_paths
 
     try:
-        words = restrict_class_paths(words)
+        words = restrict_class_paths(words) or [""]
         if words[0] in TRAINING_COMMANDS:
             from hyperofa import training_commands
 

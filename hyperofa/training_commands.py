@@ -16,6 +16,7 @@ from hyperofa.export.prediction import CoordinateFile, read_checkpoint
 from hyperofa.flags import Parser, gather_lists
 from hyperofa.runtime.folders import fingerprint, sha256_text
 from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.module import HyperModule
 from hyperofa.training.resumption import Resumption
 
@@ -93,7 +94,10 @@ def run(words: list[str]) -> None:
         auto_configure_optimizers=False,
         save_config_kwargs={"overwrite": True},
         # Lightning's own sampler would undo the grouping of batches by size; ours shares them out among processes.
-        trainer_defaults={"use_distributed_sampler": False, "callbacks": [CoordinateFile(), Resumption()]},
+        trainer_defaults={
+            "use_distributed_sampler": False,
+            "callbacks": [CoordinateFile(), StopDiverged(), Resumption()],
+        },
         parser_class=LightningParser,
         parser_kwargs={"prog": "hyperofa", "allow_abbrev": False},
     )

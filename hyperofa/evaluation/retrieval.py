@@ -7,6 +7,7 @@ papers; their queries are English, ours foreign, since the English side is the f
 
 import csv
 import gzip
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -159,8 +160,13 @@ def score(
 
 
 def accuracy(queries: Tensor, keys: Tensor) -> tuple[float, float]:
-    """Percent of queries `(N, E)` whose own row of `keys` `(N, E)` is among the 1 and 10 nearest by inner product."""
+    """Percent of queries `(N, E)` whose own row of `keys` `(N, E)` is among the 1 and 10 nearest by inner product.
+
+    NaN if a row is not finite: nothing can be ranked then.
+    """
     scores = queries @ keys.T
+    if not scores.isfinite().all():
+        return math.nan, math.nan
     nearest = scores.topk(min(TOP[1], len(keys)), dim=1).indices
     hits = (nearest == nearest.new_tensor(range(len(queries))).unsqueeze(1)).float()
     return (100 * hits[:, : TOP[0]].any(1).float().mean().item(), 100 * hits.any(1).float().mean().item())

@@ -27,6 +27,7 @@ from hyperofa.runtime.folders import new_folder, versions, write_json
 from hyperofa.runtime.text_files import hold_out, read_lines
 from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.module import HyperModule
 from hyperofa.training.text_views import ViewCounts
 
@@ -163,7 +164,7 @@ def _fit(bundle: Bundle, text: list[Path], epochs: int, seed: int, folder: Path)
         accelerator="auto",
         devices=1,
         logger=False,
-        callbacks=[best],
+        callbacks=[StopDiverged(), best],
         gradient_clip_val=1.0,
         use_distributed_sampler=False,
         enable_model_summary=False,

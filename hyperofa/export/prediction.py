@@ -18,6 +18,7 @@ from hyperofa.nets.registry import build
 from hyperofa.runtime.devices import best_device
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
 from hyperofa.tokens.canonical import OverlapKind
+from hyperofa.training.divergence import not_finite
 from hyperofa.training.metrics import TokenMetrics
 from hyperofa.training.word_sets import WordIndices, WordOrder, WordSetTable, make_memory, nearest_indices, self_indices
 from hyperofa.training.word_table import Placement, load_table
@@ -100,6 +101,8 @@ def read_checkpoint(path: str | Path, flag: str = "--checkpoint") -> dict[str, A
         raise InputError(f"{flag} {path}: expected a checkpoint of `hyperofa fit`; {reason}") from None
     if not isinstance(checkpoint, dict) or not {"hyperofa", "state_dict"} <= checkpoint.keys():
         raise InputError(f"{flag} {path}: expected a checkpoint of `hyperofa fit`, found one of something else")
+    if wrong := not_finite(checkpoint["state_dict"]):
+        raise InputError(f"{flag} {path}: expected finite weights, found NaN or infinity in {wrong[0]}; train again")
     return checkpoint
 
 

@@ -24,7 +24,10 @@ from hyperofa.errors import InputError
 from hyperofa.models.factorised import factor_owners
 from hyperofa.models.objectives import longest, objective_of
 from hyperofa.pretraining.blocks import IGNORED, BlockBatches, Blocks, SteppedBatches, TextBlock, chunk
+from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.samplers import GroupedBatches
+
+_ADVICE = "give a lower --training.learning_rate"
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ class LanguageModelling(lightning.LightningModule):
             "val": BlockBatches(texts["val"], mask_id, None),
         }
         self._new_rows = torch.from_numpy(new_rows)
-        self._sums = {name: SumMetric() for name in ("nats", "tokens", "bytes", "train", "steps")}
+        self._sums = {name: SumMetric(nan_strategy="disable") for name in ("nats", "tokens", "bytes", "train", "steps")}
         self._metrics = nn.ModuleList(self._sums.values())  # so that Lightning moves them
 
     def _step(self, batch: TextBlock, stage: str) -> Tensor:
@@ -187,8 +190,8 @@ class LanguageModelling(lightning.LightningModule):
         sums = {name: float(metric.compute()) if metric.update_called else 0.0 for name, metric in self._sums.items()}
         for metric in self._sums.values():
             metric.reset()
-        loss = sums["nats"] / max(1.0, sums["tokens"])
-        bits = sums["nats"] / np.log(2) / max(1.0, sums["bytes"])
+        loss = sums["nats"] / sums["tokens"] if sums["tokens"] else float("nan")
+        bits = sums["nats"] / np.log(2) / sums["bytes"] if sums["bytes"] else float("nan")
         train = sums["train"] / sums["steps"] if sums["steps"] else float("nan")
         self.curve.append(Point(self.trainer.global_step, train, loss, float(np.exp(min(loss, 700.0))), float(bits)))
 
@@ -338,7 +341,7 @@ def train(
         log_every_n_steps=1,
         use_distributed_sampler=False,
         inference_mode=False,  # the sums are reset while validating, and updated while training
-        callbacks=[] if checkpoint is None else [_Saving(checkpoint)],
+        callbacks=[StopDiverged(_ADVICE), *([] if checkpoint is None else [_Saving(checkpoint)])],
         enable_checkpointing=False,
         logger=False,
         enable_model_summary=False,

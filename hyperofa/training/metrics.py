@@ -6,13 +6,17 @@ from torch.nn.functional import normalize
 from torchmetrics import Metric
 
 
+_SHORTEST = 1e-12  # `normalize` makes a unit vector of nothing shorter
+
+
 class TokenMetrics(Metric):
     """How close predicted coordinates come to a token's own, and whether they single it out.
 
     The answer is looked for among the token's own coordinates and those of the memory.
 
     Computes a dictionary: `cosine`; `norm_ratio`, predicted length over expected length; `mrr`, the mean reciprocal
-    rank of the right token by cosine; `hit10`, the share of ranks up to 10.
+    rank of the right token by cosine; `hit10`, the share of ranks up to 10. A prediction that is not finite makes them
+    NaN; one of length zero points nowhere, and ranks last.
     """
 
     full_state_update = False
@@ -37,9 +41,11 @@ class TokenMetrics(Metric):
         cosine = (unit * normalize(expected, dim=1)).sum(1)
         # The right answer may be among the others, where its cosine is rounded in another way.
         better = unit @ normalize(others.float(), dim=1).T > cosine.unsqueeze(1) + 1e-6
-        rank = 1 + better.sum(1)
-        ratio = predicted.norm(dim=1) / expected.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+        length = predicted.norm(dim=1)
+        rank = (1 + better.sum(1)).where(length > _SHORTEST, 1 + len(others))
+        ratio = length / expected.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
         columns = torch.stack([cosine, ratio, 1 / rank, (rank <= 10).float()], 1)
+        columns[~length.isfinite()] = torch.nan  # no comparison with NaN is true, so that nothing would rank before it
         self.sums += columns.sum(0).double()
         self.total += len(rank)
 
@@ -50,7 +56,10 @@ class TokenMetrics(Metric):
 
 
 class SentenceRetrieval(Metric):
-    """Mean reciprocal rank at which each sentence finds its own counterpart among all of them, by cosine."""
+    """Mean reciprocal rank at which each sentence finds its own counterpart among all of them, by cosine.
+
+    NaN if a sentence is not finite.
+    """
 
     full_state_update = False
     queries: list[Tensor]
@@ -72,4 +81,5 @@ class SentenceRetrieval(Metric):
             torch.cat(list(part)) if isinstance(part, list) else part for part in (self.queries, self.keys)
         )
         scores = queries @ keys.T
-        return (1 / (1 + (scores > scores.diagonal().unsqueeze(1)).sum(1))).float().mean()
+        ranks = 1 + (scores > scores.diagonal().unsqueeze(1)).sum(1)
+        return (1 / ranks).where(scores.isfinite().all(1), torch.nan).float().mean()

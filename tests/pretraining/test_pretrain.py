@@ -302,3 +302,25 @@ def test_mistakes(folders, model_folders, tmp_path):
     kept, held = hold_out([str(i) for i in range(50)], 500, 0)
     assert (len(kept), len(held)) == (45, 5)
     assert {*kept, *held} == {str(i) for i in range(50)}
+
+
+def test_a_model_that_diverges_is_no_result(folders, tmp_path, capsys):
+    text, output = str(folders["text"]), tmp_path / "model"
+    flags = ["--text", text, "--output", str(output), "--trainer.accelerator", "cpu", "--trainer.progress", "false"]
+    flags += ["--training.steps", "6", "--training.evaluate_every", "2", "--training.block_size", "16"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["pretrain", "--model", str(folders["causal"]), *flags, "--training.learning_rate", "1e30"])
+    said = capsys.readouterr()
+    last = said.err.splitlines()[-1]
+    assert last.startswith("hyperofa: training diverged: train/loss is not finite after step 2")
+    assert last.endswith("give a lower --training.learning_rate")
+    assert "perplexity" not in said.out
+    assert list(output.rglob("*.safetensors")) == list(output.rglob("*.ckpt")) == []
+
+
+def test_a_model_that_is_not_finite_has_no_perplexity(folders):
+    model = load_model(folders["causal"])
+    model.get_input_embeddings().weight.data[:] = torch.nan
+    tokenizer = AutoTokenizer.from_pretrained(folders["causal"])
+    with pytest.raises(InputError, match="val/loss is not finite after step 0"):
+        train(model, tokenizer, LINES * 4, LINES, small(), QUIET)

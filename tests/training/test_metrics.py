@@ -50,3 +50,25 @@ def test_sentence_retrieval_equals_brute_force():
     metric.reset()
     metric.update(torch.eye(3), torch.eye(3))
     assert metric.compute() == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_what_is_not_finite_has_no_rank(value):
+    rows = torch.eye(4)
+    predicted = rows.clone()
+    predicted[1] = value
+    metrics = TokenMetrics()
+    metrics.update(predicted, rows, -rows)
+    metrics.update(rows, rows, -rows)
+    assert all(value.isnan() for value in metrics.compute().values())
+    retrieval = SentenceRetrieval()
+    retrieval.update(predicted * torch.nan, rows)
+    assert retrieval.compute().isnan()
+
+
+def test_a_prediction_without_direction_ranks_last():
+    rows = torch.eye(4)
+    metrics = TokenMetrics()
+    metrics.update(torch.zeros(4, 4), rows, torch.cat([rows, -rows, rows, -rows]))
+    assert metrics.compute()["mrr"].item() == pytest.approx(1 / 17)
+    assert metrics.compute()["hit10"].item() == 0
