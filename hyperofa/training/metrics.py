@@ -5,7 +5,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torchmetrics import Metric
 
-
 _SHORTEST = 1e-12  # `normalize` makes a unit vector of nothing shorter
 
 
