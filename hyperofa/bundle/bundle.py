@@ -176,11 +176,6 @@ class Bundle:
         return self._array("primitives_output.npy") if self.meta.output_dim else None
 
     @cached_property
-    def bias(self) -> np.ndarray | None:
-        """`(S,)` float32 output bias, or `None`."""
-        return self._array("bias.npy") if (self.path / "bias.npy").exists() else None
-
-    @cached_property
     def overlap(self) -> Overlap:
         """Target tokens that the source has too."""
         return Overlap(*self._arrays("overlap.npz", ("target_ids", "source_ids", "kinds")))

@@ -11,7 +11,6 @@ from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.lib.format import open_memmap
 from tokenizers import Encoding
 from tokenizers import Tokenizer as BackendTokenizer
@@ -55,15 +54,6 @@ class Matches:
         """`(matches,)` int64, the token of each match."""
         return np.repeat(np.arange(len(self.indptr) - 1), self.counts)
 
-    def restrict(self, keep: np.ndarray) -> "Matches":
-        """Only the matches of the words for which `keep` `(V,)` bool is true."""
-        return self.pick(keep[self.words])
-
-    def pick(self, chosen: np.ndarray) -> "Matches":
-        """Only the matches for which `chosen` `(matches,)` bool is true."""
-        kept = np.concatenate([[0], np.cumsum(chosen)])[self.indptr]
-        return Matches(kept, self.words[chosen], self.share[chosen], self.position[chosen], self.variants[chosen])
-
     def weights(self, ranks: np.ndarray) -> np.ndarray:
         """Pooling weight of each match, see `pooling_weights`.
 
@@ -74,10 +64,6 @@ class Matches:
             `(matches,)` float32, > 0.
         """
         return pooling_weights(self.share, ranks[self.words])
-
-    def matrix(self, weights: np.ndarray, num_words: int) -> sp.csr_matrix:
-        """`(tokens, num_words)` sparse matrix of `weights` `(matches,)`."""
-        return sp.csr_matrix((weights, self.words, self.indptr), shape=(len(self.indptr) - 1, num_words))
 
     def save(self, folder: Path) -> None:
         """Write one `.npy` a field into `folder`."""

@@ -105,11 +105,6 @@ class Translator:
             surveyed = texts[:: max(1, len(texts) // _SURVEYED)]
             self._weights = _balance(np.array([self._fitness(text) for text in surveyed]))
 
-    @property
-    def coverage(self) -> int:
-        """Number of different source words that have a vector."""
-        return len(self._index)
-
     def draw_language(self, text: str, rng: np.random.Generator) -> str:
         """Draw a language to translate a text into.
 

@@ -16,7 +16,6 @@ from hyperofa.vectors.readers import (
     Spelling,
     SpellingChoice,
     VectorFile,
-    check_language,
     list_shards,
     open_file,
     split_spec,
@@ -29,7 +28,6 @@ def convert_vectors(
     output: str | Path,
     *,
     dtype: Literal["float32", "float16"] = "float32",
-    default_language: str = "",
     max_words: int | None = None,
     allow_pickle: bool = False,
     duplicates: Literal["error", "first"] = "error",
@@ -43,7 +41,6 @@ def convert_vectors(
             `readers.open_file` reads, a folder of such files (shards, by name), or a store.
         output: folder to write; it appears when it is whole.
         dtype: of the stored vectors.
-        default_language: for the words of files without LANG; '' for unknown.
         max_words: of each file, the first that many; None for all.
         allow_pickle: let gensim unpickle `.wv` and `.kv` files.
         duplicates: refuse a word that comes twice with one language and borders, or keep its first (a second pass).
@@ -56,10 +53,9 @@ def convert_vectors(
     Raises:
         InputError: a file is missing, cut, malformed or holds NaN; widths differ; a word comes twice; `output` exists.
     """
-    check_language(default_language)
     if max_words is not None and max_words < 1:
         raise InputError(f"--max_words: expected at least 1, found {max_words}")
-    files = [file for spec in specs for file in _open_spec(spec, default_language, allow_pickle)]
+    files = [file for spec in specs for file in _open_spec(spec, allow_pickle)]
     if not files:
         raise InputError("--vectors: expected at least one file of word vectors, found none")
     for file in files:
@@ -68,7 +64,7 @@ def convert_vectors(
                 f"{file.path}: expected vectors {files[0].dim} wide as in {files[0].path}, found {file.dim}; "
                 "files of one space must agree"
             )
-    chosen = f"{specs} {dtype} {default_language} {max_words} {duplicates} {spelling}"
+    chosen = f"{specs} {dtype} {max_words} {duplicates} {spelling}"
     key = sha256_text(chosen, fingerprint(*(file.path for file in files)))
     with resumed_folder(output, key, overwrite) as folder:
         if _is_as_wanted(files, dtype, max_words):
@@ -115,9 +111,9 @@ def _convert(
         kept.rmdir()
 
 
-def _open_spec(spec: str, default_language: str, allow_pickle: bool) -> list[VectorFile]:
+def _open_spec(spec: str, allow_pickle: bool) -> list[VectorFile]:
     language, path = split_spec(spec)
-    language = default_language if language is None else language
+    language = language or ""
     if WordVectors.is_store(path):
         return [_open_store(path, language)]
     paths = list_shards(path) if path.is_dir() else [path]

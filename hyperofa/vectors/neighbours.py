@@ -25,7 +25,6 @@ def nearest(
     metric: Literal["cosine", "dot"] = "cosine",
     valid: NDArray[np.bool_] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    approximate: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Find each query's k best keys through faiss; equal scores are ordered by id, so that results repeat.
 
@@ -40,7 +39,6 @@ def nearest(
         metric: cosine or inner product.
         valid: `(N,)` keys that may match; None for all.
         device: 'auto' takes a GPU if faiss has one.
-        approximate: search one in eight cells of an inverted file instead of all keys; faster, may miss some.
 
     Returns:
         Scores `(Q, k')`, descending, and ids `(Q, k')` into `keys`; k' is k or the number of keys there are, if fewer.
@@ -52,7 +50,7 @@ def nearest(
         raise InputError(
             f"nearest: expected k ≥ 1 and two matrices of one width, found k = {k}, {queries.shape} and {keys.shape}"
         )
-    return NeighbourIndex(keys, metric=metric, valid=valid, device=device, approximate=approximate).nearest(queries, k)
+    return NeighbourIndex(keys, metric=metric, valid=valid, device=device).nearest(queries, k)
 
 
 class NeighbourIndex:
@@ -63,7 +61,6 @@ class NeighbourIndex:
         metric: cosine or inner product.
         valid: keys that may match.
         device: where to search.
-        approximate: search a part of the keys.
 
     Attributes:
         count: N; `len` is the number of keys that may match.
@@ -79,7 +76,6 @@ class NeighbourIndex:
         metric: Literal["cosine", "dot"] = "cosine",
         valid: NDArray[np.bool_] | None = None,
         device: Literal["auto", "cpu", "cuda"] = "auto",
-        approximate: bool = False,
     ) -> None:
         self.count = len(keys)
         if valid is not None and (valid.shape != (self.count,) or valid.dtype != bool):
@@ -89,7 +85,7 @@ class NeighbourIndex:
         self._cosine = metric == "cosine"
         self._reach = 1.0 if self._cosine else float(norms.max(initial=0))
         units = norms if self._cosine else np.ones_like(norms)
-        self._search = _Search(keys, self._ids, units, device, approximate) if len(self._ids) else None
+        self._search = _Search(keys, self._ids, units, device) if len(self._ids) else None
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -125,7 +121,7 @@ class NeighbourIndex:
         rows = np.flatnonzero(norms)
         for start in range(0, len(rows), _QUERIES):
             some = rows[start : start + _QUERIES]
-            found[some] = self._ids[self._search.find(_scaled(queries, norms, some), k, k)[1]]
+            found[some] = self._ids[self._search.find(_scaled(queries, norms, some), k)[1]]
         return found
 
 
@@ -138,7 +134,6 @@ class _Search:
         ids: NDArray[np.int64],
         units: NDArray[np.float32],
         device: Literal["auto", "cpu", "cuda"],
-        approximate: bool,
     ) -> None:
         try:
             import faiss
@@ -150,23 +145,16 @@ class _Search:
             raise InputError("device cuda: faiss finds no GPU; install 'hyperofa[gpu]', or take device cpu or auto")
         self._index: Any
         self._on_cpu: Any
-        self._keys, self._ids, self._units, self._approximate = keys, ids, units, approximate
+        self._keys, self._ids, self._units = keys, ids, units
         count, width = len(ids), keys.shape[1]
         on_gpu = device != "cpu" and faiss.get_num_gpus() > 0
-        if count >= _SCREENED and not (on_gpu or approximate) and has_fast_bytes():
+        if count >= _SCREENED and not on_gpu and has_fast_bytes():
             scaled = np.empty((count, width), np.float32)
             for start in range(0, count, ROWS):
                 scaled[start : start + ROWS] = _scaled(keys, units, ids[start : start + ROWS])
             self._index = self._on_cpu = Int8Index(scaled)
             return
-        if approximate:
-            cells = max(1, min(int(count**0.5), count // 39))
-            self._index = faiss.index_factory(width, f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
-            self._index.train(_scaled(keys, units, ids[np.linspace(0, count - 1, min(count, 64 * cells)).astype(int)]))
-            self._index.nprobe = max(1, cells // 8)
-            self._everywhere = faiss.SearchParametersIVF(nprobe=cells)  # type: ignore[call-arg, unused-ignore]
-        else:
-            self._index = faiss.IndexFlatIP(width)
+        self._index = faiss.IndexFlatIP(width)
         for start in range(0, count, ROWS):
             self._index.add(_scaled(keys, units, ids[start : start + ROWS]))
         self._on_cpu = self._index
@@ -178,13 +166,13 @@ class _Search:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Best k of `fetch` candidates by score, then id; asks again for the queries where they do not decide."""
         fetch = min(fetch, len(self._ids))
-        scores, indices = self.find(queries, k, fetch)
+        scores, indices = self.find(queries, fetch)
         if not isinstance(self._index, Int8Index):
             scores = self._score(queries, indices)
         order = np.lexsort((indices, -scores), axis=1)
         scores, indices = np.take_along_axis(scores, order, 1), np.take_along_axis(indices, order, 1)
         best, found = scores[:, :k], self._ids[indices[:, :k]]
-        if fetch < len(self._ids) and not self._approximate:
+        if fetch < len(self._ids):
             tied = np.flatnonzero(scores[:, k - 1] - scores[:, -1] <= tolerance)
             step = max(1, 2**24 // (4 * fetch))
             for start in range(0, len(tied), step):
@@ -192,16 +180,13 @@ class _Search:
                 best[some], found[some] = self(queries[some], k, 4 * fetch, tolerance[some])
         return best, found
 
-    def find(self, queries: NDArray[np.float32], k: int, fetch: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """What the index finds: products and indices `(n, fetch)`; beyond the first k of them indices may be -1."""
+    def find(self, queries: NDArray[np.float32], fetch: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """What the index finds: products and indices `(n, fetch)`."""
         index = self._index if fetch <= _GPU_LIMIT else self._on_cpu
-        products, indices = index.search(queries, fetch)
-        if self._approximate and (poor := np.flatnonzero((indices[:, :k] < 0).any(1))).size:
-            indices[poor] = self._on_cpu.search(queries[poor], fetch, params=self._everywhere)[1]
-        return products, indices
+        return index.search(queries, fetch)
 
     def _score(self, queries: NDArray[np.float32], indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Products `(n, fetch)`, summed in one order, so that equal keys score equal; -inf at index -1."""
+        """Products `(n, fetch)`, summed in one order, so that equal keys score equal."""
         scores = np.empty(indices.shape, np.float32)
         step = max(1, 2**22 // (indices.shape[1] * queries.shape[1]))
         for start in range(0, len(queries), step):
@@ -209,7 +194,6 @@ class _Search:
             keys = _scaled(self._keys, self._units, self._ids[indices[some]])
             keys *= queries[some, None]
             scores[some] = keys.sum(-1)
-        scores[indices < 0] = -np.inf
         return scores
 
 

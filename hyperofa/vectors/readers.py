@@ -137,12 +137,6 @@ def split_spec(spec: str) -> tuple[str | None, Path]:
     return (match[1], Path(match[2])) if match else (None, Path(spec))
 
 
-def check_language(language: str) -> None:
-    """Refuse what is no language code, '' excepted."""
-    if language and not re.fullmatch(_LANGUAGE, language):
-        raise InputError(f"language {language!r}: expected a code such as en, eng or eng_Latn")
-
-
 def list_shards(folder: Path) -> list[Path]:
     """Vector files of a folder, by name; other files are left alone.
 

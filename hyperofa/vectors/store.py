@@ -35,12 +35,6 @@ class WordList(Sequence[str]):
     def __init__(self, blob: bytes | mmap.mmap, offsets: NDArray[np.int64]) -> None:
         self._blob, self._offsets = blob, offsets
 
-    @classmethod
-    def of(cls, words: Sequence[str]) -> "WordList":
-        """Pack words in memory."""
-        encoded = [word.encode("utf-8") for word in words]
-        return cls(b"".join(encoded), np.cumsum([0, *map(len, encoded)], dtype=np.int64))
-
     def __len__(self) -> int:
         return len(self._offsets) - 1
 

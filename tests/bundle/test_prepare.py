@@ -135,7 +135,7 @@ def test_rows_of_the_coordinates_are_the_embeddings(bundles, model_folders):
         missed = np.square(cut.rows(cut.coordinates)[0] - vocabulary.input_rows).sum()
         np.testing.assert_allclose(missed, np.square(singular[8:]).sum(), rtol=1e-4)
         np.testing.assert_allclose(cut.meta.explained, 1 - missed / np.square(singular).sum(), rtol=1e-4)
-        np.testing.assert_array_equal(full.bias, vocabulary.bias)
+        np.testing.assert_array_equal(np.load(full.path / "bias.npy"), vocabulary.bias)
 
 
 def test_shares_must_leave_something(arguments, tmp_path):

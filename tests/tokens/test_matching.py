@@ -118,23 +118,6 @@ def test_save_and_load_round_trip(tokenizer_folders, tmp_path):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(matches, name))
 
 
-@given(st.lists(st.booleans(), min_size=6, max_size=6))
-def test_restrict_keeps_just_the_words_asked_for(keep):
-    matches = Matches(
-        np.array([0, 3, 3, 7]),
-        np.array([0, 2, 5, 1, 2, 3, 4]),
-        np.linspace(0.1, 1, 7),
-        np.zeros(7),
-        np.ones(7, np.uint8),
-    )
-    kept = matches.restrict(np.array(keep))
-    for token in range(3):
-        before = range(matches.indptr[token], matches.indptr[token + 1])
-        expected = [(matches.words[i], matches.share[i]) for i in before if keep[matches.words[i]]]
-        span = slice(kept.indptr[token], kept.indptr[token + 1])
-        assert list(zip(kept.words[span], kept.share[span], strict=True)) == expected
-
-
 def test_weights_follow_share_and_rank():
     matches = Matches(np.array([0, 2]), np.array([0, 1]), np.array([0.5, 1.0]), np.zeros(2), np.ones(2))
     np.testing.assert_allclose(matches.weights(np.array([3, 0])), [0.5**2 / 2, 1.0])

@@ -296,8 +296,6 @@ def test_unknown_missing_and_empty_inputs_are_refused(tmp_path):
     (tmp_path / "a.vec").mkdir()
     with pytest.raises(InputError, match=r"a\.vec: cannot be read"):
         open_file(tmp_path / "a.vec")
-    with pytest.raises(InputError, match="language 'english': expected a code"):
-        convert_vectors(["a.vec"], tmp_path / "store", default_language="english")
     with pytest.raises(InputError, match="--max_words: expected at least 1, found 0"):
         convert_vectors(["a.vec"], tmp_path / "store", max_words=0)
 

@@ -50,7 +50,8 @@ def test_numbers_are_parsed_as_python_does(tmp_path):
 @given(words=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=20), data=st.data())
 @settings(deadline=None)
 def test_word_list_is_a_sequence(words, data):
-    packed = WordList.of(words)
+    encoded = [word.encode("utf-8") for word in words]
+    packed = WordList(b"".join(encoded), np.cumsum([0, *map(len, encoded)], dtype=np.int64))
     assert list(packed) == words == packed[:]
     assert len(packed) == len(words)
     start, stop, step = data.draw(st.slices(len(words))).indices(len(words))
@@ -85,7 +86,8 @@ def test_languages_ranks_and_borders(tmp_path):
 
 
 def test_words_without_marks_are_whole_words(tmp_path):
-    store = convert(tmp_path, ["haus", "$5", *(f"w{i}" for i in range(20))], default_language="deu")
+    path = write_vec(tmp_path / "in.vec", ["haus", "$5", *(f"w{i}" for i in range(20))], [[1.0]] * 22)
+    store = convert_vectors([f"deu={path}"], tmp_path / "store")
     assert store.languages == ("deu",)
     assert store.words[:2] == ["haus", "$5"]
     assert set(store.boundaries.tolist()) == {3}
@@ -94,7 +96,7 @@ def test_words_without_marks_are_whole_words(tmp_path):
 def test_language_of_a_word_wins_over_that_of_its_file(tmp_path):
     a = write_vec(tmp_path / "a.vec", ["haus", "eng:house"], [[1.0], [2.0]])
     b = write_vec(tmp_path / "b.vec", ["maison", "haus"], [[3.0], [4.0]])
-    store = convert_vectors([f"deu={a}", b], tmp_path / "store", default_language="fra")
+    store = convert_vectors([f"deu={a}", f"fra={b}"], tmp_path / "store")
     languages = [store.languages[i] for i in store.language_ids]
     assert list(zip(languages, store.words, store.ranks.tolist(), strict=True)) == [
         ("deu", "haus", 0), ("eng", "house", 0), ("fra", "maison", 0), ("fra", "haus", 1),
