@@ -18,7 +18,7 @@ COMMANDS = {
     "expand": "hyperofa.models.expand:expand",
     "trim": "hyperofa.models.trim:trim",
     "verify": "hyperofa.models.manifest:verify",
-    "evaluate": "hyperofa.evaluation.retrieval:evaluate",
+    "evaluate": "hyperofa.evaluation.command:evaluate",
     "pretrain": "hyperofa.pretraining.pretrain:pretrain",
     "hewitt": "hyperofa.experiments.hewitt:hewitt",
     "ablate": "hyperofa.experiments.ablate:ablate",

@@ -30,7 +30,7 @@ from hyperofa.bundle.prepare import prepare
 from hyperofa.demo.lexicon import LANGUAGES
 from hyperofa.demo.world import parallel_sentences, train_vectors
 from hyperofa.errors import InputError
-from hyperofa.evaluation.retrieval import RetrievalSet, score
+from hyperofa.evaluation.evaluate import evaluate
 from hyperofa.export.export import export
 from hyperofa.methods.registry import METHODS
 from hyperofa.models.loading import load_model
@@ -123,17 +123,13 @@ def demo(
         checkpoint = _fit(folder, steps, seed)
 
         _tell(6, "exporting and evaluating every method")
-        sets = [
-            RetrievalSet("demo", language, [sentence[language] for sentence in test], [s["eng"] for s in test])
-            for language in _FOREIGN
-        ]
         encoder = load_model(source), load_tokenizer(source)
         accuracy: dict[str, dict[str, float]] = {}
         for method in _METHODS:
             model = folder / "models" / method
             export(folder / "bundle", method, model, [checkpoint] if METHODS[method].trained else None, seed=seed)
-            scores = score(sets, (load_model(model), load_tokenizer(model)), encoder)["demo"]
-            accuracy[method] = {language: round(top1, 3) for language, (top1, _) in scores.items()}
+            scores = evaluate(model, encoder, folder, languages=_FOREIGN, sentences=held_out)
+            accuracy[method] = {language: round(top1, 3) for language, top1 in scores["SR-B"]["top1"].items()}
             sys.stderr.write(f"      {method}: {np.mean(list(accuracy[method].values())):.1f} %\n")
         result = Demo(output, accuracy, held_out)
         _plot(result, folder / "table.png")

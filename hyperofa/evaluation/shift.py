@@ -31,10 +31,24 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
+from hyperofa.evaluation.scores import Metric
+from hyperofa.evaluation.task import UNNAMED, Finding, LoadedModel, Request, Task
 from hyperofa.models.objectives import Objective, longest, mask_tokens, objective_of, special_affixes
 from hyperofa.runtime.devices import best_device
+from hyperofa.runtime.text_files import read_lines
 from hyperofa.tokens.canonical import bare_backend, canonical_tokens, extends, find_overlap, plain_encoder
 
+METRICS = {
+    "kl_mean": Metric("KL(old ‖ new), mean", "nats", "lower", 4, main=True),
+    "kl_max": Metric("KL(old ‖ new), highest", "nats", "lower", 4),
+    "bound_mean": Metric("bound of mean rows", "nats", None, 4),
+    "over_bound": Metric("share of positions over the bound", "", "lower", 4),
+    "new_mass_mean": Metric("mass on new tokens, mean", "", "lower", 4),
+    "new_mass_max": Metric("mass on new tokens, highest", "", "lower", 4),
+    "kept_mean": Metric("old mass on shared tokens, mean", "", None, 4),
+    "log_z_old_mean": Metric("log Z before, mean", "nats", None, 2),
+    "log_z_new_mean": Metric("log Z after, mean", "nats", None, 2),
+}
 MASS_LIMIT = 0.01
 _MAX_TOKENS = 128
 _MIN_RUN = 4
@@ -202,10 +216,7 @@ class DistributionShift:
         figure.savefig(picture, dpi=120)
 
 
-LanguageModel = tuple[PreTrainedModel, PreTrainedTokenizerBase]
-
-
-def measure(source: LanguageModel, target: LanguageModel, lines: Sequence[str], seed: int = 0) -> DistributionShift:
+def measure(source: LoadedModel, target: LoadedModel, lines: Sequence[str], seed: int = 0) -> DistributionShift:
     """Measure what a new vocabulary takes from a model.
 
     Args:
@@ -342,3 +353,26 @@ def _equally_long(runs: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
             end += 1
         yield runs[start:end]
         start = end
+
+
+@dataclass(frozen=True)
+class _Text:
+    """Lines that the source model knows."""
+
+    lines: list[str]
+    language: str = UNNAMED
+
+
+def _read(request: Request) -> list[_Text]:
+    lines = [line for path in request.text for line in read_lines([path], "--text")[: request.sentences]]
+    return [_Text(lines)] if lines else []
+
+
+def _score(texts: Sequence[_Text], target: LoadedModel, source: LoadedModel, request: Request) -> Finding:
+    shift = measure(source, target, texts[0].lines)
+    found = shift.as_dict()
+    values = {metric: {UNNAMED: found.pop(metric)} for metric in METRICS}
+    return Finding({"shift": values}, {"shift": found}, lambda path: shift.plot(path.with_suffix(".png")))
+
+
+TASK = Task("shift", METRICS, "text", "text", _read, _score)

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from hyperofa.errors import InputError
+from hyperofa.evaluation.task import find_tasks
 from hyperofa.experiments.cells import log_tail, read_failure, read_result, run_cell, spawn, write_cell, write_failure
 from hyperofa.experiments.grid import STAGES, Cell, code_version, expand, flat, shown
 from hyperofa.experiments.report import Provenance, write_report
-from hyperofa.experiments.results import Metric, Outcome, labels, tabulate, to_markdown, width_name
+from hyperofa.experiments.results import Outcome, labels, tabulate, to_markdown, width_name
 from hyperofa.runtime.trust import trust_flags
 
 Runner = Callable[[Cell, str | None], int]
@@ -30,7 +30,7 @@ class Ablation:
 
     path: Path
     outcomes: list[Outcome]
-    metric: Metric
+    metric: str
     baseline: str
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ def ablate(
     methods: dict[str, dict] | None = None,
     grid: dict[str, list] | None = None,
     baseline: str = "OFA",
-    metric: Metric = "top10",
+    metric: str = "top10",
     title: str = "Ablation",
     gpus: list[str] | None = None,
     jobs: int = 1,
@@ -78,7 +78,8 @@ def ablate(
         grid: lists of values by key; `seed` is a key too. Values go into strings that name their key in braces:
             `configs/paper/roberta-{prepare.coordinate_dim}.yaml`.
         baseline: method that the others are compared with.
-        metric: what the tables show, top1 or top10; the CSV has both.
+        metric: what the tables show of the tasks that have it, such as top1 or top10 of retrieval; of other tasks they
+            show the main one. The CSV has all.
         title: of the report.
         gpus: ids of the GPUs to use, one cell on each at a time; all there are if not given.
         jobs: cells at a time without a GPU.
@@ -106,6 +107,9 @@ def ablate(
     methods, grid = methods or {}, grid or {}
     version = version or code_version()
     cells = expand(methods, common, grid, version)
+    known = {name for task in find_tasks() for name in task.metrics}
+    if metric not in known:
+        raise InputError(f"--metric: expected one of {', '.join(sorted(known))}; found {metric}")
     if jobs < 1:
         raise InputError(f"--jobs: expected at least 1, found {jobs}")
     for planned in cells:
@@ -189,11 +193,13 @@ def _line(outcome: Outcome, name: str) -> str:
     what = f"{name}, {width_name(shown(cell.width))}, seed {cell.seed}"
     if outcome.result is None:
         return f"{what}: {outcome.status}: {(outcome.error.splitlines() or [''])[-1]}"
-    means = []
-    for task in outcome.result["accuracy"]:
-        scores = list(outcome.scores(task, "top10").values())
-        means.append(f"{task} {np.mean(scores):.1f}" if scores else task)
-    return f"{what}: top-10 {', '.join(means)} in {sum(outcome.result['seconds'].values()):.0f} s"
+    scores, means = outcome.scores, outcome.scores.means()
+    said = []
+    for task in scores:
+        name = scores.main(task)
+        metric, mean = scores.metrics[task][name], means.get(task, {}).get(name)
+        said.append(task if mean is None else f"{task} {metric.text(mean)} {metric.unit}".rstrip())
+    return f"{what}: {', '.join(said)} in {sum(outcome.result['seconds'].values()):.0f} s"
 
 
 def _say(text: str) -> None:

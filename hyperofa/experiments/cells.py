@@ -22,7 +22,7 @@ from jsonargparse import auto_cli
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
-from hyperofa.evaluation.retrieval import evaluate
+from hyperofa.evaluation.command import evaluate
 from hyperofa.experiments.grid import Cell, nested
 from hyperofa.export.export import export
 from hyperofa.export.prediction import read_checkpoint
@@ -117,13 +117,13 @@ def _result(output: Path, cell: Cell, folder: Path, keep_models: bool) -> dict[s
         exported = _call(export, {**arguments, "seed": cell.seed, "overwrite": True}, folder / "export.yaml")
     with timed("evaluate"):
         flags = {**cell.flags("evaluate"), "model": str(folder / "model"), "output": str(folder / "scores.json")}
-        _call(evaluate, flags, folder / "evaluate.yaml")
+        scores = _call(evaluate, flags, folder / "evaluate.yaml")
     if not keep_models:
         for path in (folder / "model").glob("*"):
             if path.suffix in (".safetensors", ".bin"):
                 path.unlink()
     return {
-        "accuracy": read_json(folder / "scores.json")["accuracy"],
+        **scores.as_dict(),
         "rows": exported.counts,
         "coordinate_dim": bundle.meta.coordinate_dim,
         "explained": bundle.meta.explained,

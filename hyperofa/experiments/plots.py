@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hyperofa.experiments.results import Outcome, Table, labels, metric_name, width_name
+from hyperofa.experiments.results import Outcome, Table, labels, width_name
 
 # Okabe and Ito (2008): told apart by colour-blind readers, and in grey.
 _COLOURS = ("#8C8C8C", "#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#D55E00", "#0072B2", "#000000", "#A6761D")
@@ -96,9 +96,10 @@ def draw_widths(table: Table, shades: Mapping[str, str]) -> Figure:
             )
         names = [width_name(width).removeprefix("K = ") for width in table.widths]
         axes.set(title=task, xlabel="coordinate width K", xticks=range(len(names)), xticklabels=names)
-        axes.set_ylim(bottom=0)
-        if number == 1:
-            axes.set_ylabel(f"{metric_name(table.metric)} (%)")
+        if all(entry.score.low >= 0 for (*_, of), entry in table.entries.items() if of == task):
+            axes.set_ylim(bottom=0)
+        if number == 1 or table.metrics[task] != table.metrics[table.tasks[0]]:
+            axes.set_ylabel(table.metrics[task].head)
     _share_legend(figure)
     return figure
 
@@ -108,8 +109,10 @@ def draw_languages(table: Table, task: str, width: str, shades: Mapping[str, str
     scores = {
         row: table.entries[row, width, task].by_language for row in table.rows if (row, width, task) in table.entries
     }
-    best = max(scores.values(), key=lambda values: sum(values.values()))
-    languages = sorted(best, key=lambda language: -best[language])
+    metric = table.metrics[task]
+    sign = 1 if metric.better == "lower" else -1
+    best = min(scores.values(), key=lambda values: sign * sum(values.values()))
+    languages = sorted(best, key=lambda language: sign * best[language])
     figure = Figure(
         figsize=(max(5.0, min(11.0, 0.11 * len(languages) * (len(scores) + 1.5) + 1)), 3), layout="constrained"
     )
@@ -119,7 +122,7 @@ def draw_languages(table: Table, task: str, width: str, shades: Mapping[str, str
         places = np.arange(len(languages)) + (number - (len(scores) - 1) / 2) * bar
         heights = [values.get(language, np.nan) for language in languages]
         axes.bar(places, heights, bar, color=shades[row], label=row)
-    axes.set(xticks=range(len(languages)), xlim=(-0.6, len(languages) - 0.4), ylabel=f"{metric_name(table.metric)} (%)")
+    axes.set(xticks=range(len(languages)), xlim=(-0.6, len(languages) - 0.4), ylabel=metric.head)
     axes.set_xticklabels(languages, rotation=45 if len(languages) > 12 else 0)
     axes.tick_params(axis="x", length=0)
     _share_legend(figure)

@@ -16,14 +16,12 @@ import numpy as np
 from hyperofa.experiments.grid import SEED, Settings, shown
 from hyperofa.experiments.plots import draw_all
 from hyperofa.experiments.results import (
-    METRICS,
     Entry,
-    Metric,
     Outcome,
     Table,
     difference_text,
     labels,
-    metric_name,
+    other_metrics,
     tabulate,
     to_latex,
     to_markdown,
@@ -54,16 +52,14 @@ class Provenance:
     seconds: float = 0.0
 
 
-def write_report(
-    output: Path, outcomes: Sequence[Outcome], baseline: str, metric: Metric, provenance: Provenance
-) -> None:
+def write_report(output: Path, outcomes: Sequence[Outcome], baseline: str, metric: str, provenance: Provenance) -> None:
     """Write results.csv, table.md, table.tex, plots and report.html.
 
     Args:
         output: folder of the ablation, with its `runs/`.
         outcomes: of all cells.
         baseline: method that others are compared with.
-        metric: what the tables show.
+        metric: what the tables show of the tasks that have it.
         provenance: what it was made from.
     """
     table = tabulate(outcomes, baseline, metric)
@@ -71,18 +67,22 @@ def write_report(
     (output / "table.md").write_text(to_markdown(table), encoding="utf-8")
     (output / "table.tex").write_text(to_latex(table), encoding="utf-8")
     pictures = draw_all(table, outcomes, output / "runs", output / "plots")
-    other = tabulate(outcomes, baseline, next(name for name in METRICS if name != metric))
-    (output / "report.html").write_text(to_html(table, other, outcomes, pictures, provenance), encoding="utf-8")
+    others = [tabulate(outcomes, baseline, name, strict=True) for name in other_metrics(outcomes, metric)]
+    (output / "report.html").write_text(to_html(table, others, outcomes, pictures, provenance), encoding="utf-8")
 
 
 def to_html(
-    table: Table, other: Table, outcomes: Sequence[Outcome], pictures: Mapping[str, Path], provenance: Provenance
+    table: Table,
+    others: Sequence[Table],
+    outcomes: Sequence[Outcome],
+    pictures: Mapping[str, Path],
+    provenance: Provenance,
 ) -> str:
     """The report as one self-contained page.
 
     Args:
         table: scores under the metric of choice.
-        other: the same under the other one, for the appendix.
+        others: the same under other metrics, for the appendix.
         outcomes: of all cells.
         pictures: SVG files by caption.
         provenance: what it was made from.
@@ -101,7 +101,11 @@ def to_html(
         "<section><h2>By language</h2>",
         *(_languages(table, task) for task in table.tasks),
         "</section>",
-        f"<section><h2>Under {escape(metric_name(other.metric))}</h2>{_scores(other)}{_differences(other)}</section>",
+        *(
+            f"<section><h2>Under {escape(next(iter(other.metrics.values())).title)}</h2>"
+            f"{_scores(other)}{_differences(other)}</section>"
+            for other in others
+        ),
         f"<section><h2>What each method needs</h2>{_costs(table, outcomes)}</section>",
         f"<section><h2>Settings</h2>{_settings(provenance)}</section>",
         f"<section><h2>Provenance</h2>{_provenance(outcomes, provenance)}</section>",
@@ -135,12 +139,18 @@ def _findings(table: Table) -> str:
         found = {(row, width): e for (row, width, t), e in table.entries.items() if t == task}
         if not found:
             continue
-        (row, width), entry = max(found.items(), key=lambda item: item[1].score.mean)
-        text = f"<b>{escape(row)}</b> is best at {escape(task)}: {entry.score.mean:.1f} % ({escape(width_name(width))})"
+        metric = table.metrics[task]
+        top = metric.best(entry.score.mean for entry in found.values())
+        if top is None:
+            continue
+        (row, width), entry = next(item for item in found.items() if item[1].score.mean == top)
+        score = escape(f"{metric.text(top)} {metric.unit}".rstrip())
+        text = f"<b>{escape(row)}</b> is best at {escape(task)}: {score} ({escape(width_name(width))})"
         if entry.difference is not None:
             sure = "" if entry.difference.excludes_zero else ", which may be chance"
+            unit = "points" if metric.unit == "%" else metric.unit
             text += (
-                f", {difference_text(entry, '{} points over')} {escape(table.baseline)} at that width "
+                f", {difference_text(entry, '{}')} {escape(unit)} against {escape(table.baseline)} at that width "
                 f"(95 % interval {difference_text(entry, '{1} to {2}')}){sure}"
             )
         said.append(f"<li>{text}.</li>")
@@ -182,17 +192,18 @@ def _scores(table: Table) -> str:
         lines.append(f"<tr><th>{escape(row)}</th>{''.join(cells)}</tr>")
     return (
         f"<figure><table class='numbers'>{_heads(table)}<tbody>{''.join(lines)}</tbody></table>"
-        f"<figcaption>Mean {escape(metric_name(table.metric))} over languages in percent, mean over seeds; below it "
-        "the 95 % bootstrap interval over languages. Best of each column in bold.</figcaption></figure>"
+        f"<figcaption>Mean {escape(table.measured)}, mean over seeds; below it the "
+        "95 % bootstrap interval over languages. Best of each column in bold.</figcaption></figure>"
     )
 
 
 def _score(entry: Entry | None, best: bool) -> str:
     if entry is None:
         return "<td>–</td>"
-    spread = f"±{entry.spread:.1f} between {entry.seeds} seeds" if entry.seeds > 1 else "one seed"
-    interval = f"<small>{entry.score.low:.1f} – {entry.score.high:.1f}</small>" if len(entry.by_language) > 1 else ""
-    return f"<td{' class=best' if best else ''} title='{spread}'>{entry.score.mean:.1f}{interval}</td>"
+    spread = f"±{entry.metric.text(entry.spread)} between {entry.seeds} seeds" if entry.seeds > 1 else "one seed"
+    mean, low, high = map(entry.metric.text, entry.score)
+    interval = f"<small>{low} – {high}</small>" if len(entry.by_language) > 1 else ""
+    return f"<td{' class=best' if best else ''} title='{spread}'>{mean}{interval}</td>"
 
 
 def _differences(table: Table) -> str:
@@ -209,15 +220,13 @@ def _differences(table: Table) -> str:
                 if entry is None or entry.difference is None:
                     cells.append("<td>–</td>")
                     continue
-                sure = entry.difference.excludes_zero
-                kind = ("up" if entry.difference.mean > 0 else "down") if sure else "even"
                 small = difference_text(entry, "<small>{1} to {2}</small>")
-                cells.append(f"<td class='{kind}'>{difference_text(entry, '{}')}{small}</td>")
+                cells.append(f"<td class='{entry.verdict}'>{difference_text(entry, '{}')}{small}</td>")
         lines.append(f"<tr><th>{escape(row)}</th>{''.join(cells)}</tr>")
     return (
-        f"<figure><table class='numbers'>{_heads(table)}<tbody>{''.join(lines)}</tbody></table><figcaption>Points over "
-        f"{escape(table.baseline)} at the same width, paired by language, with 95 % bootstrap intervals. Coloured "
-        "where the interval excludes zero.</figcaption></figure>"
+        f"<figure><table class='numbers'>{_heads(table)}<tbody>{''.join(lines)}</tbody></table><figcaption>"
+        f"Difference to {escape(table.baseline)} at the same width, paired by language, with 95 % bootstrap intervals. "
+        "Coloured where the interval excludes zero.</figcaption></figure>"
     )
 
 
@@ -233,6 +242,7 @@ def _figure(number: int, caption: str, path: Path) -> str:
 def _languages(table: Table, task: str) -> str:
     """Every language under every method at the width that most methods have, shaded by the number."""
     width = table.fullest(task)
+    metric = table.metrics[task]
     scores = {
         row: table.entries[row, width, task].by_language for row in table.rows if (row, width, task) in table.entries
     }
@@ -246,12 +256,12 @@ def _languages(table: Table, task: str) -> str:
         cells = []
         for values in scores.values():
             value = values.get(language)
-            shade = "" if value is None else f" style='--heat:{value / top:.2f}'"
-            cells.append(f"<td{shade}>{'–' if value is None else f'{value:.1f}'}</td>")
+            shade = "" if value is None else f" style='--heat:{max(0.0, value / top):.2f}'"
+            cells.append(f"<td{shade}>{'–' if value is None else metric.text(value)}</td>")
         lines.append(f"<tr><th>{escape(language)}</th>{''.join(cells)}</tr>")
     return (
         f"<figure><table class='heat'><thead><tr><td></td>{names}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-        f"<figcaption>{escape(task)}, {escape(width_name(width))}: {escape(metric_name(table.metric))} in percent, "
+        f"<figcaption>{escape(task)}, {escape(width_name(width))}: {escape(metric.head)}, "
         "mean over seeds. <code>results.csv</code> has every width.</figcaption></figure>"
     )
 

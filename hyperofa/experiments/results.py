@@ -3,17 +3,16 @@
 import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from hyperofa.evaluation.scores import Metric, Scores, foreign
 from hyperofa.experiments.grid import WIDTH, Cell, shown
 from hyperofa.experiments.statistics import Interval, mean_interval, mean_over_seeds, paired_difference
 
-Metric = Literal["top1", "top10"]
-METRICS: tuple[Metric, ...] = ("top1", "top10")
-SOURCE_LANGUAGE = "eng"
 _SEED = 0
 
 
@@ -33,14 +32,14 @@ class Outcome:
     result: dict[str, Any] | None = None
     error: str = ""
 
-    def scores(self, task: str, metric: Metric) -> dict[str, float]:
-        """Percent by foreign language."""
-        pairs = (self.result or {}).get("accuracy", {}).get(task, {})
-        return {
-            language: float(pair[METRICS.index(metric)])
-            for language, pair in pairs.items()
-            if language != SOURCE_LANGUAGE
-        }
+    @cached_property
+    def scores(self) -> Scores:
+        """What a finished cell scored; nothing otherwise."""
+        return Scores({}, {}) if self.result is None else Scores.from_dict(self.result)
+
+    def by_language(self, task: str, metric: str) -> dict[str, float]:
+        """Scores of the foreign languages; none where the metric was not measured."""
+        return foreign(self.scores.get(task, {}).get(metric, {}))
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ class Entry:
         by_language: means over seeds.
         seeds: how many.
         spread: standard deviation between seeds of the mean over languages; 0 for one seed.
+        metric: what the numbers are.
     """
 
     score: Interval
@@ -60,35 +60,57 @@ class Entry:
     by_language: dict[str, float]
     seeds: int
     spread: float
+    metric: Metric
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "even"]:
+        """Whether it is better than the baseline, where that is more than the choice of languages."""
+        if self.difference is None or not self.difference.excludes_zero or self.metric.better is None:
+            return "even"
+        return "better" if (self.difference.mean > 0) == (self.metric.better == "higher") else "worse"
 
 
 @dataclass(frozen=True)
 class Table:
-    """All entries of an ablation under one metric.
+    """All entries of an ablation, each task under one metric.
 
     Attributes:
         rows: labels of the methods, in order.
         widths: coordinate widths, as shown.
-        tasks: in order.
+        metrics: by task, in order.
         entries: by (row, width, task).
         baseline: row that others are compared with; empty for none.
-        metric: what is scored.
     """
 
     rows: list[str]
     widths: list[str]
-    tasks: list[str]
+    metrics: dict[str, Metric]
     entries: dict[tuple[str, str, str], Entry]
     baseline: str
-    metric: Metric
+
+    @property
+    def tasks(self) -> list[str]:
+        """In order."""
+        return list(self.metrics)
+
+    @property
+    def measured(self) -> str:
+        """What the numbers are, for captions: one thing, or one for each task."""
+        if len(set(self.metrics.values())) == 1:
+            metric = next(iter(self.metrics.values()))
+            return f"{metric.title} over languages{_unit(metric)}"
+        return f"over languages ({'; '.join(f'{t}: {m.title}{_unit(m)}' for t, m in self.metrics.items())})"
 
     def best(self, width: str, task: str) -> set[str]:
-        """Rows with the highest score of a column, as it is printed."""
+        """Rows with the best score of a column, as it is printed."""
+        metric = self.metrics[task]
         printed = {
-            row: f"{entry.score.mean:.1f}" for (row, *key), entry in self.entries.items() if key == [width, task]
+            row: float(metric.text(entry.score.mean))
+            for (row, *key), entry in self.entries.items()
+            if key == [width, task]
         }
-        top = max(map(float, printed.values()), default=0.0)
-        return {row for row, text in printed.items() if float(text) == top}
+        top = metric.best(printed.values())
+        return {row for row, number in printed.items() if number == top}
 
     def fullest(self, task: str) -> str:
         """The width at which most methods have a score; of several the last."""
@@ -115,17 +137,29 @@ def labels(outcomes: Sequence[Outcome]) -> dict[str, str]:
     return rows
 
 
-def tabulate(outcomes: Sequence[Outcome], baseline: str, metric: Metric) -> Table:
+def tabulate(outcomes: Sequence[Outcome], baseline: str, metric: str = "", strict: bool = False) -> Table:
     """Bring the finished cells together.
 
     Args:
         outcomes: of all cells.
         baseline: method that others are compared with.
-        metric: what is scored.
+        metric: what is shown of the tasks that have it.
+        strict: leave out tasks that lack the metric; else these are shown under their main one.
     """
     names = labels(outcomes)
     finished = [outcome for outcome in outcomes if outcome.status == "finished"]
-    tasks = list(dict.fromkeys(task for outcome in finished for task in (outcome.result or {}).get("accuracy", {})))
+    chosen = {
+        task: name
+        for outcome in finished
+        for task in outcome.scores
+        if (name := outcome.scores.main(task, metric)) == metric or not strict
+    }
+    described = {
+        task: outcome.scores.metrics[task][name]
+        for outcome in finished
+        for task, name in chosen.items()
+        if name in outcome.scores.get(task, {})
+    }
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in finished:
         groups.setdefault((names[outcome.cell.id], shown(outcome.cell.width)), []).append(outcome)
@@ -134,22 +168,34 @@ def tabulate(outcomes: Sequence[Outcome], baseline: str, metric: Metric) -> Tabl
     base = baseline if baseline in rows else ""
     entries = {}
     for (row, width), cells in groups.items():
-        for task in tasks:
-            theirs = [outcome.scores(task, metric) for outcome in groups.get((base, width), [])]
-            entry = _entry([outcome.scores(task, metric) for outcome in cells], theirs if row != base else [])
+        for task, name in chosen.items():
+            theirs = [outcome.by_language(task, name) for outcome in groups.get((base, width), [])]
+            ours = [outcome.by_language(task, name) for outcome in cells]
+            entry = _entry(ours, theirs if row != base else [], described[task])
             if entry is not None:
                 entries[row, width, task] = entry
-    return Table(rows, widths, tasks, entries, base, metric)
+    return Table(rows, widths, {task: described[task] for task in chosen}, entries, base)
 
 
-def _entry(runs: list[dict[str, float]], baseline: list[dict[str, float]]) -> Entry | None:
+def other_metrics(outcomes: Sequence[Outcome], metric: str) -> list[str]:
+    """Metrics that a table of `metric` does not show, and of which one direction is better."""
+    return sorted({
+        name
+        for outcome in outcomes
+        for task, found in outcome.scores.items()
+        for name in found
+        if name != outcome.scores.main(task, metric) and outcome.scores.metrics[task][name].better is not None
+    })  # fmt: skip
+
+
+def _entry(runs: list[dict[str, float]], baseline: list[dict[str, float]], metric: Metric) -> Entry | None:
     runs = [run for run in runs if run]
     ours, theirs = mean_over_seeds(runs), mean_over_seeds([run for run in baseline if run])
     if not ours:
         return None
     difference = paired_difference(ours, theirs, _rng()) if set(ours) & set(theirs) else None
     spread = float(np.std([np.mean(list(run.values())) for run in runs], ddof=1)) if len(runs) > 1 else 0.0
-    return Entry(mean_interval(list(ours.values()), _rng()), difference, ours, len(runs), spread)
+    return Entry(mean_interval(list(ours.values()), _rng()), difference, ours, len(runs), spread, metric)
 
 
 def _rng() -> np.random.Generator:
@@ -187,12 +233,12 @@ def _csv_row(outcome: Outcome, label: str) -> dict[str, Any]:
         "explained": f"{result['explained']:.4f}"
     }
     row |= {f"rows {origin}": count for origin, count in result["rows"].items()}
-    for task in result["accuracy"]:
-        for metric in METRICS:
-            scores = outcome.scores(task, metric)
+    for task, found in outcome.scores.items():
+        for name in found:
+            scores, digits = outcome.by_language(task, name), max(4, outcome.scores.metrics[task][name].digits + 2)
             if scores:
-                row[f"{task} {metric}"] = f"{np.mean(list(scores.values())):.4f}"
-                row |= {f"{task} {metric} {language}": f"{score:.4f}" for language, score in scores.items()}
+                row[f"{task} {name}"] = f"{np.mean(list(scores.values())):.{digits}f}"
+                row |= {f"{task} {name} {language}": f"{score:.{digits}f}" for language, score in scores.items()}
     return row
 
 
@@ -202,7 +248,7 @@ def to_markdown(table: Table) -> str:
         return "No cell has finished.\n"
     heads = [f"{width_name(width)} {task}" for width in table.widths for task in table.tasks]
     blocks = [
-        f"Mean {metric_name(table.metric)} over languages, in percent, with 95 % bootstrap intervals over languages.",
+        f"Mean {table.measured}, with 95 % bootstrap intervals over languages.",
         "",
     ]
     blocks += _markdown(heads, _grid(table, _score_text("**{}**", " [{}, {}]")))
@@ -221,10 +267,7 @@ def to_latex(table: Table) -> str:
     """Two booktabs tables, to be read in as they are: scores, then differences to the baseline."""
     if not table.entries:
         return "% no cell has finished\n"
-    caption = (
-        f"Mean {metric_name(table.metric)} over languages (\\%), mean over seeds. "
-        "Small: 95\\,\\% bootstrap interval over languages."
-    )
+    caption = f"Mean {_escaped(table.measured)}, mean over seeds. Small: 95\\,\\% bootstrap interval over languages."
     blocks = [_latex(table, _grid(table, _score_text("\\textbf{{{}}}", " {{\\scriptsize[{}, {}]}}")), caption)]
     if table.baseline:
         caption = (
@@ -276,10 +319,8 @@ def _grid(table: Table, text: Callable[[Entry, bool], str], without: str = "") -
 
 def _score_text(bold: str, interval: str) -> Callable[[Entry, bool], str]:
     def text(entry: Entry, best: bool) -> str:
-        number = f"{entry.score.mean:.1f}"
-        wide = (
-            interval.format(f"{entry.score.low:.1f}", f"{entry.score.high:.1f}") if len(entry.by_language) > 1 else ""
-        )
+        number, low, high = map(entry.metric.text, entry.score)
+        wide = interval.format(low, high) if len(entry.by_language) > 1 else ""
         return (bold.format(number) if best else number) + wide
 
     return text
@@ -289,7 +330,8 @@ def difference_text(entry: Entry, pattern: str) -> str:
     """A difference to the baseline with its interval, `–` without one."""
     if entry.difference is None:
         return "–"
-    return pattern.format(*(f"{value:+.1f}".replace("-", "−") for value in entry.difference))
+    digits = entry.metric.digits
+    return pattern.format(*(f"{value:+.{digits}f}".replace("-", "−") for value in entry.difference))
 
 
 def _latex_difference(entry: Entry) -> str:
@@ -303,6 +345,5 @@ def width_name(width: str) -> str:
     return "full width" if width == "full" else f"K = {width}"
 
 
-def metric_name(metric: Metric) -> str:
-    """A metric in words."""
-    return {"top1": "top-1 accuracy", "top10": "top-10 accuracy"}[metric]
+def _unit(metric: Metric) -> str:
+    return f", in {'percent' if metric.unit == '%' else metric.unit}" if metric.unit else ""

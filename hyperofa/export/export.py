@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.errors import InputError
+from hyperofa.evaluation.scores import numbers_in
 from hyperofa.evaluation.shift import measure
 from hyperofa.export.prediction import Trained, learned_share, load_trained, predict
 from hyperofa.methods import baselines
@@ -118,7 +119,7 @@ def export(
     if ofa_share is not None and not 0 <= ofa_share <= 1:
         raise InputError(f"--ofa_share: expected a number from 0 to 1, or null, found {ofa_share}")
     source_model = source_model or opened.meta.source_model
-    measured = None if scores is None else read_json(scores)
+    measured = None if scores is None else numbers_in(read_json(scores))
     lines = [line for path in text or [] for line in read_lines([path], "--text")[:_SAFETY_LINES]]
     files = fingerprint(bundle, source_model, *(checkpoint or []), *(text or []), *([] if scores is None else [scores]))
     settings = (method, mixing, ofa_share, copied, pad_to_multiple_of, seed, factorised)

@@ -1,6 +1,7 @@
 import gzip
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from hyperofa.cli import main
-from hyperofa.evaluation.retrieval import RetrievalSet, Scores, accuracy, read_sets
+from hyperofa.evaluation.retrieval import RetrievalSet, accuracy, read_sets
+from hyperofa.evaluation.scores import Scores
 from tests.conftest import ENGLISH, GERMAN
 
 
@@ -61,22 +63,27 @@ def test_scores_equal_brute_force(layer, data, model_folders, bundles, tmp_path,
     flags = ["--model", str(model), "--source_model", str(model_folders["bert"]), "--data", str(folder)]
     main(["evaluate", *flags, "--layer", str(layer), "--output", str(tmp_path / "scores.json")])
     printed = capsys.readouterr().out
-    found = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["accuracy"]
+    scores = Scores.load(tmp_path / "scores.json")
     keys = slow_vectors(model_folders["bert"], english, layer)
     for language, texts in foreign.items():
         # Sentences of a random model lie close together: float32 in batches may rank near ties another way.
         vectors = slow_vectors(model, texts, layer)
-        top1, top10 = found["SR-B"][language]
+        top1, top10 = scores["SR-B"]["top1"][language], scores["SR-B"]["top10"][language]
         lowest, highest = slow_accuracy(vectors, keys, -1e-6), slow_accuracy(vectors, keys, 1e-6)
         assert lowest[0] - 1e-3 <= top1 <= highest[0] + 1e-3
         assert lowest[1] - 1e-3 <= top10 <= highest[1] + 1e-3
         assert highest[0] - lowest[0] < 50
-        assert f"{language}:{top1:.0f}/{top10:.0f}" in printed
+        assert re.search(rf"^{language} +{top1:.1f} +{top10:.1f}$", printed, re.MULTILINE)
     expected = slow_accuracy(slow_vectors(model, GERMAN * 2, layer), keys)
     # Each German sentence comes twice with two English ones, so ranks tie: only the numbers of sets are compared.
-    assert found["SR-T"]["deu"] == pytest.approx(expected, abs=13)
-    top1, top10 = np.mean([found["SR-B"][language] for language in ("deu", "nob")], 0)
-    assert f"SR-B mean over 2 languages: top-1 {top1:.1f} top-10 {top10:.1f}" in printed
+    assert [scores["SR-T"][metric]["deu"] for metric in ("top1", "top10")] == pytest.approx(expected, abs=13)
+    top1, top10 = (np.mean([scores["SR-B"][metric][name] for name in ("deu", "nob")]) for metric in ("top1", "top10"))
+    assert re.search(rf"^mean of 2 +{top1:.1f} +{top10:.1f}$", printed, re.MULTILINE)
+    # Scripts of earlier versions read pairs.
+    found = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert found["accuracy"]["SR-B"]["deu"] == [scores["SR-B"][metric]["deu"] for metric in ("top1", "top10")]
+    assert found["means"]["SR-B"] == pytest.approx([top1, top10])
+    assert (found["layer"], found["sentences"]) == (layer, 500)
 
 
 def test_the_source_model_finds_its_own_sentences(data, model_folders, tmp_path):
@@ -100,8 +107,3 @@ def test_sets_pair_verses_by_number(tmp_path):
         RetrievalSet("SR-B", "eng", ["one", "two"], ["one", "two"]),
         RetrievalSet("SR-B", "deu", ['"eins"', "drei"], ["one", "three"]),
     ]
-
-
-def test_means_leave_english_out():
-    scores = Scores({"SR-B": {"eng": (100.0, 100.0), "deu": (10.0, 30.0), "tur": (20.0, 50.0)}})
-    assert scores.means() == {"SR-B": (15.0, 40.0)}

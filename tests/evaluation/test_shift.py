@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from transformers import (
 from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.evaluation.retrieval import evaluate
+from hyperofa.evaluation.evaluate import evaluate
+from hyperofa.evaluation.scores import Scores
 from hyperofa.evaluation.shift import compare, measure, pair_tokens
 from hyperofa.export.export import export
 from hyperofa.models.loading import load_model
@@ -330,15 +332,22 @@ def test_exports_warn_and_evaluate_measures(pairs, bundles, tmp_path, capsys):
     assert not new.any()
     command = ["evaluate", "--model", str(tmp_path / "zeros"), "--source_model", str(pairs[0]["causal"])]
     main([*command, "--text", str(text), "--output", str(tmp_path / "scores.json")])
-    assert "KL(old || new)" in capsys.readouterr().out
-    scores = json.loads((tmp_path / "scores.json").read_text())
-    assert set(scores) == {"safety"}
-    assert scores["safety"]["new_mass_mean"] == pytest.approx(recorded["new_mass_mean"])
+    printed = capsys.readouterr().out
+    scores = Scores.load(tmp_path / "scores.json")
+    assert list(scores) == ["shift"]
+    assert scores["shift"]["new_mass_mean"] == {"text": pytest.approx(recorded["new_mass_mean"])}
+    assert re.search(rf"KL\(old ‖ new\), mean \(nats\) +{scores['shift']['kl_mean']['text']:.4f}\n", printed)
+    assert "(setting expansion, positions " in printed
+    found = json.loads((tmp_path / "scores.json").read_text())
+    greediest = found["safety"].pop("greediest"), recorded.pop("greediest")
+    assert greediest[0] == pytest.approx(greediest[1])
+    assert found["safety"] == pytest.approx(recorded)  # as scripts of earlier versions read it
+    assert "accuracy" not in found
     assert (tmp_path / "scores.png").exists()
     main(
         ["evaluate", "--model", str(tmp_path / "mean"), "--source_model", str(pairs[0]["causal"]), "--text", str(text)]
     )
-    assert "exceeded at 0.0%" in capsys.readouterr().out
+    assert re.search(r"share of positions over the bound +0\.0000\n", capsys.readouterr().out)
 
 
 def test_evaluate_on_data_alone_says_what_it_said(pairs, tmp_path):
@@ -346,5 +355,10 @@ def test_evaluate_on_data_alone_says_what_it_said(pairs, tmp_path):
         file.writelines(f"{lang}\t{i}\t{line}\n" for lang in ("eng", "deu") for i, line in enumerate(ENGLISH))
     folder = str(pairs[0]["masked"])
     scores = evaluate(Path(folder), folder, tmp_path, output=tmp_path / "scores.json")
-    assert str(scores) == "SR-B eng:100/100 deu:100/100\nSR-B mean over 1 languages: top-1 100.0 top-10 100.0"
-    assert set(json.loads((tmp_path / "scores.json").read_text())) == {"accuracy", "means", "layer", "sentences"}
+    assert scores == Scores.load(tmp_path / "scores.json")
+    assert {metric: dict(of) for metric, of in scores["SR-B"].items()} == {
+        metric: {"eng": 100.0, "deu": 100.0} for metric in ("top1", "top10")
+    }
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert found["accuracy"] == {"SR-B": {"eng": [100, 100], "deu": [100, 100]}}
+    assert "safety" not in found

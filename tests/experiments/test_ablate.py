@@ -15,13 +15,17 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from hyperofa.cli import main
 from hyperofa.errors import InputError
+from hyperofa.evaluation.retrieval import METRICS as METRICS_OF_RETRIEVAL
+from hyperofa.evaluation.scores import Scores
 from hyperofa.experiments import ablate as ablation
 from hyperofa.experiments import cells
 from hyperofa.experiments.ablate import ablate, find_gpus, run_all
 from hyperofa.experiments.grid import WIDTH, expand, nested, shown
+from hyperofa.experiments.results import tabulate
 from hyperofa.experiments.statistics import Interval, mean_interval, mean_over_seeds, paired_difference
 from tests.conftest import CONFIGS, ENGLISH, GERMAN, QUIET
 
@@ -181,7 +185,8 @@ def fake(output, fails=()):
         if cell.method in fails:
             (output / "cells" / cell.id / "log.txt").write_text("Segmentation fault\n")
             return -11
-        result = {"accuracy": {"SR-B": {"eng": [9, 9], "deu": [1.0 + cell.seed, 5.0]}}, "rows": {"copied": 1}}
+        numbers = {"top1": {"eng": 9.0, "deu": 1.0 + cell.seed}, "top10": {"eng": 9.0, "deu": 5.0}}
+        result = {**Scores({"SR-B": numbers}, {"SR-B": METRICS_OF_RETRIEVAL}).as_dict(), "rows": {"copied": 1}}
         result |= {"coordinate_dim": 4, "explained": 1.0, "bundle": {}, "parameters": None, "versions": {}}
         cells._replace(output / "cells" / cell.id / "result.json", result | {"seconds": {"export": 1.0}})
         return 0
@@ -425,3 +430,30 @@ def test_the_example_config_makes_cells():
         for name in np.atleast_1d(cell.settings.get("fit.config", [])):
             assert (CONFIGS.parent / name).is_file(), name
         assert json.dumps(cell.settings)
+
+
+def test_text_alone_is_scored_tabulated_and_drawn(config, model_folders, tmp_path, monkeypatch):
+    """Of a masked model, without sentences to retrieve: numbers where less is better, in a table of their own."""
+    settings = yaml.safe_load(config.read_text())
+    source = model_folders["roberta"]
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.add_tokens(["grandmother", "language", "church", "animals"])
+    tokenizer.save_pretrained(tmp_path / "expanded")
+    settings["prepare"] |= {"source_model": str(source), "target_tokenizer": str(tmp_path / "expanded")}
+    (tmp_path / "text.txt").write_text("\n".join(ENGLISH) + "\n", encoding="utf-8")
+    settings["evaluate"] = {"text": [str(tmp_path / "text.txt")]}
+    settings["methods"] = {"OFA": {"export.method": "ofa"}, "Mean": {"export.method": "mean"}}
+    monkeypatch.setattr(ablation, "_in_process", lambda output, keep: lambda cell, _: cells.run_cell(output, cell.id))
+    result = ablate(tmp_path / "out", **settings)
+    assert [outcome.status for outcome in result.outcomes] == ["finished", "finished"], result
+    assert "KL(old ‖ new), mean over languages, in nats" in str(result)
+    rows = rows_of(tmp_path / "out")
+    kl = {row["method"]: float(row["shift kl_mean"]) for row in rows}
+    assert kl == {row["method"]: float(row["shift kl_mean text"]) for row in rows}
+    table = tabulate(result.outcomes, "OFA", "top10")
+    assert table.best("6", "shift") == {min(kl, key=kl.get)}
+    assert kl["OFA"] != kl["Mean"]
+    assert "is best at shift" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "out" / "plots" / "languages-shift.svg").is_file()
+    with pytest.raises(InputError, match=r"--metric: expected one of .*kl_mean, .*top1, top10; found topp10"):
+        ablate(tmp_path / "out", **settings | {"metric": "topp10"})

@@ -8,9 +8,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from hyperofa.evaluation.retrieval import METRICS as RETRIEVAL
+from hyperofa.evaluation.scores import Metric, Scores
 from hyperofa.experiments.grid import WIDTH, expand
 from hyperofa.experiments.report import Provenance, write_report
-from hyperofa.experiments.results import Outcome, labels, tabulate, to_latex, to_markdown, write_csv
+from hyperofa.experiments.results import Outcome, labels, other_metrics, tabulate, to_latex, to_markdown, write_csv
 from hyperofa.experiments.statistics import mean_interval
 
 LANGUAGES = ["deu", "rus", "swh", "tur", "fin", "hin", "vie", "yor"]
@@ -39,10 +41,15 @@ def outcomes():
             - (4 if cell.axes.get("fit.model.distance") == "mse" else 0)
         )
         scores = np.clip(level + hardness + rng.normal(0, 0.5, len(LANGUAGES)), 0, 100)
-        by_language = {name: [float(score) / 2, float(score)] for name, score in zip(LANGUAGES, scores, strict=True)}
+        top10 = {name: float(score) for name, score in zip(LANGUAGES, scores, strict=True)}
+        top1 = {name: score / 2 for name, score in top10.items()}
+        numbers = {
+            "SR-B": {"top1": {"eng": 90.0, **top1}, "top10": {"eng": 95.0, **top10}},
+            "SR-T": {"top1": {"deu": top1["deu"]}, "top10": {"deu": top10["deu"]}},
+        }
         rows = {"copied": 30, "predicted": 60, "subtokens": 10, "mean": 0}
         result = {
-            "accuracy": {"SR-B": {"eng": [90.0, 95.0], **by_language}, "SR-T": {"deu": by_language["deu"]}},
+            **Scores(numbers, dict.fromkeys(numbers, RETRIEVAL)).as_dict(),
             "rows": rows, "coordinate_dim": cell.width or 768, "explained": 0.5, "bundle": {"words": 10},
             "parameters": 1000 if cell.run else None, "seconds": {"fit": 100.0, "export": 2.0},
             "versions": {"torch": "2"},
@@ -61,7 +68,7 @@ def test_labels_name_what_differs(outcomes):
 def test_entries_are_means_over_seeds_and_languages(outcomes):
     table = tabulate(outcomes, "OFA", "top10")
     entry = table.entries["Random", "100", "SR-B"]
-    runs = [o.scores("SR-B", "top10") for o in outcomes if o.cell.method == "Random" and o.cell.width == 100]
+    runs = [o.by_language("SR-B", "top10") for o in outcomes if o.cell.method == "Random" and o.cell.width == 100]
     assert (entry.seeds, len(runs)) == (2, 2)
     means = [np.mean([run[language] for run in runs]) for language in LANGUAGES]
     assert list(entry.by_language.values()) == pytest.approx(means)
@@ -97,8 +104,10 @@ def test_csv_has_a_row_a_cell(outcomes, tmp_path):
         "0",
         "finished",
     )
-    assert float(row["SR-B top10 deu"]) == pytest.approx(outcome.scores("SR-B", "top10")["deu"], abs=1e-4)
-    assert float(row["SR-B top10"]) == pytest.approx(np.mean(list(outcome.scores("SR-B", "top10").values())), abs=1e-4)
+    assert float(row["SR-B top10 deu"]) == pytest.approx(outcome.by_language("SR-B", "top10")["deu"], abs=1e-4)
+    assert float(row["SR-B top10"]) == pytest.approx(
+        np.mean(list(outcome.by_language("SR-B", "top10").values())), abs=1e-4
+    )
     assert rows[3]["status"] == "failed"
     assert rows[3]["error"] == "line one CUDA out of <memory>"
     assert rows[3]["SR-B top10"] == ""
@@ -210,3 +219,75 @@ def test_without_a_baseline_there_are_no_differences(outcomes):
     assert table.baseline == ""
     assert all(entry.difference is None for entry in table.entries.values())
     assert "Difference" not in to_markdown(table)
+
+
+# --- tasks of any shape ----------------------------------------------------------------------------------------------
+
+LOSS = {
+    "bits": Metric("bits per byte", "bits", "lower", 3, main=True),
+    "worst": Metric("worst line", "bits", "lower", 3),
+    "lines": Metric("lines read", "", None, 0),
+}
+
+
+@pytest.fixture
+def mixed(outcomes):
+    """The same with a task where less is better, which knows no `top10`: the better at retrieval, the lower."""
+    found = []
+    for outcome in outcomes:
+        if outcome.result is None:
+            found.append(outcome)
+            continue
+        top10 = outcome.result["scores"]["SR-B"]["top10"]
+        bits = {language: 5 - score / 20 for language, score in top10.items()}
+        numbers = {"bits": bits, "worst": {name: 2 * value for name, value in bits.items()}}
+        numbers["lines"] = dict.fromkeys(bits, 7.0)
+        scores = Scores({**outcome.result["scores"], "loss": numbers}, {**outcome.scores.metrics, "loss": LOSS})
+        found.append(Outcome(outcome.cell, "finished", outcome.result | scores.as_dict()))
+    return found
+
+
+def test_each_task_has_its_metric_and_its_direction(mixed):
+    table = tabulate(mixed, "OFA", "top10")
+    assert {task: metric.title for task, metric in table.metrics.items()} == {
+        "SR-B": "top-10 accuracy", "SR-T": "top-10 accuracy", "loss": "bits per byte",
+    }  # fmt: skip
+    assert table.best("full", "loss") == table.best("full", "SR-B") == {"HYPER<OFA> & Co, distance l1"}
+    better, worse = (
+        table.entries["HYPER<OFA> & Co, distance l1", "full", "loss"],
+        table.entries["Random", "full", "loss"],
+    )
+    assert better.difference.high < 0 < worse.difference.low
+    assert (better.verdict, worse.verdict) == ("better", "worse")
+    assert table.entries["Random", "full", "SR-B"].verdict == "worse"
+    assert table.entries["OFA", "full", "loss"].verdict == "even"
+    text = to_markdown(table)
+    assert "SR-B: top-10 accuracy, in percent; SR-T: top-10 accuracy, in percent; loss: bits per byte, in bits" in text
+    entry = table.entries["Random", "100", "loss"]
+    assert f"{entry.score.mean:.3f} [{entry.score.low:.3f}, {entry.score.high:.3f}]" in text
+
+
+def test_other_metrics_stand_in_the_appendix_where_one_way_is_better(mixed, tmp_path):
+    assert other_metrics(mixed, "top10") == ["top1", "worst"]
+    assert other_metrics(mixed, "top1") == ["top10", "worst"]
+    assert list(tabulate(mixed, "OFA", "worst", strict=True).metrics) == ["loss"]
+    write_report(tmp_path, mixed, "OFA", "top10", Provenance("t", "c", {}, {}, {}))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Under top-1 accuracy</h2>" in page
+    assert "<h2>Under worst line</h2>" in page
+    assert "lines read" not in page
+    assert re.search(r"HYPER&lt;OFA&gt; &amp; Co, distance l1</b> is best at loss: \d\.\d{3} bits", page)
+    assert (tmp_path / "plots" / "languages-loss.svg").is_file()
+    svg = (tmp_path / "plots" / "languages-loss.svg").read_text(encoding="utf-8")
+    assert "bits per byte (bits)" in svg
+    with (tmp_path / "results.csv").open(encoding="utf-8") as file:
+        row = next(csv.DictReader(file))
+    assert float(row["loss bits deu"]) == pytest.approx(mixed[0].by_language("loss", "bits")["deu"], abs=1e-5)
+    assert float(row["loss lines"]) == 7
+
+
+def test_a_cell_may_lack_a_task(mixed, outcomes):
+    """As it does when it was evaluated before the task was added."""
+    table = tabulate([*mixed[:5], *outcomes[5:]], "OFA", "top10")
+    assert "loss" in table.metrics
+    assert sum(task == "loss" for _, _, task in table.entries) < sum(task == "SR-B" for _, _, task in table.entries)

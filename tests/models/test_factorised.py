@@ -16,7 +16,7 @@ import hyperofa
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.evaluation.retrieval import evaluate
+from hyperofa.evaluation.evaluate import evaluate
 from hyperofa.export.export import export
 from hyperofa.models.card import auto_class
 from hyperofa.models.factorised import factor_owners, factorise, is_factorised, parameter_count, read_rows
@@ -254,7 +254,7 @@ def test_the_commands_take_it(exported, bundles, tmp_path):
     folder, source = exported / "true", Bundle.load(bundles["bert8"]).meta.source_model
     text = tmp_path / "text.txt"
     text.write_text("\n".join(ENGLISH + GERMAN) + "\n", encoding="utf-8")
-    assert evaluate(folder, source, text=[text]).safety is not None
+    assert evaluate(folder, source, text=[text])["shift"]["kl_mean"]["text"] >= 0
     before = read_rows(load_model(folder))
     primitives = factor_owners(load_model(folder))[0].primitives
     flags = ["--training.new_steps", "3", "--training.steps", "0", "--training.learning_rate", "0.01"]

@@ -1,0 +1,125 @@
+"""Evaluate a model with a new vocabulary on every task that there is data for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hyperofa.errors import InputError
+from hyperofa.evaluation.scores import Scores
+from hyperofa.evaluation.task import UNNAMED, Finding, LoadedModel, Request, Sample, Task, find_tasks
+from hyperofa.models.loading import load_model
+from hyperofa.runtime.folders import write_json
+from hyperofa.tokens.canonical import load_tokenizer
+
+
+def evaluate(
+    model: str | Path | LoadedModel,
+    source_model: str | Path | LoadedModel,
+    data: str | Path | None = None,
+    text: Sequence[str | Path] = (),
+    languages: Sequence[str] | None = None,
+    sentences: int = 500,
+    layer: int = -1,
+    output: str | Path | None = None,
+) -> Scores:
+    """Score a model with a new vocabulary: sentence retrieval against the source model's English, and more.
+
+    Args:
+        model: folder, hub id, or `(model, tokenizer)`, which is moved to the GPU if there is one, in evaluation mode.
+        source_model: the model whose vocabulary was replaced, likewise.
+        data: folder with test data: `heldout.tsv.gz` (language, verse id, text; English among the languages) for SR-B,
+            `tatoeba/LNG-eng.tsv.gz` (foreign, English) for SR-T.
+        text: files of text that the source model knows, one sentence a line. If given, of a causal or masked language
+            model: KL divergence of old and new next-token distributions, mass on new tokens, partition functions.
+        languages: only these. All if not given.
+        sentences: at most this many of each language, and lines of each text.
+        layer: hidden state that sentences are compared in, -1 the last; the papers read 8.
+        output: JSON file to write the scores to as well; what a task draws is beside it.
+
+    Returns:
+        The scores, by task, metric and language.
+
+    Raises:
+        InputError: no model, sentences or text there, or a language that is not.
+    """
+    if sentences < 1:
+        raise InputError(f"--sentences: expected at least 1, found {sentences}")
+    request = Request(None if data is None else Path(data), list(map(Path, text)), languages, sentences, layer)
+    found = _read(request)
+    target = load_pair(model, "--model")
+    source = load_pair(source_model, "--source_model")
+    findings = [(task, task.score(samples, target, source, request)) for task, samples in found]
+    scores = _join(findings)
+    if output is not None:
+        output = Path(output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(output, _file(scores, request))
+        for _, finding in findings:
+            if finding.draw is not None:
+                finding.draw(output)
+    return scores
+
+
+def load_pair(model: str | Path | LoadedModel, flag: str) -> LoadedModel:
+    """A model and its tokenizer.
+
+    Args:
+        model: folder, hub id, or both in memory.
+        flag: named in errors.
+
+    Raises:
+        InputError: neither.
+    """
+    if isinstance(model, str | Path):
+        return load_model(model, flag), load_tokenizer(model, flag)
+    try:
+        loaded, tokenizer = model
+    except TypeError:
+        raise InputError(
+            f"{flag}: expected a folder, a hub id or (model, tokenizer), found {type(model).__name__}"
+        ) from None
+    return loaded.eval(), tokenizer
+
+
+def _read(request: Request) -> list[tuple[Task, Sequence[Sample]]]:
+    """The samples of each task that has any, in the languages that are asked for."""
+    tasks = find_tasks()
+    if request.data is None and not request.text:
+        raise InputError("expected --data, --text or both, to know what to evaluate on; found neither")
+    found = [(task, samples) for task in tasks if (samples := task.read(request))]
+    if request.data is not None and not any(task.source == "data" for task, _ in found):
+        needs = " or ".join(task.needs for task in tasks if task.source == "data")
+        raise InputError(f"--data {request.data}: expected {needs} in it, found neither")
+    asked = request.languages
+    if asked is not None:
+        found = [(task, [each for each in samples if each.language in {UNNAMED, *asked}]) for task, samples in found]
+        missing = sorted(set(asked) - {each.language for _, samples in found for each in samples})
+        if missing:
+            raise InputError(
+                f"--languages {' '.join(missing)}: expected languages with sentences in --data {request.data}, found "
+                "none"
+            )
+    return [(task, samples) for task, samples in found if samples]
+
+
+def _join(findings: Sequence[tuple[Task, Finding]]) -> Scores:
+    numbers = {name: of for _, finding in findings for name, of in finding.numbers.items()}
+    metrics = {name: task.metrics for task, finding in findings for name in finding.numbers}
+    return Scores(numbers, metrics, {name: of for _, finding in findings for name, of in finding.details.items()})
+
+
+def _file(scores: Scores, request: Request) -> dict[str, Any]:
+    """What the JSON file holds: the scores, and retrieval and shift also as scripts of earlier versions read them."""
+    found: dict[str, Any] = scores.as_dict() | {"sentences": request.sentences, "layer": request.layer}
+    retrieval = [task for task in scores if {"top1", "top10"} <= scores[task].keys()]
+    if retrieval:
+        means = scores.means()
+        found["accuracy"] = {
+            task: {language: [top1, scores[task]["top10"][language]] for language, top1 in scores[task]["top1"].items()}
+            for task in retrieval
+        }
+        found["means"] = {task: [means[task]["top1"], means[task]["top10"]] for task in retrieval if task in means}
+    if "shift" in scores:
+        numbers = {name: value for name, of in scores["shift"].items() for value in of.values()}
+        found["safety"] = {**scores.details["shift"], **numbers}
+    return found
