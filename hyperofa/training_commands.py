@@ -20,8 +20,6 @@ from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.module import HyperModule
 from hyperofa.training.resumption import Resumption
 
-_CHECKPOINT_NAMES = ("best", "last", "hpc")  # that the Trainer looks up itself
-
 
 class LightningParser(Parser, LightningArgumentParser):
     """Lightning's parser, which says in one line what is wrong."""
@@ -36,15 +34,18 @@ class HyperCLI(LightningCLI):
         Lightning opens the checkpoint next, and has no words for a user whose file is none.
         """
         self.config = parser.parse_args(args)
-        check_classes(self.config[self.config.subcommand])
-        path = self.config[self.config.subcommand].get("ckpt_path")
-        if path not in (None, *_CHECKPOINT_NAMES):
-            checkpoint = read_checkpoint(path, "--ckpt_path")
-            if self.config.subcommand == "fit" and "optimizer_states" not in checkpoint:
+        command = self.config.subcommand
+        config = self.config[command]
+        check_classes(config)
+        if config.get("ckpt_path") is not None:
+            checkpoint = read_checkpoint(config.ckpt_path, "--ckpt_path")
+            if command == "fit" and "optimizer_states" not in checkpoint:
                 raise InputError(
-                    f"--ckpt_path {path}: expected a checkpoint that training can go on from, found the net "
-                    "alone; give last.ckpt"
+                    f"--ckpt_path {config.ckpt_path}: expected a checkpoint that training can go on from, found the "
+                    "net alone; give last.ckpt"
                 )
+        elif command != "fit":
+            raise InputError(f"--ckpt_path: expected a checkpoint of `hyperofa fit` to {command}, found none")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link the widths."""

@@ -3,6 +3,7 @@
 import gzip
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,17 @@ import pytest
 import torch
 
 from hyperofa.cli import main
-from tests.conftest import CONFIGS, QUIET, SPECIALS, TINY_TOKENS, WORD_DIM, train_unigram, wrap, write_vectors
+from tests.conftest import (
+    CONFIGS,
+    QUIET,
+    SPECIALS,
+    TINY_TEXT,
+    TINY_TOKENS,
+    WORD_DIM,
+    train_unigram,
+    wrap,
+    write_vectors,
+)
 
 
 @pytest.fixture
@@ -203,6 +214,37 @@ def test_checkpoints_for_something_else(fitted, refused, bundles, tmp_path):
     for name, message in (("bert8", "expected a checkpoint of .*found .*use its config"), ("roberta", "source model")):
         found = refused("test", *common, "--data.bundle", bundles[name], left=("config.yaml",))
         match(f"--ckpt_path: .*{message}", found)
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_net_that_is_not_trained_is_not_measured(command, refused, bundles, tmp_path):
+    words = [command, "--config", CONFIGS / "tokens.yaml", *QUIET, "--data.bundle", bundles["bert"]]
+    words += ["--trainer.logger", "false", "--trainer.default_root_dir", tmp_path]
+    match(rf"--ckpt_path: expected a checkpoint of `hyperofa fit` to {command}, found none", refused(*words))
+    for name in ("best", "last", "hpc", "registry:net"):  # which Lightning would look for itself
+        match(rf"--ckpt_path {name}: expected a checkpoint .*, found no file", refused(*words, "--ckpt_path", name))
+
+
+def test_text_is_read_by_the_model_of_the_bundle(refused, model_folders, bundles, text_file, tmp_path):
+    """The folder of the source model holds another one since."""
+    other = tmp_path / "bundle"
+    shutil.copytree(bundles["bert8"], other)
+    meta = json.loads((other / "meta.json").read_text())
+    (other / "meta.json").write_text(json.dumps(meta | {"source_model": str(model_folders["roberta"])}))
+    words = [
+        "fit",
+        "--config",
+        CONFIGS / "fit.yaml",
+        *QUIET,
+        *TINY_TEXT,
+        "--data.bundle",
+        other,
+        "--data.text",
+        text_file,
+    ]
+    words += ["--trainer.logger", "false", "--trainer.default_root_dir", tmp_path]
+    message = rf"--source_model .*roberta: expected the model that --bundle {other} was prepared with, found other"
+    match(message, refused(*words, left=("config.yaml",)))
 
 
 def test_method_and_checkpoint_belong_together(refused, fitted, bundles, tmp_path):

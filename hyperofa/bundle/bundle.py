@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference
 from hyperofa.errors import InputError
+from hyperofa.models.vocabulary import Vocabulary, hash_rows
 from hyperofa.runtime.folders import read_json
 from hyperofa.tokens.canonical import Overlap, Token, canonical_tokens, extends, load_tokenizer
 from hyperofa.tokens.matching import Matches
@@ -122,6 +123,22 @@ class Bundle:
                 f"--bundle {path}: expected a bundle of layout {FORMAT}, found another; run `hyperofa prepare` again"
             )
         return cls(path, Meta.from_json(values))
+
+    def check_source(self, vocabulary: Vocabulary, path: str) -> None:
+        """Refuse a model that is not the one the bundle was prepared with.
+
+        Args:
+            vocabulary: of the model.
+            path: where it comes from, for the message.
+
+        Raises:
+            InputError: it has other embeddings.
+        """
+        if hash_rows(vocabulary) != self.meta.source_hash:
+            raise InputError(
+                f"--source_model {path}: expected the model that --bundle {self.path} was prepared with, found other "
+                "embeddings; prepare again, or give the right one"
+            )
 
     def _array(self, name: str) -> np.ndarray:
         with self._reporting(name):

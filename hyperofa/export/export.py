@@ -23,7 +23,7 @@ from hyperofa.models.card import model_card
 from hyperofa.models.factorised import factorise, parameter_count
 from hyperofa.models.loading import load_model
 from hyperofa.models.manifest import command, seal
-from hyperofa.models.vocabulary import Vocabulary, hash_rows, read_vocabulary, replace_vocabulary
+from hyperofa.models.vocabulary import Vocabulary, read_vocabulary, replace_vocabulary
 from hyperofa.reference import lost_bias
 from hyperofa.runtime.folders import fingerprint, read_json, resumed_folder, sha256_file, sha256_text, versions
 from hyperofa.runtime.processes import process_group
@@ -127,11 +127,7 @@ def export(
     with process_group() as group, resumed_folder(output, key, overwrite, group) as folder:
         model = load_model(source_model)
         vocabulary = read_vocabulary(model)
-        if hash_rows(vocabulary) != opened.meta.source_hash:
-            raise InputError(
-                f"--source_model {source_model}: expected the model that --bundle {bundle} was prepared "
-                "with, found other embeddings; prepare again, or give the right one"
-            )
+        opened.check_source(vocabulary, source_model)
         cache = ShardCache(folder / _SHARDS, group)
         if checkpoint:
             nets = [load_trained(path, opened) for path in checkpoint]

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
 from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
+from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.nets.inputs import Memory, WordSets
 from hyperofa.nets.net import Net
 from hyperofa.nets.source_attention import SourceAttention
@@ -128,7 +129,10 @@ class HyperModule(lightning.LightningModule):
         self._memory = data.memory_of(self.net)
         self._primitives = torch.from_numpy(data.bundle.input_primitives.copy())
         if data.reads_text and stage in ("fit", "validate") and not self._plm:
-            self._plm.append(FrozenPLM(load_model(data.bundle.meta.source_model), **self._plm_options))
+            path = data.bundle.meta.source_model
+            model = load_model(path)
+            data.bundle.check_source(read_vocabulary(model), path)
+            self._plm.append(FrozenPLM(model, **self._plm_options))
 
     def on_fit_start(self) -> None:
         """Move what the net works with beside it."""
