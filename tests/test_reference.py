@@ -368,8 +368,14 @@ def test_paper_configs_are_those_of_the_table(name):
 @pytest.mark.parametrize("name", sorted(PAPER))
 def test_paper_configs_train_a_step(name, small, tmp_path):
     config = ["--config", str(CONFIGS / "paper" / f"{name}.yaml"), "--data.bundle", str(small.path)]
-    tiny = ["--model.net.init_args.hidden_dim", "4", "--trainer.fast_dev_run", "1"]
-    main(["fit", *config, *tiny, "--trainer.default_root_dir", str(tmp_path), *QUIET])
+    tiny = ["--model.net.init_args.hidden_dim", "4", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
+    tiny += ["--data.batch_size", "8", "--trainer.logger.init_args.save_dir", str(tmp_path)]
+    main(["fit", *config, *tiny, *QUIET])
+    last = torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)
+    assert last["global_step"] == 1
+    net = last["hyperofa"]["net"]
+    assert (net["class"], net["hidden_dim"], net["num_layers"]) == ("BiLSTM", 4, PAPER[name][0])
+    assert all(torch.isfinite(value).all() for value in last["state_dict"].values())
 
 
 def test_a_published_net_is_exported_as_published(small, tmp_path):

@@ -74,9 +74,10 @@ def test_scores_equal_brute_force(layer, data, model_folders, bundles, tmp_path,
         assert lowest[1] - 1e-3 <= top10 <= highest[1] + 1e-3
         assert highest[0] - lowest[0] < 50
         assert re.search(rf"^{language} +{top1:.1f} +{top10:.1f}$", printed, re.MULTILINE)
-    expected = slow_accuracy(slow_vectors(model, GERMAN * 2, layer), keys)
-    # Each German sentence comes twice with two English ones, so ranks tie: only the numbers of sets are compared.
-    assert [scores["SR-T"][metric]["deu"] for metric in ("top1", "top10")] == pytest.approx(expected, abs=13)
+    german = slow_vectors(model, GERMAN * 2, layer)
+    lowest, highest = slow_accuracy(german, keys, -1e-6), slow_accuracy(german, keys, 1e-6)
+    for metric, low, high in zip(("top1", "top10"), lowest, highest, strict=True):
+        assert low - 1e-3 <= scores["SR-T"][metric]["deu"] <= high + 1e-3
     top1, top10 = (np.mean([scores["SR-B"][metric][name] for name in ("deu", "nob")]) for metric in ("top1", "top10"))
     assert re.search(rf"^mean of 2 +{top1:.1f} +{top10:.1f}$", printed, re.MULTILINE)
     # Scripts of earlier versions read pairs.

@@ -89,7 +89,12 @@ def test_token_wise_losses_fit_whatever_sentence_is_the_longest(bundles, text_fi
         str(bundles["bert"]), [str(text_file)], sentences=6, steps=6, views=ViewCounts(translated=1, source=1)
     )
     module = HyperModule(data.word_dim, data.coordinate_dim, hidden_weight=1.0, kl_weight=1.0, precision="float32")
-    trainer(max_epochs=1).fit(module, data)
+    run = trainer(max_epochs=1, limit_val_batches=0)
+    run.fit(module, data)
+    assert run.global_step == 6
+    losses = {name: run.callback_metrics[f"train/{name}_loss"].item() for name in ("text", "translated", "source")}
+    assert np.isfinite(list(losses.values())).all()
+    assert losses["text"] > (losses["translated"] + losses["source"]) / 2  # and what the two token-wise losses add
 
 
 def trainer(**arguments) -> Trainer:
@@ -102,7 +107,19 @@ def trainer(**arguments) -> Trainer:
 def test_the_default_schedule_takes_any_number_of_steps(steps, bundles):
     data = HyperDataModule(str(bundles["bert8"]), streams="tokens", batch_size=8)
     module = HyperModule(data.word_dim, data.coordinate_dim, lambda d, k: MLP(d, k, 4, 0))
-    trainer(max_steps=steps, limit_val_batches=0).fit(module, data)
+    rates = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    trainer(max_steps=steps, limit_val_batches=0, callbacks=[Watch()]).fit(module, data)
+    assert len(rates) == steps
+    peak = int(np.argmax(rates))
+    assert (np.diff(rates[: peak + 1]) > 0).all()
+    assert (np.diff(rates[peak:]) < 0).all()
+    assert rates[-1] < 1e-7
+    assert steps == 1 or rates[peak] > 1e-3
 
 
 def test_the_weight_of_tokens_falls(bundles):
@@ -253,12 +270,13 @@ class Watcher(Callback):
         torch.testing.assert_close(ranks[1]["net"][name], tensor, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
-def test_every_training_config_instantiates(path, bundles, text_file, tmp_path):
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if "trainer" not in config or "data" not in config:
-        pytest.skip("no config of hyperofa fit")
-    flags = ["--trainer.fast_dev_run", "1", "--data.bundle", str(bundles["bert8"])]
-    flags += ["--model.net.init_args.hidden_dim", "8"]  # the widths of the paper would take seconds
+@pytest.mark.parametrize("name", ["fit", "tokens"])  # those of the paper: test_reference.py
+def test_every_training_config_trains_a_step_of_its_net(name, bundles, text_file, tmp_path):
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
     text = [] if config["data"].get("streams") == "tokens" else ["--data.text", str(text_file)]
-    main(["fit", "--config", str(path), *flags, *text, *QUIET, "--trainer.default_root_dir", str(tmp_path)])
+    flags = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--data.sentences", "4", *text]
+    run = fit(name, bundles["bert8"], tmp_path, "--model.net.init_args.hidden_dim", "8", *flags)
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 1
+    assert last["hyperofa"]["net"]["class"] == config["model"]["net"]["class_path"].rpartition(".")[2]
+    assert np.isfinite(metric(run, "val/mrr")).all()
