@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from hyperofa.errors import InputError
+from hyperofa.runtime.calls import command_line
 from hyperofa.signatures import read_signature, read_summary
 
 COMMANDS = {
@@ -51,13 +52,14 @@ def main(args: Sequence[str] | None = None) -> None:
     from hyperofa.class_paths import restrict_class_paths
 
     try:
-        words = restrict_class_paths(words) or [""]
-        if words[0] in TRAINING_COMMANDS:
-            from hyperofa import training_commands
+        with command_line(words):
+            words = restrict_class_paths(words) or [""]
+            if words[0] in TRAINING_COMMANDS:
+                from hyperofa import training_commands
 
-            training_commands.run(words)
-        else:
-            _show(_run_own(words))
+                training_commands.run(words)
+            else:
+                _show(_run_own(words))
     except Exception as error:
         if not _is_mistake(error):
             raise

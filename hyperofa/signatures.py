@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.abc import InspectLoader
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
+from typing import TypeGuard
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -86,7 +88,8 @@ def _statements(module: str) -> dict[str, ast.stmt]:
     spec = find_spec(module)
     path = Path(str(spec and spec.origin))
     found: dict[str, ast.stmt] = {}
-    for statement in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+    body = ast.parse(path.read_text(encoding="utf-8"), str(path)).body
+    for statement in chain.from_iterable(each.orelse if _for_checkers(each) else [each] for each in body):
         if isinstance(statement, ast.Import | ast.ImportFrom):
             found |= {alias.asname or alias.name: statement for alias in statement.names}
         elif isinstance(statement, ast.FunctionDef | ast.ClassDef):
@@ -95,6 +98,10 @@ def _statements(module: str) -> dict[str, ast.stmt]:
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             found |= {name: statement for target in targets for name in _names(target)}
     return found
+
+
+def _for_checkers(statement: ast.stmt) -> TypeGuard[ast.If]:
+    return isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
 
 
 def _origin(statement: ast.Import | ast.ImportFrom) -> str:

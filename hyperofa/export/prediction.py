@@ -16,6 +16,7 @@ from hyperofa.methods.baselines import InitInputs, OFAConfig, Predictions, blend
 from hyperofa.nets.net import Net
 from hyperofa.nets.registry import build
 from hyperofa.runtime.devices import best_device
+from hyperofa.runtime.folders import sha256_file
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
 from hyperofa.tokens.canonical import OverlapKind
 from hyperofa.training.divergence import not_finite
@@ -37,12 +38,32 @@ class Trained:
         copied: kinds of overlap it was not trained to predict.
         max_words: words a token is described by.
         words: which they are.
+        training_fingerprint: of the bundles that it fits, see `Meta`.
+        digest: hash of what it is: of its checkpoint file, if it was read from one.
     """
 
     net: Net
     copied: tuple[OverlapKind, ...]
     max_words: int
     words: WordOrder = "heaviest"
+    training_fingerprint: str = ""
+    digest: str = ""
+
+
+def trained_on(bundle: Bundle, hypernetwork: str | Path | Trained) -> Trained:
+    """A hypernetwork that fits a bundle.
+
+    Args:
+        bundle: what it will be used on.
+        hypernetwork: a trained one, or its checkpoint.
+
+    Raises:
+        InputError: as `load_trained`.
+    """
+    if not isinstance(hypernetwork, Trained):
+        return load_trained(hypernetwork, bundle)
+    _check_fit(hypernetwork, bundle, "hypernetwork")
+    return hypernetwork
 
 
 def load_trained(path: str | Path, bundle: Bundle) -> Trained:
@@ -62,24 +83,34 @@ def load_trained(path: str | Path, bundle: Bundle) -> Trained:
         net = build(recorded["net"])
     except InputError as error:
         raise InputError(f"--checkpoint {path}: {error}") from None
-    widths, expected = (net.word_dim, net.coordinate_dim), (bundle.meta.word_dim, bundle.meta.coordinate_dim)
-    if widths != expected:
-        raise InputError(
-            f"--checkpoint {path}: expected a net of word width {expected[0]} and coordinate width {expected[1]} for "
-            f"--bundle {bundle.path}, found {widths[0]} and {widths[1]}"
-        )
-    if recorded["space"] != bundle.meta.training_fingerprint:
-        raise InputError(
-            f"--checkpoint {path}: expected a net for the vectors, source model and source languages of --bundle "
-            f"{bundle.path}, found one trained on others; train on this bundle"
-        )
+    trained = Trained(
+        net, tuple(recorded["copied"]), recorded["max_words"], recorded["words"], recorded["space"], sha256_file(path)
+    )
+    _check_fit(trained, bundle, f"--checkpoint {path}")
     weights = {name.removeprefix("net."): value for name, value in checkpoint["state_dict"].items()}
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"--checkpoint {path}: expected the weights of a {type(net).__name__}; {reason}") from None
-    return Trained(net.eval(), tuple(recorded["copied"]), recorded["max_words"], recorded["words"])
+    net.eval()
+    return trained
+
+
+def _check_fit(trained: Trained, bundle: Bundle, name: str) -> None:
+    """Refuse a net that was trained on something else than a bundle of this kind; `name` is named in errors."""
+    net = trained.net
+    widths, expected = (net.word_dim, net.coordinate_dim), (bundle.meta.word_dim, bundle.meta.coordinate_dim)
+    if widths != expected:
+        raise InputError(
+            f"{name}: expected a net of word width {expected[0]} and coordinate width {expected[1]} for "
+            f"--bundle {bundle.path}, found {widths[0]} and {widths[1]}"
+        )
+    if trained.training_fingerprint != bundle.meta.training_fingerprint:
+        raise InputError(
+            f"{name}: expected a net for the vectors, source model and source languages of --bundle "
+            f"{bundle.path}, found one trained on others; train on this bundle"
+        )
 
 
 def read_checkpoint(path: str | Path, flag: str = "--checkpoint") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 from hyperofa.models.factorised import is_factorised
+from hyperofa.runtime.calls import Call
 
 _TASKS = (  # BART counts as a masked model as well
     ("AutoModelForSeq2SeqLM", "text2text-generation", modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
@@ -41,7 +42,7 @@ def model_card(
     method: str,
     story: str,
     counts: dict[str, int],
-    command: str,
+    call: Call,
     citation: str | None = None,
     scores: dict[str, Any] | None = None,
 ) -> str:
@@ -53,7 +54,7 @@ def model_card(
         method: how new rows came to be, as a tag.
         story: the same in a sentence or two.
         counts: rows by origin.
-        command: that made it.
+        call: that made it.
         citation: BibTeX.
         scores: results of an evaluation, nested at will.
     """
@@ -111,8 +112,8 @@ def model_card(
         "",
         "## How it was made",
         "",
-        "```sh",
-        command,
+        f"```{call.language}",
+        call.text,
         "```",
     ]
     if citation is not None:

@@ -7,8 +7,6 @@ The manifest is not signed: it tells damage and later edits, not forgery by some
 """
 
 import csv
-import shlex
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,11 +29,6 @@ _WEIGHTS = (".safetensors", ".bin", ".index.json")
 _SHOWN = 20
 
 
-def command() -> str:
-    """The command line of this process, as one could type it again."""
-    return shlex.join(["hyperofa", *sys.argv[1:]])
-
-
 def seal(folder: Path, model: PreTrainedModel, record: dict[str, Any]) -> None:
     """Write the manifest of a finished folder, and the digests of its rows.
 
@@ -47,7 +40,7 @@ def seal(folder: Path, model: PreTrainedModel, record: dict[str, Any]) -> None:
     digests = row_digests(read_rows(model))
     np.save(folder / ROWS, np.stack(list(digests.values()), axis=1))
     files = {name: sha256_file(folder / name) for name in _files(folder)}
-    told = {"versions": versions(), "command": command(), "rows": list(digests), "files": files}
+    told = {"versions": versions(), "rows": list(digests), "files": files}
     write_json(folder / MANIFEST, record | told)
 
 

@@ -5,7 +5,6 @@ What stays, besides the tokens in use: added and special tokens; the alphabet, s
 token go; of Unigram, one token of the lowest score, on which the penalty of unknown characters hangs.
 """
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,13 +16,13 @@ from tokenizers import Tokenizer as BackendTokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
-from hyperofa.models.card import model_card
-from hyperofa.models.loading import load_model
-from hyperofa.models.manifest import PROVENANCE, command, seal
+from hyperofa.models.folder import Making, finish, write_model
+from hyperofa.models.source import ModelLike, source_of
 from hyperofa.models.vocabulary import read_vocabulary, replace_vocabulary
+from hyperofa.runtime.calls import written_call
 from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.text_files import read_lines
-from hyperofa.tokens.canonical import load_tokenizer, tokenizer_family
+from hyperofa.tokens.canonical import tokenizer_family
 from hyperofa.tokens.tokenizer_json import State, backend_of, model_vocabulary, pieces_of, read_state, write_tokenizer
 
 _STORY = (
@@ -58,11 +57,13 @@ class Trimmed:
         )
 
 
-def trim(source_model: str, text: list[Path], output: Path, min_count: int = 1, overwrite: bool = False) -> Trimmed:
+def trim(
+    source_model: ModelLike, text: list[Path], output: Path, min_count: int = 1, overwrite: bool = False
+) -> Trimmed:
     """Drop the tokens that a text never uses; logits of the others stay as they are.
 
     Args:
-        source_model: folder or hub id of the model, with its tokenizer.
+        source_model: folder or hub id of the model, with its tokenizer; in Python also `(model, tokenizer)`.
         text: files of text in the languages to keep, one sentence a line.
         output: model folder to write.
         min_count: keep tokens that the text uses at least so often; above 1, the text itself will be tokenised
@@ -77,14 +78,15 @@ def trim(source_model: str, text: list[Path], output: Path, min_count: int = 1, 
     """
     if min_count < 1:
         raise InputError(f"--min_count: expected at least 1, found {min_count}")
-    lines = read_lines(text, "--text")
-    tokenizer = load_tokenizer(source_model, "--source_model")
+    call = written_call(trim, locals())
+    lines, source = read_lines(text, "--text"), source_of(source_model)
+    tokenizer = source.load_tokenizer()
     with new_folder(output, overwrite) as folder:
-        model = load_model(source_model)
+        model = source.load()
         vocabulary, large = read_vocabulary(model), _megabytes(model)
         if len(vocabulary.input_rows) <= max(tokenizer.get_vocab().values()):
             raise InputError(
-                f"--source_model {source_model}: expected a row for each of its {len(tokenizer):,} tokens, found "
+                f"--source_model {source.name}: expected a row for each of its {len(tokenizer):,} tokens, found "
                 f"{len(vocabulary.input_rows):,}"
             )
         state, kept, used = trim_state(tokenizer, lines, min_count)
@@ -97,28 +99,18 @@ def trim(source_model: str, text: list[Path], output: Path, min_count: int = 1, 
             special_ids={},
             moved={int(old): new for new, old in enumerate(kept)},
         )
-        model.save_pretrained(folder)
         contents = {token_id: content for content, token_id in tokenizer.get_vocab().items()}
         write_tokenizer(tokenizer, state, folder, {contents[old]: new for new, old in enumerate(kept.tolist())})
-        _write_provenance(contents, kept, folder / PROVENANCE)
-        record: dict[str, Any] = {"method": "trim", "source_model": source_model, "counts": {"copied": len(kept)}}
-        card = model_card(
-            model, base_model=source_model, method="trim", story=_STORY, counts=record["counts"], command=command()
-        )
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        seal(folder, model, record)
+        making = Making("trim", _STORY, source.name, call)
+        counts = {"copied": len(kept)}
+        rows_of = ([new, contents[old], "copied", old] for new, old in enumerate(kept.tolist()))
+        write_model(model, folder, making, ["id", "token", "origin", "source_id"], rows_of, counts)
+        finish(folder, model, making, counts, source_model=source.name)
     return Trimmed(output, (len(vocabulary.input_rows), len(kept)), used, (large, _megabytes(model)))
 
 
 def _megabytes(model: PreTrainedModel) -> float:
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) / 1e6
-
-
-def _write_provenance(contents: dict[int, str], kept: np.ndarray, path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, delimiter="\t", lineterminator="\n")
-        table.writerow(["id", "token", "origin", "source_id"])
-        table.writerows([new, contents[old], "copied", old] for new, old in enumerate(kept.tolist()))
 
 
 def trim_state(

@@ -121,7 +121,7 @@ def test_equal_seeds_give_equal_bytes(bundles, tmp_path):
     )
     assert one == two
     differ = {name for name in one if one[name] != three[name]}
-    assert differ == {"model.safetensors", "provenance.tsv", "manifest.json", "rows.npy"} & one.keys()
+    assert differ == {"model.safetensors", "provenance.tsv", "README.md", "manifest.json", "rows.npy"} & one.keys()
 
 
 def test_methods_differ_in_the_predicted_rows_alone(bundles, fitted, tmp_path):

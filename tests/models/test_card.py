@@ -25,6 +25,7 @@ from transformers import (
 from hyperofa.export.export import export
 from hyperofa.methods.registry import METHODS
 from hyperofa.models.card import auto_class, model_card
+from hyperofa.runtime.calls import Call
 
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
 BART = {
@@ -47,7 +48,7 @@ def bert():
 
 def card(model, **changes):
     settings = {"base_model": "google-bert/bert-base-cased", "method": "ofa", "story": "Made so.", "counts": COUNTS}
-    return model_card(model, **settings | {"command": "hyperofa export --method ofa"} | changes)
+    return model_card(model, **settings | {"call": Call("hyperofa export --method ofa", "sh")} | changes)
 
 
 def front_matter(text):

@@ -1,0 +1,83 @@
+"""What every model folder of ours holds beside the weights: where each row came from, a card, a manifest."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from hyperofa.models.card import model_card
+from hyperofa.models.manifest import PROVENANCE, seal
+from hyperofa.runtime.calls import Call
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a model came to be, for its card and its manifest.
+
+    Attributes:
+        method: how new rows came to be, as a tag.
+        story: the same in a sentence or two.
+        base_model: hub id or folder of the model that it was made from.
+        call: what made it.
+        citation: BibTeX.
+    """
+
+    method: str
+    story: str
+    base_model: str
+    call: Call
+    citation: str | None = None
+
+
+def write_model(
+    model: PreTrainedModel,
+    folder: Path,
+    making: Making,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    counts: dict[str, int],
+    scores: dict[str, Any] | None = None,
+) -> None:
+    """Write the weights, the table of their origins and the card; `finish` it when all else is there.
+
+    Args:
+        model: what to write.
+        folder: is there.
+        making: how it came to be.
+        columns: of provenance.tsv.
+        rows: of it, one a token.
+        counts: tokens by origin.
+        scores: results of an evaluation, for the card.
+    """
+    model.save_pretrained(folder)
+    with (folder / PROVENANCE).open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, delimiter="\t", lineterminator="\n")
+        table.writerow(columns)
+        table.writerows(rows)
+    card = model_card(
+        model,
+        base_model=making.base_model,
+        method=making.method,
+        story=making.story,
+        counts=counts,
+        call=making.call,
+        citation=making.citation,
+        scores=scores,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def finish(folder: Path, model: PreTrainedModel, making: Making, counts: dict[str, int], **facts: Any) -> None:
+    """Write the manifest, last of all.
+
+    Args:
+        folder: all other files are written.
+        model: as it was saved there.
+        making: how it came to be.
+        counts: tokens by origin.
+        facts: what else the manifest tells.
+    """
+    seal(folder, model, {"method": making.method, "command": making.call.text, "counts": counts, **facts})

@@ -1,0 +1,82 @@
+"""A model that somebody names: a folder, a hub id, or a model with its tokenizer in memory."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hyperofa.errors import InputError
+from hyperofa.models.loading import load_model
+from hyperofa.tokens.canonical import load_tokenizer
+
+if TYPE_CHECKING:
+    ModelLike = str | Path | tuple[PreTrainedModel, PreTrainedTokenizerBase]
+    """A folder, a hub id, or `(model, tokenizer)`."""
+    TokenizerLike = str | Path | PreTrainedTokenizerBase
+else:  # what a command line can give, which reads these types
+    ModelLike = TokenizerLike = str
+
+
+@dataclass(frozen=True, eq=False)
+class SourceModel:
+    """A model to be read as often as it is needed, and left as it is.
+
+    Attributes:
+        name: folder or hub id; of a model in memory where it came from, else its class.
+        in_memory: the model and its tokenizer, if they are.
+        flag: command-line flag named in errors.
+    """
+
+    name: str
+    in_memory: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+    flag: str = "--source_model"
+
+    def load(self) -> PreTrainedModel:
+        """The model, the caller's to change, in evaluation mode.
+
+        Raises:
+            InputError: no model there.
+        """
+        return load_model(self.name, self.flag) if self.in_memory is None else deepcopy(self.in_memory[0]).eval()
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer, the caller's to change.
+
+        Raises:
+            InputError: no tokenizer there.
+        """
+        return load_tokenizer(self.name, self.flag) if self.in_memory is None else own_tokenizer(self.in_memory[1])
+
+
+def source_of(model: ModelLike, flag: str = "--source_model") -> SourceModel:
+    """What a user gave as a model.
+
+    Args:
+        model: folder, hub id, or `(model, tokenizer)`.
+        flag: command-line flag named in errors.
+
+    Raises:
+        InputError: something else.
+    """
+    if isinstance(model, str | Path):
+        return SourceModel(str(model), flag=flag)
+    kinds = PreTrainedModel, PreTrainedTokenizerBase
+    if not isinstance(model, tuple) or len(model) != 2 or not all(map(isinstance, model, kinds)):
+        raise InputError(f"{flag}: expected a folder, a hub id or (model, tokenizer), found {_kind(model)}")
+    return SourceModel(model[0].name_or_path or type(model[0]).__name__, model, flag)
+
+
+def own_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy of a tokenizer that cuts and pads nothing, as calls may have left it."""
+    copied = deepcopy(tokenizer)
+    backend = getattr(copied, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    return copied
+
+
+def _kind(value: Any) -> str:
+    return f"({', '.join(type(each).__name__ for each in value)})" if isinstance(value, tuple) else type(value).__name__
