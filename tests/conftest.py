@@ -99,6 +99,11 @@ def train_unigram(texts: list[str], size: int = 260) -> Tokenizer:
     return tokenizer
 
 
+def contents(folder: Path) -> list[str]:
+    """Names of what is in a folder, but for the locks of its parts, which stay."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
 @pytest.fixture(scope="session")
 def tokenizer_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Source tokenizers of two families (English), and the target one (both languages)."""

@@ -15,7 +15,7 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.runtime.folders import resumed_folder, sha256_file
 from hyperofa.vectors.conversion import convert_vectors
-from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS, write_vectors
+from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS, contents, write_vectors
 
 HERE = Path(__file__).parent
 SMALL = (
@@ -88,7 +88,7 @@ def test_a_killed_prepare_goes_on_where_it_was(seed, flags, whole, tmp_path):
     said = run(HERE / "killed.py", str(seed), "6", "2", tmp_path / "bundle", *command)
     assert "killed" in said
     assert hashes(tmp_path / "bundle") == hashes(whole)
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert contents(tmp_path) == ["bundle"]
 
 
 def test_processes_share_the_work_of_prepare(flags, whole, tmp_path):
@@ -148,7 +148,7 @@ def test_a_fit_goes_on_from_the_end_of_an_epoch(epoch, bundles, text_file, tmp_p
     assert "Going on with runs/tokens/version_0" in caplog.text
     assert hashes(tmp_path / "stopped") == hashes(tmp_path / "whole")
     main(flags)
-    assert {path.name for path in Path("runs/tokens").iterdir()} == {"version_0", "version_1"}
+    assert contents(Path("runs/tokens")) == ["version_0", "version_1"]
 
 
 @pytest.mark.parametrize("method", ["hyperofa", "ofa_tuned"])
@@ -227,7 +227,7 @@ def test_other_settings_do_not_go_on_from_what_was_left(tmp_path):
         interrupted()
     with resumed_folder(tmp_path / "a", "two") as folder:
         assert list(folder.iterdir()) == []
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert contents(tmp_path) == ["a"]
 
 
 def test_an_error_leaves_nothing(tmp_path):
@@ -238,7 +238,7 @@ def test_an_error_leaves_nothing(tmp_path):
 
     with pytest.raises(InputError):
         refused()
-    assert list(tmp_path.iterdir()) == []
+    assert contents(tmp_path) == []
 
 
 def test_only_one_may_write(tmp_path):

@@ -103,7 +103,8 @@ def prepare(
                 "97 / 2.5 / 0.5 % with seed 42; leave them out"
             )
         seed = published.SPLIT_SEED
-    files = fingerprint(source_model, target_tokenizer, *(split_spec(spec)[1] for spec in vectors))
+    inputs: list[str | Path] = [source_model, target_tokenizer, *(split_spec(spec)[1] for spec in vectors)]
+    files = fingerprint(*inputs)
     words = _Words(vectors, vectors_dtype, max_words, duplicate_words, allow_pickle)
     settings = (
         words,
@@ -116,7 +117,8 @@ def prepare(
         reference,
     )
     with process_group() as group:
-        with resumed_folder(output, sha256_text(files, f"{settings} {versions()}"), overwrite, group) as folder:
+        key = sha256_text(files, f"{settings} {versions()}")
+        with resumed_folder(output, key, overwrite, group, kind="bundle", inputs=inputs) as folder:
             if not (folder / "meta.json").is_file():
                 target = load_tokenizer(target_tokenizer)
                 source = load_tokenizer(source_model, "--source_model")

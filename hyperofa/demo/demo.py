@@ -81,7 +81,7 @@ def demo(
     """Run everything on a small multilingual world: vectors, tokenizer, prepare, fit, export, evaluate.
 
     Args:
-        output: folder to write; replaced if it holds an earlier demo.
+        output: folder to write; replaced if it holds an earlier demo and nothing else.
         seed: of the sentences, the vectors, the split and the training.
         sentences: parallel sentences that vectors, tokenizer and hypernetwork learn from.
         vocabulary: tokens of the target tokenizer. Fewer than the languages have words, so that most words are several
@@ -96,12 +96,11 @@ def demo(
         InputError: the package with the source model is not installed, or the folder holds something else.
     """
     source = _source_model()
-    _check_output(output)
     numbers = {"sentences": sentences, "vocabulary": vocabulary, "steps": steps, "held_out": held_out}
     for name, number in numbers.items():
         if number < 1:
             raise InputError(f"--{name}: expected a number above 0, found {number}")
-    with _quiet(), new_folder(output, overwrite=True) as folder:
+    with _quiet(), new_folder(output, overwrite=True, kind="demo") as folder:
         names = ", ".join(_NAMES[language] for language in LANGUAGES)
         _tell(1, f"writing {sentences + held_out:,} sentences in {names}")
         world = parallel_sentences(sentences + held_out, np.random.default_rng(seed))
@@ -140,14 +139,6 @@ def demo(
 
 def _tell(step: int, what: str) -> None:
     sys.stderr.write(f"[{step}/6] {what}\n")
-
-
-def _check_output(output: Path) -> None:
-    if output.is_dir() and any(output.iterdir()) and not (output / "table.json").is_file():
-        raise InputError(
-            f"--output {output}: expected a new folder, or an earlier demo to replace, found other files in it; give "
-            "another"
-        )
 
 
 @contextmanager
@@ -294,8 +285,8 @@ Any of the models loads without hyperofa: `AutoModel.from_pretrained("models/hyp
 
 ## The same by hand
 
-These commands, run in this folder, do it again one by one, in a folder `by_hand` beside the demo's own results. Another
-run of `hyperofa demo` with the same `--output` replaces this folder and all that is in it.
+These commands, run in this folder, do it again one by one, in a folder `by_hand` beside the demo's own results. Move
+that folder before another `hyperofa demo` with the same `--output`, which replaces nothing but a demo's own files.
 
 ```
 SOURCE={source}

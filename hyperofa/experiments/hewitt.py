@@ -30,6 +30,7 @@ from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.module import HyperModule
 from hyperofa.training.text_views import ViewCounts
+from hyperofa.vectors.readers import split_spec
 
 _METHODS = ("zeros", "small_noise", "mean", "mean_noise", "subtokens", "ofa", "hyperofa")
 _TRAINING = Training(steps=500, evaluate_every=20)
@@ -113,7 +114,8 @@ def hewitt(
     if epochs < 1:
         raise InputError(f"--epochs: expected at least 1, found {epochs}")
     lines, held_out = hold_out(read_lines(text, "--text"), validation_lines, training.seed)
-    with new_folder(output, overwrite) as folder:
+    inputs = [source_model, *text, *(split_spec(spec)[1] for spec in vectors), words, checkpoint]
+    with new_folder(output, overwrite, kind="comparison", inputs=inputs) as folder:
         added = expand(source_model, folder / "tokenizer", words, text=text, count=count, min_pieces=2).words
         bundle = prepare(
             source_model, str(folder / "tokenizer"), vectors, folder / "bundle", seed=training.seed, max_words=max_words

@@ -75,11 +75,15 @@ def export(
     source_model = source_model or opened.meta.source_model
     measured = None if scores is None else numbers_in(read_json(scores))
     lines = text_sample(text or [])
-    files = fingerprint(bundle, source_model, *(checkpoint or []), *(text or []), *([] if scores is None else [scores]))
+    inputs: list[str | Path] = [bundle, source_model, *(checkpoint or []), *(text or [])]
+    inputs += [] if scores is None else [scores]
     settings = (method, mixing, ofa_share, copied, pad_to_multiple_of, seed, factorised)
-    key = sha256_text(files, f"{settings} {versions()}")
+    key = sha256_text(fingerprint(*inputs), f"{settings} {versions()}")
     parameters = None
-    with process_group() as group, resumed_folder(output, key, overwrite, group) as folder:
+    with (
+        process_group() as group,
+        resumed_folder(output, key, overwrite, group, kind="model", inputs=inputs) as folder,
+    ):
         initialised = initialise(
             opened,
             method,

@@ -126,7 +126,8 @@ class Initialised:
             InputError: as for `to_model`, or a folder that is there.
         """
         lines = text_sample(text)
-        with new_folder(folder, overwrite) as partial_folder:
+        inputs = [self.bundle.path, self.source.name, *text]
+        with new_folder(folder, overwrite, kind="model", inputs=inputs) as partial_folder:
             model = self.write(partial_folder, factorised, pad_to_multiple_of, scores)
             parameters = self.finish(partial_folder, model, lines)
         return Export(Path(folder), self.method.name, self.counts(), parameters if factorised else None)

@@ -131,7 +131,8 @@ def expand(
         candidates = list(dict.fromkeys(read_lines([words], "--words")))[:count]
     else:
         candidates = _candidates(source, tokenizer, lines, count, min_pieces)
-    with new_folder(output, overwrite) as folder:
+    inputs = [source_model, words, tokenizer, *(text or [])]
+    with new_folder(output, overwrite, kind="tokenizer", inputs=inputs) as folder:
         state, added, unfit = expand_state(source, candidates)
         if words is not None and unfit:
             raise InputError(

@@ -21,7 +21,7 @@ from hyperofa.errors import InputError
 from hyperofa.models.factorised import read_rows
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import Vocabulary
-from hyperofa.runtime.folders import read_json, sha256_file, versions, write_json
+from hyperofa.runtime.folders import MARK, read_json, sha256_file, versions, write_json
 from hyperofa.tokens.canonical import load_tokenizer
 
 MANIFEST, ROWS, PROVENANCE = "manifest.json", "rows.npy", "provenance.tsv"
@@ -62,7 +62,7 @@ def _digests(rows: np.ndarray) -> np.ndarray:
 
 def _files(folder: Path) -> list[str]:
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return [name for name in found if name != MANIFEST]
+    return [name for name in found if name not in (MANIFEST, MARK)]
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def trim(
     call = written_call(trim, locals())
     lines, source = read_lines(text, "--text"), source_of(source_model)
     tokenizer = source.load_tokenizer()
-    with new_folder(output, overwrite) as folder:
+    with new_folder(output, overwrite, kind="model", inputs=[source_model, *text]) as folder:
         model = source.load()
         vocabulary, large = read_vocabulary(model), _megabytes(model)
         if len(vocabulary.input_rows) <= max(tokenizer.get_vocab().values()):

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
 from hyperofa.pretraining.language_model import Point, TrainerOptions, Training, train
-from hyperofa.runtime.folders import versions, write_json
+from hyperofa.runtime.folders import kept_folder, versions, write_json
+from hyperofa.runtime.processes import is_first_process
 from hyperofa.runtime.text_files import hold_out, read_lines
 from hyperofa.tokens.canonical import load_tokenizer
 
@@ -75,6 +77,8 @@ def pretrain(
     Raises:
         InputError: an input is missing or does not serve.
     """
+    if resume and not (output / _CHECKPOINT).is_file():
+        raise InputError(f"--resume: expected the checkpoint of an interrupted run in --output {output}, found none")
     lines = read_lines(text, "--text")
     if validation_text:
         held_out = read_lines(validation_text, "--validation_text")
@@ -82,12 +86,18 @@ def pretrain(
         lines, held_out = hold_out(lines, validation_lines, training.seed)
     loaded, tokenizer = load_model(model, "--model"), load_tokenizer(model, "--model")
     new_rows = read_new_rows(Path(model)) if training.new_steps else None
-    rank_zero_only(_clear)(output, resume, overwrite)
     dtype = loaded.dtype
-    curve = train(loaded, tokenizer, lines, held_out, training, trainer, new_rows, output / _CHECKPOINT, resume=resume)
-    torch.nn.Module.to(loaded, dtype)
-    settings = {"model": model, "text": [str(path) for path in text], "training": asdict(training)}
-    rank_zero_only(_write)(loaded, tokenizer, curve, settings, training.new_steps, output)
+    inputs = [model, *text, *(validation_text or [])]
+    writing = kept_folder(
+        output, overwrite, kind="trained model", inputs=inputs, unfinished=_CHECKPOINT.parts[0], resume=resume
+    )
+    with writing if is_first_process() else nullcontext():
+        curve = train(
+            loaded, tokenizer, lines, held_out, training, trainer, new_rows, output / _CHECKPOINT, resume=resume
+        )
+        torch.nn.Module.to(loaded, dtype)
+        settings = {"model": model, "text": [str(path) for path in text], "training": asdict(training)}
+        rank_zero_only(_write)(loaded, tokenizer, curve, settings, training.new_steps, output)
     return Pretrained(output, curve)
 
 
@@ -106,22 +116,6 @@ def _write(
     command = shlex.join(["hyperofa", *sys.argv[1:]])
     write_json(output / "pretraining.json", settings | {"versions": versions(), "command": command})
     shutil.rmtree((output / _CHECKPOINT).parent)
-
-
-def _clear(output: Path, resume: bool, overwrite: bool) -> None:
-    """Make the output folder ready: empty, or with the checkpoint of an interrupted run."""
-    if resume and not (output / _CHECKPOINT).is_file():
-        raise InputError(f"--resume: expected the checkpoint of an interrupted run in --output {output}, found none")
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output}: expected a folder to write to, found a file")
-    if output.exists() and any(output.iterdir()) and not resume:
-        if not overwrite:
-            raise InputError(
-                f"--output {output} already exists and is not empty; give another one, --overwrite true, or, to go on "
-                "with an interrupted run, --resume true"
-            )
-        shutil.rmtree(output)
-    output.mkdir(parents=True, exist_ok=True)
 
 
 def read_new_rows(model: Path) -> np.ndarray:

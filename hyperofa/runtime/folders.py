@@ -1,48 +1,65 @@
-"""Folders that are whole or absent: atomic writing, picked up after a kill; content hashes, JSON, versions."""
+"""Folders that are whole or absent: written aside, picked up after a kill, and never at the cost of what others wrote.
+
+A folder that a command has finished holds a mark, `.hyperofa`: of what kind it is, and the files it was left with.
+"""
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from hyperofa.errors import InputError
-from hyperofa.runtime.locks import try_lock
+from hyperofa.runtime.locks import only_holder
 from hyperofa.runtime.processes import SINGLE_PROCESS, ProcessGroup
 
+MARK = ".hyperofa"
 _PACKAGES = ("hyperofa", "torch", "lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "scipy")
+_LONGEST = 160  # bytes of a name that a prefix and a suffix are put to
 
 
 @contextmanager
-def new_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(
+    path: str | Path, overwrite: bool = False, *, kind: str = "", inputs: Iterable[object] = ()
+) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that takes its place once the block has ended without an error.
 
     Args:
-        path: folder to create; its parents are made.
-        overwrite: replace a folder that is already there; it stays until the new one is whole.
+        path: folder to create; its parents are made, and go again if the block fails.
+        overwrite: replace a folder of this kind that is already there; it stays until the new one is whole.
+        kind: what the folder will hold (bundle, model, …); without one it gets no mark, and nothing can replace it.
+        inputs: files and folders that the block reads, which a replaced folder must not hold.
 
     Raises:
-        InputError: `path` exists and `overwrite` is false, or it is a file.
+        InputError: `path` is a file, cannot be replaced, or holds what hyperofa did not write.
     """
-    path = Path(path)
-    _check_free(path, overwrite)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
-    try:
-        yield partial
-        partial.chmod(0o777 & ~_umask())
-        _take_place(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    place = _place(path, inputs)
+    with _parents(place):
+        _check_free(path, overwrite, kind)
+        partial = Path(tempfile.mkdtemp(prefix=_beside(place, "partial-").name, dir=place.parent))
+        try:
+            yield partial
+            partial.chmod(0o777 & ~_umask())
+            _take_place(partial, Path(path), overwrite, kind)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
 def resumed_folder(
-    path: str | Path, key: str, overwrite: bool = False, group: ProcessGroup = SINGLE_PROCESS
+    path: str | Path,
+    key: str,
+    overwrite: bool = False,
+    group: ProcessGroup = SINGLE_PROCESS,
+    *,
+    kind: str = "",
+    inputs: Iterable[object] = (),
 ) -> Iterator[Path]:
     """Like `new_folder`, but a killed process leaves its temporary folder to the next one that does the same work.
 
@@ -50,21 +67,24 @@ def resumed_folder(
     only if it was renamed into its place. All processes of a job get the same folder, and leave it together.
 
     Args:
-        path: folder to create; its parents are made.
+        path: as for `new_folder`.
         key: of all that decides the content; what another key left behind is removed.
-        overwrite: replace a folder that is already there; it stays until the new one is whole.
+        overwrite: as for `new_folder`.
         group: the processes of the job.
+        kind: as for `new_folder`.
+        inputs: as for `new_folder`; nor may `path` be within one, since what is written would change the input.
 
     Raises:
         InputError: as `new_folder`, or another job is writing there at this moment.
     """
-    path = Path(path)
-    partial = path.parent / f".{path.name}.partial-{key[:16]}"
+    place = _place(path, inputs, within=False)
+    partial = _beside(place, f"partial-{key[:16]}")
     with ExitStack() as stack:
         if group.first:
-            _check_free(path, overwrite)
-            stack.enter_context(_only_writer(path))
-            for left in path.parent.glob(f".{path.name}.partial-*"):
+            stack.enter_context(_parents(place))
+            _check_free(path, overwrite, kind)
+            stack.enter_context(only_holder(_beside(place, "lock"), _BUSY.format(path=path)))
+            for left in _left_behind(place, "partial"):
                 if left != partial:
                     shutil.rmtree(left, ignore_errors=True)
             partial.mkdir(exist_ok=True)
@@ -72,44 +92,231 @@ def resumed_folder(
         try:
             yield partial
             group.wait()
-            if group.first:
-                _take_place(partial, path)
-            group.wait()
         except Exception:  # a kill or Ctrl-C leaves it to be gone on with
             if group.first:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
-
-
-def _check_free(path: Path, overwrite: bool) -> None:
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: expected a folder to write to, found a file; give another --output")
-    if path.exists() and any(path.iterdir()) and not overwrite:
-        raise InputError(f"{path} already exists and is not empty; give another --output, or --overwrite true")
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _take_place(partial: Path, path: Path) -> None:
-    """Rename; what was there is removed after it."""
-    if path.exists():
-        retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.retired-", dir=path.parent))
-        path.rename(retired / path.name)
-    partial.rename(path)
-    for retired in path.parent.glob(f".{path.name}.retired-*"):
-        shutil.rmtree(retired, ignore_errors=True)
+        if group.first:
+            _take_place(partial, Path(path), overwrite, kind)
+        group.wait()
 
 
 @contextmanager
-def _only_writer(path: Path) -> Iterator[None]:
-    """Hold a lock file beside `path`; the system frees it when the process ends, however it ends."""
-    lock = path.with_name(f".{path.name}.lock")
-    with lock.open("w") as file:
-        if not try_lock(file):
-            raise InputError(f"{path}: another process is writing there; wait for it, or give another --output")
+def kept_folder(
+    path: str | Path,
+    overwrite: bool = False,
+    *,
+    kind: str,
+    inputs: Iterable[object] = (),
+    unfinished: str,
+    resume: bool = False,
+) -> Iterator[Path]:
+    """Yield `path` itself, for work that leaves there what it can be gone on with.
+
+    A folder that it replaces is put aside. It comes back if the block fails before it has written anything, and is
+    removed once the block has ended.
+
+    Args:
+        path: as for `new_folder`.
+        overwrite: as for `new_folder`.
+        kind: as for `new_folder`.
+        inputs: as for `new_folder`.
+        unfinished: folder below `path` that the block writes to before its end.
+        resume: go on with what an interrupted block left.
+
+    Raises:
+        InputError: as `resumed_folder`.
+    """
+    place = _place(path, inputs)
+    with _parents(place), ExitStack() as stack:
+        if not resume:
+            _check_free(path, overwrite, kind, ", or, to go on with an interrupted run, --resume true")
+        stack.enter_context(only_holder(_beside(place, "lock"), _BUSY.format(path=path)))
+        retired = None if resume else _retire(place)
+        place.mkdir(exist_ok=True)
+        write_json(place / MARK, {"kind": kind, "files": [f"{unfinished}/"]})
         try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+            yield place
+        except Exception:
+            if _files(place) == [MARK]:
+                shutil.rmtree(place)
+                _bring_back(retired, place)
+            raise
+        _finish(place, kind)
+        _remove_retired(place)
+
+
+_BUSY = "{path}: another process is writing there; wait for it, or give another --output"
+
+
+def _check_free(path: str | Path, overwrite: bool, kind: str, otherwise: str = "") -> None:
+    """See that a folder can be written to, or replaced by one of a kind.
+
+    Args:
+        path: the folder; it need not be there.
+        overwrite: whether it may be replaced.
+        kind: what it may be replaced by.
+        otherwise: what else a user can do.
+
+    Raises:
+        InputError: it is a file, it is not empty and `overwrite` is false, or it holds what hyperofa did not write.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: expected a folder to write to, found a file; give another --output")
+    if not path.exists() or not any(path.iterdir()):
+        return
+    if not overwrite:
+        raise InputError(
+            f"{path} already exists and is not empty; give another --output, or --overwrite true{otherwise}"
+        )
+    mark = _read_mark(path)
+    if mark is None or mark["kind"] != kind:
+        found = f"no mark {MARK} that says so" if mark is None else f"the mark of a {mark['kind']}"
+        raise InputError(
+            f"--overwrite true: expected a {kind or 'folder'} that hyperofa wrote in {path}, found {found}; give "
+            "another --output, or remove it yourself"
+        )
+    folders = tuple(name for name in mark["files"] if name.endswith("/"))
+    known = {MARK, *mark["files"]}
+    foreign = [name for name in _files(path) if name not in known and not name.startswith(folders)]
+    if foreign:
+        raise InputError(
+            f"--overwrite true: expected nothing in {path} but what hyperofa wrote, found {foreign[0]}; move it, or "
+            "give another --output"
+        )
+
+
+def _read_mark(path: Path) -> dict[str, Any] | None:
+    """What a mark says, `None` if it says nothing."""
+    try:
+        mark = json.loads((path / MARK).read_text(encoding="utf-8"))
+        return {"kind": str(mark["kind"]), "files": [str(name) for name in mark["files"]]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _place(path: str | Path, inputs: Iterable[object], within: bool = True) -> Path:
+    """Where a folder really is: of a link, what it points to.
+
+    Args:
+        path: the folder.
+        inputs: what it must not hold.
+        within: whether it may be within one of these.
+    """
+    path = Path(path)
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path}: expected a folder to write to, found a link to nothing; give another --output")
+    place = path.resolve()
+    if place == Path.cwd():
+        raise InputError(f"{path}: expected a folder to make, found the current one; give the name of a new --output")
+    if os.path.ismount(place):
+        raise InputError(f"{path}: expected a folder to make, found a mount point; give a folder in it as --output")
+    for given in inputs:
+        if isinstance(given, str | Path) and _is_there(given):
+            source = Path(given).resolve()
+            if place == source or place in source.parents:
+                raise InputError(f"--output {path}: expected a folder apart from the input, found {given} in it")
+            if not within and source in place.parents:
+                raise InputError(f"--output {path}: expected a folder apart from the input, found it in {given}")
+    return place
+
+
+def _is_there(path: str | Path) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # a name that is too long for one
+        return False
+
+
+@contextmanager
+def _parents(place: Path) -> Iterator[None]:
+    """Make the parents of a folder; the new ones go again if the block fails and leaves them empty."""
+    made = [parent for parent in place.parents if not parent.exists()]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except Exception:
+        if made:  # nobody waits for the lock in a folder that this process has just made
+            _beside(place, "lock").unlink(missing_ok=True)
+        for parent in made:
+            if not any(parent.iterdir()):
+                parent.rmdir()
+        raise
+
+
+def _beside(place: Path, suffix: str) -> Path:
+    """A hidden name for something that belongs to a folder; short enough for a folder with the longest name."""
+    name = place.name
+    if len(os.fsencode(name)) > _LONGEST:
+        name = f"{os.fsencode(name)[: _LONGEST // 2].decode(errors='ignore')}-{sha256_text(name)[:16]}"
+    return place.with_name(f".{name}.{suffix}")
+
+
+def _left_behind(place: Path, what: str) -> list[Path]:
+    """Folders that belong to this one; not by a pattern, since a name may hold `*` or `[`."""
+    start = _beside(place, f"{what}-").name
+    return [
+        path
+        for path in place.parent.iterdir()
+        if path.name.startswith(start) and re.fullmatch(r"[0-9a-z_]+", path.name[len(start) :])
+    ]
+
+
+def _take_place(partial: Path, path: Path, overwrite: bool, kind: str) -> None:
+    """Rename; what was there is removed after it."""
+    _finish(partial, kind)
+    _check_free(path, overwrite, kind)  # again: it took long to get here
+    place = path.resolve()
+    retired = _retire(place)
+    try:
+        partial.rename(place)
+    except OSError:
+        _bring_back(retired, place)
+        raise
+    _remove_retired(place)
+
+
+def _bring_back(retired: Path | None, place: Path) -> None:
+    if retired is not None:
+        retired.rename(place)
+        retired.parent.rmdir()
+
+
+def _retire(place: Path) -> Path | None:
+    """Put a folder aside; where it is now, `None` if there is none."""
+    if not place.exists():
+        return None
+    retired = Path(tempfile.mkdtemp(prefix=_beside(place, "retired-").name, dir=place.parent))
+    return place.rename(retired / place.name)
+
+
+def _remove_retired(place: Path) -> None:
+    for retired in _left_behind(place, "retired"):
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def _finish(folder: Path, kind: str) -> None:
+    """Give all files the mode of any new file, take the locks on what was made within away, and leave the mark."""
+    mode = 0o666 & ~_umask()
+    for name in _files(folder):
+        file = folder / name
+        if re.fullmatch(r"\..+\.lock", file.name):
+            file.unlink()
+        elif not file.is_symlink():
+            file.chmod(mode)
+    if kind:
+        (folder / MARK).unlink(missing_ok=True)
+        write_json(folder / MARK, {"kind": kind, "files": _files(folder)})
+
+
+def _files(folder: Path) -> list[str]:
+    """All files below a folder, by their names from there; a link is a file, wherever it points."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        links = [name for name in folders if (Path(parent) / name).is_symlink()]
+        found += [(Path(parent) / name).relative_to(folder).as_posix() for name in [*files, *links]]
+    return sorted(found)
 
 
 def _umask() -> int:
@@ -144,8 +351,10 @@ def sha256_text(*parts: str) -> str:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write sorted, indented JSON, so that equal values give equal bytes."""
-    Path(path).write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write sorted, indented JSON, so that equal values give equal bytes; whole or not at all."""
+    partial = _beside(Path(path), str(os.getpid()))
+    partial.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def read_json(path: str | Path) -> Any:

@@ -1,38 +1,40 @@
-"""Locks between processes; the system frees them when their holder ends, however it ends."""
+"""Locks between processes, in files that stay: whoever removes one parts those who hold it from those who come."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
-try:
-    import fcntl
-except ImportError:  # not on Windows, where nothing keeps two processes from doing the same work
-    fcntl = None  # type: ignore[assignment]
+from filelock import FileLock, Timeout
+
+from hyperofa.errors import InputError
 
 
-def try_lock(file: IO[str]) -> bool:
-    """Lock a file open for writing; false if another process holds it.
+@contextmanager
+def only_holder(lock: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file; the system frees it when the process ends, however it ends.
 
-    The lock ends when this process does or closes the file, whatever its children do.
+    Args:
+        lock: the file, which no other lock uses.
+        refusal: what to say if another process holds it.
+
+    Raises:
+        InputError: another process holds it.
     """
-    if fcntl is not None:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return False
-    return True
+    try:
+        held = FileLock(lock).acquire(timeout=0)
+    except Timeout:
+        raise InputError(refusal) from None
+    with held:
+        yield
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file beside `path`, once any other process has let go of it.
+    """Hold the lock of the work on a file or folder, once any other process has let go of it.
 
-    The lock belongs to this opening of the file: it stays when the block takes and drops one of `try_lock` on the same
-    file, as the commands that write folders do.
+    Args:
+        path: what is worked on. The commands that write a folder lock another file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(path.with_name(f".{path.name}.work.lock")):
         yield

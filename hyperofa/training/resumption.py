@@ -4,8 +4,9 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from filelock import FileLock, Timeout
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -15,7 +16,6 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from hyperofa.errors import InputError
-from hyperofa.runtime.locks import try_lock
 from hyperofa.runtime.processes import is_first_process
 
 _MARK = ".unfinished"
@@ -33,7 +33,8 @@ class Resumption(Callback):
     def __init__(self) -> None:
         self._first_epoch = 0
         self._saving = self._finished = self._found = False
-        self._mark: TextIO | None = None
+        self._mark: Path | None = None
+        self._held: FileLock | None = None
 
     def begin(self, logger: CSVLogger, key: str) -> str | None:
         """Take the folder of a killed run, if there is one, else a new one.
@@ -72,7 +73,14 @@ class Resumption(Callback):
 
     def _make(self, folder: Path, key: str) -> None:
         """Make the folder of a run; it is never seen without its mark."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not self._lock(folder / _MARK):
+            raise InputError(
+                f"{folder}: another `hyperofa fit` is writing there; wait for it, or give another "
+                "--trainer.logger.init_args.version"
+            )
         if any(folder.glob("checkpoints/*.ckpt")):
+            self._let_go()
             raise InputError(
                 f"{folder}: expected a new folder, or that of a killed run with the same settings, found another run; "
                 "give another --trainer.logger.init_args.version, or remove it"
@@ -82,20 +90,21 @@ class Resumption(Callback):
         (partial / _MARK).write_text(key, encoding="utf-8")
         if partial != folder:
             partial.rename(folder)
-        self._lock(folder / _MARK)
 
     def _lock(self, mark: Path) -> bool:
         """Whether no other process had the run; it is this one's until it ends."""
-        self._mark = mark.open("r+", encoding="utf-8")
-        if try_lock(self._mark):
-            return True
-        self._let_go()
-        return False
+        held = FileLock(mark.parent.with_name(f".{mark.parent.name}.lock"))
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            return False
+        self._mark, self._held = mark, held
+        return True
 
     def _let_go(self) -> None:
-        if self._mark is not None:
-            self._mark.close()
-            self._mark = None
+        if self._held is not None:
+            self._held.release()
+        self._mark = self._held = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Have checkpoints written whole or not at all."""
@@ -120,14 +129,14 @@ class Resumption(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the mark away when all is done."""
         if self._mark is not None:
-            Path(self._mark.name).unlink()
+            self._mark.unlink()
             self._let_go()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the run to another process, and nothing of one that could not begin."""
         if self._mark is None:
             return
-        folder = Path(self._mark.name).parent
+        folder = self._mark.parent
         if isinstance(exception, Exception) and not (folder / "checkpoints" / _LAST).exists():
             (folder / _MARK).unlink()
             if not any(folder.iterdir()):

@@ -66,7 +66,7 @@ def convert_vectors(
             )
     chosen = f"{specs} {dtype} {max_words} {duplicates} {spelling}"
     key = sha256_text(chosen, fingerprint(*(file.path for file in files)))
-    with resumed_folder(output, key, overwrite) as folder:
+    with resumed_folder(output, key, overwrite, kind="vector store", inputs=[file.path for file in files]) as folder:
         if _is_as_wanted(files, dtype, max_words):
             WordVectors.load(files[0].path).link(folder)
         else:

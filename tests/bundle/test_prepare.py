@@ -14,6 +14,7 @@ from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.runtime.folders import sha256_file
 from hyperofa.tokens.canonical import Token, canonical_tokens, fold_case
+from tests.conftest import contents
 
 
 @pytest.fixture
@@ -105,13 +106,13 @@ def test_a_bundle_is_replaced_only_when_asked(arguments, tmp_path):
     assert hashes(output) == before
     prepare(**{**arguments, "coordinate_dim": 4}, output=output, overwrite=True)
     assert Bundle.load(output).meta.coordinate_dim == 4
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert contents(tmp_path) == ["bundle"]
 
 
 def test_nothing_is_left_after_an_error(arguments, tmp_path):
     with pytest.raises(InputError, match="coordinate_dim"):  # the last step
         prepare(**{**arguments, "coordinate_dim": 99}, output=tmp_path / "bundle")
-    assert list(tmp_path.iterdir()) == []
+    assert contents(tmp_path) == []
 
 
 def test_languages_are_filtered_side_by_side(arguments, tmp_path, bundles):

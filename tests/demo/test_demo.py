@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from hyperofa.cli import main
 from hyperofa.demo.demo import Demo, demo
 from hyperofa.errors import InputError
+from hyperofa.runtime.folders import MARK, new_folder
 
 METHODS = ["random", "mean", "subtokens", "ofa", "ofa_tuned", "hyperofa"]
 
@@ -20,9 +21,8 @@ METHODS = ["random", "mean", "subtokens", "ofa", "ofa_tuned", "hyperofa"]
 def run(tmp_path_factory) -> tuple[Demo, str]:
     """A small demo over an earlier one, and what it said on the way."""
     output = tmp_path_factory.mktemp("demo") / "out put"
-    output.mkdir()
-    (output / "table.json").write_text("{}", encoding="utf-8")
-    (output / "stale.txt").write_text("of the earlier demo", encoding="utf-8")
+    with new_folder(output, kind="demo") as folder:
+        (folder / "stale.txt").write_text("of the earlier demo", encoding="utf-8")
     said = io.StringIO()
     with redirect_stderr(said):
         result = demo(output, seed=3, sentences=800, vocabulary=1_500, steps=2, held_out=50)
@@ -43,7 +43,7 @@ def test_files(run):
     names = {path.name for path in result.path.iterdir()}
     assert names == {
         "README.md", "bundle", "checkpoint", "english.txt", "fit.json", "heldout.tsv.gz", "models", "table.json",
-        "table.png", "tokenizer", "vectors.vec",
+        "table.png", "tokenizer", "vectors.vec", MARK,
     }  # fmt: skip
     assert {path.name for path in (result.path / "checkpoint").iterdir()} >= {"best.ckpt", "metrics.csv", "curves.png"}
     assert json.loads((result.path / "table.json").read_text(encoding="utf-8")) == result.accuracy
@@ -83,9 +83,13 @@ def test_the_commands_in_its_readme_make_the_same_model(run, monkeypatch):
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
-    with pytest.raises(InputError, match="an earlier demo to replace, found other files"):
+    with pytest.raises(InputError, match=r"expected a demo that hyperofa wrote in .* found no mark"):
         demo(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    with new_folder(tmp_path / "hewitt", kind="comparison") as folder:
+        (folder / "table.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match=r"expected a demo that hyperofa wrote in .*found the mark of a comparison"):
+        demo(tmp_path / "hewitt")
 
 
 def test_without_the_source_model(tmp_path, monkeypatch, capsys):

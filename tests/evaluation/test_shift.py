@@ -344,6 +344,14 @@ def test_exports_warn_and_evaluate_measures(pairs, bundles, tmp_path, capsys):
     assert found["safety"] == pytest.approx(recorded)  # as scripts of earlier versions read it
     assert "accuracy" not in found
     assert (tmp_path / "scores.png").exists()
+    main([*command, "--text", str(text), "--output", str(tmp_path / "scores.json")])  # replaces its own files
+    files = {"thesis.json": "thesis.json", "notes.txt": "notes.txt", "plot.json": "plot.png", "plot.png": "plot.png"}
+    for output, mine in files.items():
+        (tmp_path / mine).write_text('{"metrics": "years of work"}')
+        with pytest.raises(SystemExit, match="2"):
+            main([*command, "--text", str(text), "--output", str(tmp_path / output)])
+        assert f"--output {tmp_path / output}: expected " in capsys.readouterr().err
+        assert (tmp_path / mine).read_text() == '{"metrics": "years of work"}'
     main(
         ["evaluate", "--model", str(tmp_path / "mean"), "--source_model", str(pairs[0]["causal"]), "--text", str(text)]
     )

@@ -15,7 +15,7 @@ from hyperofa.methods.fallbacks import ORIGINS
 from hyperofa.methods.registry import METHODS
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
-from hyperofa.runtime.folders import sha256_file
+from hyperofa.runtime.folders import MARK, sha256_file
 
 ORIGIN = {name: number for number, name in enumerate(ORIGINS)}
 
@@ -103,7 +103,7 @@ def test_the_manifest_tells_what_was_made_of_what(exports, bundles):
             json.loads((folder / "manifest.json").read_text(encoding="utf-8")),
             Bundle.load(bundles[name]),
         )
-        files = {path.name for path in folder.iterdir()} - {"manifest.json"}
+        files = {path.name for path in folder.iterdir()} - {"manifest.json", MARK}
         assert set(manifest["files"]) == files
         assert all(sha256_file(folder / file) == digest for file, digest in manifest["files"].items())
         assert sum(manifest["counts"].values()) == bundle.meta.target_tokens

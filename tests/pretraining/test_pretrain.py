@@ -324,3 +324,24 @@ def test_a_model_that_is_not_finite_has_no_perplexity(folders):
     tokenizer = AutoTokenizer.from_pretrained(folders["causal"])
     with pytest.raises(InputError, match="val/loss is not finite after step 0"):
         train(model, tokenizer, LINES * 4, LINES, small(), QUIET)
+
+
+def test_nothing_is_lost_when_a_run_is_refused(folders, tmp_path):
+    """`--overwrite true` once removed the old folder before its input was looked at."""
+    output = tmp_path / "model"
+    output.mkdir()
+    (output / "thesis.tex").write_text("years of work")
+    given = {"training": small(), "trainer": QUIET, "overwrite": True}
+    with pytest.raises(InputError, match="expected a trained model that hyperofa wrote"):
+        pretrain(str(folders["causal"]), [folders["text"]], output, **given)
+    assert (output / "thesis.tex").read_text() == "years of work"
+    (output / "thesis.tex").unlink()
+    pretrain(str(folders["causal"]), [folders["text"]], output, **given)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    for model, changes, message in (
+        (output, {}, "expected a folder apart from the input"),
+        (folders["causal"], {"block_size": 2}, "--training.block_size"),
+    ):
+        with pytest.raises(InputError, match=message):
+            pretrain(str(model), [folders["text"]], output, **given | {"training": small(**changes)})
+        assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
