@@ -4,9 +4,7 @@ A folder of an ablation holds `bundles/` and `runs/` (trained nets), shared by t
 `cells/ID/` with `cell.json` (what to do), `log.txt` and `result.json` or `failure.json`.
 """
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -29,6 +27,7 @@ from hyperofa.export.prediction import read_checkpoint
 from hyperofa.methods.registry import method_named
 from hyperofa.runtime.folders import new_folder, read_json, versions, write_json
 from hyperofa.runtime.locks import locked
+from hyperofa.runtime.processes import tied_to_this_process
 from hyperofa.runtime.trust import trust_flags
 
 _LOGGER = "lightning.pytorch.loggers.CSVLogger"
@@ -188,27 +187,18 @@ def _fit(cell: Cell, bundle: Bundle, folder: Path) -> None:
 def spawn(command: Sequence[str], log: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
     """Start a process that does not outlive this one, as far as the system can promise it.
 
+    Else a killed ablation would leave trainings behind that fight with those of the next start for the GPU.
+
     Args:
         command: program and arguments.
         log: file for what it says; that of this process if not given.
         environment: variables to set.
     """
     options: dict[str, Any] = {"env": {**os.environ, **environment}}
-    if _LIBC is not None:
-        options["preexec_fn"] = _end_with_parent
     if log is None:
-        return subprocess.Popen(command, **options)
+        return subprocess.Popen(tied_to_this_process(command), **options)
     with log.open("wb") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file, **options)
-
-
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_PR_SET_PDEATHSIG = 1
-
-
-def _end_with_parent() -> None:
-    """Else a killed ablation would leave trainings behind that fight with those of the next start for the GPU."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # type: ignore[union-attr]  # given to Linux's processes alone
+        return subprocess.Popen(tied_to_this_process(command), stdout=file, stderr=file, **options)
 
 
 def _call(command: Any, flags: dict[str, Any], config: Path) -> Any:

@@ -4,6 +4,7 @@
 """
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,3 +69,23 @@ def is_first_process() -> bool:
     """Whether this is the first process of its job, whoever started the job; known before a trainer is made."""
     ranks = (os.environ.get(name) for name in _RANK_VARIABLES)
     return int(next((rank for rank in ranks if rank is not None), 0)) == 0
+
+
+# The child asks for itself: code that runs between fork and exec in a parent with threads may never end.
+_TIE = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, which stays when another program takes over
+if os.getppid() == int(sys.argv[1]):  # else it was too late
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def tied_to_this_process(command: Sequence[str]) -> list[str]:
+    """A command whose process the system kills when the thread that starts it ends; where that is not Linux, as it is.
+
+    Args:
+        command: program and arguments.
+    """
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _TIE, str(os.getpid()), *command]
