@@ -1,7 +1,6 @@
 """Readers of word-vector files: fastText .bin and .vec, word2vec text, gensim; how words spell language and borders."""
 
 import gzip
-import mmap
 import re
 import struct
 import zlib
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
+from hyperofa.vectors.fasttext_layout import read_fasttext_words
 
 WORD_START, WORD_END = 1, 2
 """Bits of a word's borders: it starts, or ends, where a word of the text does, so a space may stand there."""
@@ -31,7 +31,6 @@ _SPEC = re.compile(rf"({_LANGUAGE})=(.+)", re.DOTALL)
 _TEXT_ENDINGS = (".vec", ".txt", ".vec.gz", ".txt.gz")
 _GENSIM_ENDINGS = (".wv", ".kv")
 _ENDINGS = (*_TEXT_ENDINGS, ".bin", *_GENSIM_ENDINGS)
-_FASTTEXT_MAGIC = 793712314
 
 SpellingChoice = Literal["auto", "marked", "plain", "reference"]
 
@@ -280,7 +279,10 @@ class Subwords:
 
         if open_file(Path(path)).format != "fasttext":
             raise InputError(f"{path}: expected a fastText model (.bin): only it has sub-word n-grams")
-        self._model = fasttext.load_model(str(path))
+        try:
+            self._model = fasttext.load_model(str(path))
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"{path}: expected a fastText model; {error}") from None
         self.dim: int = self._model.get_dimension()
 
     def vector(self, text: str) -> NDArray[np.float32]:
@@ -297,11 +299,9 @@ class Subwords:
 
 def _open_fasttext(path: Path, language: str) -> VectorFile:
     try:
-        words, dim = _walk_fasttext(path)
+        words, dim = read_fasttext_words(path)
     except (struct.error, IndexError):
         raise InputError(f"{path}: the fastText model ends too early; is the file cut?") from None
-    if not words:
-        raise InputError(f"{path}: expected word vectors, found a fastText model without words")
 
     def blocks(limit: int, start: int = 0) -> Iterator[Block]:
         model = Subwords(path)
@@ -310,41 +310,6 @@ def _open_fasttext(path: Path, language: str) -> VectorFile:
             yield Block(texts, model.vectors(texts))
 
     return VectorFile(path, "fasttext", len(words), dim, blocks, language)
-
-
-def _walk_fasttext(path: Path) -> tuple[list[str], int]:
-    """Words and width of a fastText model, once every part of the file is seen to be there.
-
-    The layout is that of fastText 0.9 (`fasttext.cc`, `args.cc`, `dictionary.cc`, `densematrix.cc`): 12 integers and a
-    double of settings, then five counts, the words (zero-ended, with a count and a kind), pairs of pruned n-grams, and
-    two matrices, each behind a flag that says whether it is quantised.
-    """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if len(data) < 4 or struct.unpack_from("<i", data)[0] != _FASTTEXT_MAGIC:
-            raise InputError(f"{path}: expected a fastText model (.bin), found another format; save word2vec's as text")
-        (dim,) = struct.unpack_from("<i", data, 8)
-        entries, _, _, _, pruned = struct.unpack_from("<3i2q", data, 64)
-        position, words = 92, []
-        for _ in range(entries):
-            end = data.find(b"\0", position)
-            if end < 0 or end + 10 > len(data):
-                raise IndexError
-            if data[end + 9] == 0:  # a word; 1 is a label
-                try:
-                    words.append(data[position:end].decode("utf-8"))
-                except UnicodeDecodeError:
-                    found = data[position:end]
-                    raise InputError(f"{path}, word {len(words) + 1}: expected UTF-8, found {found!r}") from None
-            position = end + 10
-        position += 8 * max(pruned, 0)
-        for _ in range(2):
-            quantised, rows, columns = struct.unpack_from("<?2q", data, position)
-            if quantised:
-                raise InputError(f"{path}: quantised fastText models are not read; give the model before quantisation")
-            position += 17 + 4 * rows * columns
-        if position > len(data):
-            raise IndexError
-    return words, dim
 
 
 # gensim's KeyedVectors.

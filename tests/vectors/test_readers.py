@@ -4,6 +4,7 @@ import gzip
 import os
 import re
 import shutil
+import struct
 
 import numpy as np
 import pytest
@@ -228,6 +229,45 @@ def test_other_binary_files_are_refused(tmp_path, model):
     (tmp_path / "bad.bin").write_bytes(data)
     with pytest.raises(InputError, match=r"bad\.bin, word 1: expected UTF-8"):
         open_file(tmp_path / "bad.bin")
+
+
+@pytest.mark.parametrize(("offset", "format", "value", "message"), [
+    (8, "i", 0, "a width from 1 to 65,536, found 0"),
+    (8, "i", 2**31 - 1, "a width from 1 to"),
+    (8, "i", 5, "a matrix of .* × 5 by the model's own counts"),
+    (32, "i", 7, "a known kind of model and loss"),
+    (36, "i", 3, "labels in a classifier"),
+    (40, "i", 0, "buckets for its n-grams, found 0"),
+    (40, "i", -5, "buckets for its n-grams"),
+    (40, "i", 2**31 - 1, "a matrix of"),
+    (48, "i", 2**30, "n-grams of at most 64 characters"),
+    (64, "i", 10**9, "as many entries as words and labels"),
+    (68, "i", 3, "as many entries as words and labels"),
+    (84, "q", 10, "quantised fastText models"),
+])  # fmt: skip
+def test_a_fasttext_header_that_does_not_fit_its_file_is_refused(tmp_path, model, offset, format, value, message):
+    """The library would read or write beyond its arrays, or divide by 0: none of these may reach it."""
+    data = bytearray(model.read_bytes())
+    struct.pack_into(f"<{format}", data, offset, value)
+    (tmp_path / "crafted.bin").write_bytes(data)
+    with pytest.raises(InputError, match=rf"crafted\.bin: .*{message}"):
+        open_file(tmp_path / "crafted.bin")
+
+
+def test_fasttext_words_and_sizes_that_do_not_fit_are_refused(tmp_path, model):
+    data = model.read_bytes()
+    first = data.index(b"\0", 92)
+    crafted = {
+        r"word 1: expected \d+ words, then 0 labels": data[: first + 9] + b"\x01" + data[first + 10 :],
+        "seen 0 times": data[: first + 1] + struct.pack("<q", 0) + data[first + 9 :],
+        "seen 1000000000000000 times": data[: first + 1] + struct.pack("<q", 10**15) + data[first + 9 :],
+        "word 1: expected at most 65,536 bytes": data[:92] + b"a" * 70_000 + data[92:],
+        "ends 3 bytes before the file does": data + b"abc",
+    }
+    for message, content in crafted.items():
+        (tmp_path / "crafted.bin").write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            open_file(tmp_path / "crafted.bin")
 
 
 def test_quantised_fasttext_is_refused(tmp_path, model):

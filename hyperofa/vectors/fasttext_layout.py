@@ -1,0 +1,124 @@
+"""What a fastText model file says of itself, checked before the library, which checks nothing, sees it."""
+
+import mmap
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+from hyperofa.errors import InputError
+
+WIDEST = 65_536
+"""Numbers of the widest vector that is read."""
+
+_MAGIC = 793712314
+_LONGEST_WORD = 65_536  # bytes
+_LONGEST_NGRAM = 64  # characters
+_MOST_TOKENS = 10**15  # where fastText's tree of counts has its sentinel
+
+
+class _FastTextHeader(NamedTuple):
+    """What stands before the words of a fastText 0.9 model (`args.cc`, `dictionary.cc`), less the magic number."""
+
+    version: int
+    dim: int
+    window: int
+    epochs: int
+    min_count: int
+    negatives: int
+    word_ngrams: int
+    loss: int
+    model: int
+    buckets: int
+    shortest: int
+    longest: int
+    update_rate: int
+    sampling: float
+    entries: int
+    words: int
+    labels: int
+    tokens: int
+    pruned: int
+
+    @classmethod
+    def read(cls, data: bytes | mmap.mmap) -> "_FastTextHeader":
+        """From the start of a file."""
+        return cls(*struct.unpack_from("<13id3i2q", data, 4))
+
+    def problem(self) -> str | None:
+        """What fastText would trust and be led astray by: it indexes by these numbers, and divides by the buckets."""
+        ngrams = self.longest > 0 and self.longest >= self.shortest
+        checks = {
+            f"a width from 1 to {WIDEST:,}, found {self.dim:,}": 1 <= self.dim <= WIDEST,
+            f"at least one word, found {self.words}": self.words >= 1,
+            f"as many entries as words and labels, found {self.entries}, {self.words} and {self.labels}": (
+                self.labels >= 0 and self.entries == self.words + self.labels
+            ),
+            f"buckets for its n-grams, found {self.buckets}": self.buckets >= (1 if ngrams else 0),
+            f"n-grams of at most {_LONGEST_NGRAM} characters, found {self.longest}": self.longest <= _LONGEST_NGRAM,
+            f"a known kind of model and loss, found {self.model} and {self.loss}": (
+                self.model in (1, 2, 3) and self.loss in (1, 2, 3, 4)
+            ),
+            "labels in a classifier, found none": self.model != 3 or self.labels >= 1,
+        }
+        return next((expected for expected, holds in checks.items() if not holds), None)
+
+
+def read_fasttext_words(path: Path) -> tuple[list[str], int]:
+    """Words and width of a fastText model, once all that its header says is seen to be so.
+
+    The layout is that of fastText 0.9 (`fasttext.cc`, `args.cc`, `dictionary.cc`, `densematrix.cc`): 12 integers and a
+    double of settings, then five counts, the words (zero-ended, with a count and a kind) before the labels, and two
+    matrices, each behind a flag that says whether it is quantised. The library checks none of it: a wrong number is an
+    index out of its arrays.
+
+    Raises:
+        InputError: another format, a quantised model, or numbers that do not fit each other or the file.
+        IndexError, struct.error: the file ends too early.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if len(data) < 4 or struct.unpack_from("<i", data)[0] != _MAGIC:
+            raise InputError(f"{path}: expected a fastText model (.bin), found another format; save word2vec's as text")
+        header = _FastTextHeader.read(data)
+        if header.words == header.entries == 0:
+            raise InputError(f"{path}: expected word vectors, found a fastText model without words")
+        if (problem := header.problem()) is not None:
+            raise InputError(f"{path}: expected a fastText model with {problem}; is the file damaged?")
+        if header.pruned >= 0:
+            raise InputError(f"{path}: quantised fastText models are not read; give the model before quantisation")
+        position, words, total = 92, [], 0
+        for entry in range(header.entries):
+            end = data.find(b"\0", position, position + _LONGEST_WORD + 1)
+            if end < 0 and position + _LONGEST_WORD < len(data):
+                raise InputError(f"{path}, word {entry + 1}: expected at most {_LONGEST_WORD:,} bytes, found more")
+            if end < 0 or end + 10 > len(data):
+                raise IndexError
+            (count,), is_label = struct.unpack_from("<q", data, end + 1), data[end + 9]
+            total += count
+            if is_label != (entry >= header.words) or count < 1 or total >= _MOST_TOKENS:
+                raise InputError(
+                    f"{path}, word {entry + 1}: expected {header.words:,} words, then {header.labels:,} labels, each "
+                    f"seen at least once, found one of kind {is_label} seen {count} times; is the file damaged?"
+                )
+            if not is_label:
+                try:
+                    words.append(data[position:end].decode("utf-8"))
+                except UnicodeDecodeError:
+                    found = data[position:end]
+                    raise InputError(f"{path}, word {len(words) + 1}: expected UTF-8, found {found!r}") from None
+            position = end + 10
+        targets = header.labels if header.model == 3 else header.words
+        for expected in ((header.words + header.buckets, header.dim), (targets, header.dim)):
+            quantised, rows, columns = struct.unpack_from("<?2q", data, position)
+            if quantised:
+                raise InputError(f"{path}: quantised fastText models are not read; give the model before quantisation")
+            if (rows, columns) != expected:
+                raise InputError(
+                    f"{path}: expected a matrix of {expected[0]} × {expected[1]} by the model's own counts, found "
+                    f"{rows} × {columns}; is the file damaged?"
+                )
+            position += 17 + 4 * rows * columns
+        if position > len(data):
+            raise IndexError
+        if position < len(data):
+            raise InputError(f"{path}: the fastText model ends {len(data) - position} bytes before the file does")
+    return words, header.dim
