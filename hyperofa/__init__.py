@@ -1,16 +1,68 @@
 """New vocabularies for pretrained language models: a hypernetwork predicts the token embeddings."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hyperofa.bundle.bundle import Bundle
+    from hyperofa.bundle.prepare import prepare
+    from hyperofa.errors import InputError
+    from hyperofa.evaluation.evaluate import evaluate
+    from hyperofa.evaluation.scores import Scores
+    from hyperofa.experiments.ablate import ablate
+    from hyperofa.export.initialise import Initialised, initialise
+    from hyperofa.methods.registry import register_method
+    from hyperofa.models.expand import expand
     from hyperofa.models.loading import load_model
+    from hyperofa.models.manifest import verify
+    from hyperofa.models.trim import trim
+    from hyperofa.nets.registry import register_net
+    from hyperofa.pretraining.pretrain import pretrain
 
-__all__ = ["load_model"]
+_HOMES = {
+    "Bundle": "bundle.bundle",
+    "Initialised": "export.initialise",
+    "InputError": "errors",
+    "Scores": "evaluation.scores",
+    "ablate": "experiments.ablate",
+    "evaluate": "evaluation.evaluate",
+    "expand": "models.expand",
+    "initialise": "export.initialise",
+    "load_model": "models.loading",
+    "prepare": "bundle.prepare",
+    "pretrain": "pretraining.pretrain",
+    "register_method": "methods.registry",
+    "register_net": "nets.registry",
+    "trim": "models.trim",
+    "verify": "models.manifest",
+}
+__all__ = [
+    "Bundle",
+    "Initialised",
+    "InputError",
+    "Scores",
+    "ablate",
+    "evaluate",
+    "expand",
+    "initialise",
+    "load_model",
+    "prepare",
+    "pretrain",
+    "register_method",
+    "register_net",
+    "trim",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load_model":  # late, as torch and transformers take their time
-        from hyperofa.models.loading import load_model
+    """A public name, imported when it is first asked for: torch and transformers take their time."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
 
-        return load_model
-    raise AttributeError(f"module {__name__} has no attribute {name}")
+
+def __dir__() -> list[str]:
+    return __all__

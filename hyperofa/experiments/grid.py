@@ -16,6 +16,7 @@ from typing import Any
 from hyperofa.errors import InputError
 from hyperofa.methods.registry import method_named
 from hyperofa.runtime.folders import sha256_file, sha256_text
+from hyperofa.runtime.trust import trusted_files
 from hyperofa.vectors.readers import split_spec
 
 Settings = dict[str, Any]
@@ -201,7 +202,8 @@ def _hash_path(path: Path) -> str:
 
 
 def code_version(package: Path = Path(__file__).parents[1]) -> str:
-    """Hash of the package's sources that can change a result."""
+    """Hash of the sources that can change a result, the package's and those that the user trusts."""
     names = sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
     counted = [name for name in names if not {name, name.partition("/")[0]} & _REPORTING]
-    return sha256_text(*counted, *(sha256_file(package / name) for name in counted))[:12]
+    files = [*(package / name for name in counted), *trusted_files()]
+    return sha256_text(*counted, *map(sha256_file, files))[:12]

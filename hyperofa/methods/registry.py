@@ -1,6 +1,7 @@
 """Which ways to initialise there are: one record a method, read by exports, grids, cards, plots and the README."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -186,6 +187,67 @@ _BUILT_IN = (
 METHODS: dict[str, Method] = {method.name: method for method in _BUILT_IN}
 
 
+def register_method(
+    name: str,
+    rows: Rows | None = None,
+    *,
+    about: str,
+    seeded: bool = False,
+    pooling: Pooling = "weighted",
+    copied: Sequence[OverlapKind] = OVERLAP_KINDS,
+    label: str = "",
+    colour: str = "#8c8c8c",
+    citation: str | None = None,
+) -> Callable[[Rows], Rows]:
+    """Add a method of your own, for exports, grids and plots; on a command line, `--trust MODULE` imports it.
+
+    Args:
+        name: letters, digits and underscores; not that of a built-in method.
+        rows: computes the rows of the wanted tokens from `InitInputs` and a `Context`, whose `rng` draws all noise. If
+            it is not given, what this returns is a decorator for it.
+        about: what it does, in a few words, for model cards.
+        seeded: whether another seed gives other rows; a grid runs it once for all seeds if not.
+        pooling: how a token's words become one vector, see `Bundle.pooled`.
+        copied: kinds of overlap that are copied unless an export says otherwise.
+        label: its name in plots.
+        colour: its colour there.
+        citation: BibTeX.
+
+    Returns:
+        A function that registers another one and returns it.
+
+    Raises:
+        InputError: a name that cannot be used.
+
+    Example:
+        >>> import numpy as np
+        >>> from hyperofa import register_method
+        >>> from hyperofa.methods.baselines import Predictions
+        >>> @register_method("median", about="median of all source rows")
+        ... def median(inputs, context):
+        ...     row = np.median(inputs.coordinates, axis=0)
+        ...     count = len(inputs.covered)
+        ...     return Predictions(np.tile(row, (count, 1)).astype(np.float32), np.ones(count, bool))
+        >>> hyperofa.initialise(bundle, "median")
+        Initialised(method='median', ...)
+    """
+    if not re.fullmatch(r"\w+", name):
+        raise InputError(f"register_method: expected a name of letters, digits and underscores, found {name!r}")
+    if name in METHODS and METHODS[name].built_in:
+        raise InputError(f"register_method: expected a new name, found that of a built-in method, {name}")
+
+    def register(function: Rows) -> Rows:
+        METHODS[name] = Method(
+            name, about, function, pooling, tuple(copied), seeded=seeded, label=label, colour=colour,
+            citation=citation, built_in=False,
+        )  # fmt: skip
+        return function
+
+    if rows is not None:
+        register(rows)
+    return register
+
+
 def method_named(name: str, flag: str = "--method", reference: bool = False) -> Method:
     """The method of a name.
 
@@ -198,6 +260,9 @@ def method_named(name: str, flag: str = "--method", reference: bool = False) -> 
         InputError: there is none of that name.
     """
     if name not in METHODS:
-        raise InputError(f"{flag}: expected one of {', '.join(METHODS)}; found {name}")
+        raise InputError(
+            f"{flag}: expected one of {', '.join(METHODS)}; found {name}; for one of your own, import the module that "
+            "registers it (--trust MODULE)"
+        )
     method = METHODS[name]
     return method.published if reference and method.published is not None else method

@@ -32,7 +32,7 @@ class Net(nn.Module, ABC):
         Every constructor argument is kept in an attribute of its name.
         """
         arguments = {name: getattr(self, name) for name in signature(type(self)).parameters}
-        return {"class": type(self).__name__, **arguments}
+        return {"class": net_name(type(self)), **arguments}
 
     @abstractmethod
     def forward(self, sets: WordSets, memory: Memory | None = None, self_index: Tensor | None = None) -> Tensor:
@@ -84,6 +84,12 @@ class Net(nn.Module, ABC):
                 f"expected at least one word in every set, found none in rows {empty.nonzero()[:5, 0].tolist()} "
                 f"({int(empty.sum())} of {rows[0]}); leave uncovered tokens out of the batch"
             )
+
+
+def net_name(cls: type[Net]) -> str:
+    """What checkpoints call a class of nets: its name if it is one of this package, its module and name if not."""
+    built_in = cls.__module__.startswith(f"{__package__}.")
+    return cls.__name__ if built_in else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def check_sizes(dropout: float = 0.0, /, **sizes: int) -> None:

@@ -1,19 +1,55 @@
 """Which hypernetworks there are, and how one is made of its specification."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from hyperofa.errors import InputError
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.nets.mlp import MLP
-from hyperofa.nets.net import Net
+from hyperofa.nets.net import Net, net_name
 from hyperofa.nets.setformer import SetFormer
 from hyperofa.nets.source_attention import SourceAttention
 
-NETS: dict[str, type[Net]] = {net.__name__: net for net in (SourceAttention, MLP, BiLSTM, SetFormer)}
+NETS: dict[str, type[Net]] = {net_name(net): net for net in (SourceAttention, MLP, BiLSTM, SetFormer)}
+_BUILT_IN = tuple(NETS)
+_Class = TypeVar("_Class", bound=type[Net])
+
+
+def register_net(cls: _Class) -> _Class:
+    """Let checkpoints of a net of your own be read, wherever the module that does this is imported.
+
+    On a command line, `--trust MODULE` imports it; a checkpoint itself never does.
+
+    Args:
+        cls: the class, which keeps every constructor argument in an attribute of its name.
+
+    Returns:
+        The class, so that this can stand above it: `@register_net`.
+
+    Raises:
+        InputError: no class of nets.
+    """
+    if not isinstance(cls, type) or not issubclass(cls, Net):
+        raise InputError(f"register_net: expected a subclass of hyperofa.nets.net.Net, found {cls!r}")
+    NETS[net_name(cls)] = cls
+    return cls
+
+
+def check_registered(net: Net) -> None:
+    """Refuse a net whose checkpoints nobody could read, before it is trained.
+
+    Raises:
+        InputError: its class is not registered.
+    """
+    name = net_name(type(net))
+    if NETS.get(name) is not type(net):
+        raise InputError(
+            f"--model.net {name}: expected a net that is registered, found one that is not, whose checkpoints could "
+            "not be read; put @hyperofa.register_net above its class"
+        )
 
 
 def build(spec: dict[str, Any]) -> Net:
-    """The net of a `Net.spec`; only the nets of this module, since the specification may come from a stranger's file.
+    """The net of a `Net.spec`; registered nets alone, since the specification may come from a stranger's file.
 
     Raises:
         InputError: another class, or arguments it does not take.
@@ -21,7 +57,13 @@ def build(spec: dict[str, Any]) -> Net:
     arguments = dict(spec)
     name = arguments.pop("class", None)
     if name not in NETS:
-        raise InputError(f"expected a net of {', '.join(NETS)}, found {name!r}")
+        module = name.rpartition(".")[0] if isinstance(name, str) else ""
+        raise InputError(
+            f"expected a registered net, found {name!r}; if you trust the module {module}, let it call "
+            f"hyperofa.register_net on the class, and import it (--trust {module})"
+            if module
+            else f"expected a net of {', '.join(_BUILT_IN)}, found {name!r}"
+        )
     try:
         return NETS[name](**arguments)
     except TypeError as error:

@@ -1,7 +1,9 @@
 """Modules of their own that users let a command import; nothing that a file names is imported unless it is in one."""
 
+import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from hyperofa.errors import InputError
 
@@ -33,6 +35,14 @@ def trust(modules: Sequence[str]) -> None:
 def trusted() -> list[str]:
     """What this process trusts."""
     return list(_trusted)
+
+
+def trusted_files() -> list[Path]:
+    """The sources of what this process trusts, of a package all; they can change a result."""
+    modules = [sys.modules[name] for name in _trusted]
+    folders = [Path(folder) for module in modules for folder in getattr(module, "__path__", ())]
+    files = [Path(module.__file__) for module in modules if module.__file__ is not None]
+    return sorted({*files, *(file for folder in folders for file in folder.rglob("*.py"))})
 
 
 def trust_flags() -> list[str]:

@@ -17,6 +17,7 @@ from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.nets.inputs import Memory, WordSets
 from hyperofa.nets.net import Net
+from hyperofa.nets.registry import check_registered
 from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.training.batches import TextBatch, TokenBatch
 from hyperofa.training.datamodule import HyperDataModule
@@ -93,6 +94,7 @@ class HyperModule(lightning.LightningModule):
         if learning_rate <= 0:
             raise InputError(f"--model.learning_rate: expected a number > 0, found {learning_rate}")
         self.net = net(word_dim, coordinate_dim)
+        check_registered(self.net)
         if compile:
             self.net.compile(dynamic=True)  # in place: the names of its weights stay; batches are of many shapes
         if token_epochs is not None and token_epochs < 1:
