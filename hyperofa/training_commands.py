@@ -12,9 +12,10 @@ from lightning.pytorch.utilities import rank_zero
 
 from hyperofa.class_paths import check_classes
 from hyperofa.errors import InputError
-from hyperofa.export.prediction import CoordinateFile, read_checkpoint
+from hyperofa.export.prediction import CoordinateFile
 from hyperofa.flags import Parser, gather_lists
 from hyperofa.runtime.folders import fingerprint, sha256_text
+from hyperofa.training.checkpoints import read_checkpoint
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.module import HyperModule
@@ -38,12 +39,7 @@ class HyperCLI(LightningCLI):
         config = self.config[command]
         check_classes(config)
         if config.get("ckpt_path") is not None:
-            checkpoint = read_checkpoint(config.ckpt_path, "--ckpt_path")
-            if command == "fit" and "optimizer_states" not in checkpoint:
-                raise InputError(
-                    f"--ckpt_path {config.ckpt_path}: expected a checkpoint that training can go on from, found the "
-                    "net alone; give last.ckpt"
-                )
+            read_checkpoint(config.ckpt_path, "--ckpt_path", resumable=command == "fit")
         elif command != "fit":
             raise InputError(f"--ckpt_path: expected a checkpoint of `hyperofa fit` to {command}, found none")
 
@@ -60,13 +56,14 @@ class HyperCLI(LightningCLI):
             raise InputError(f"--trainer: {error}") from None
 
     def before_fit(self) -> None:
-        """Go on with a run of the same settings and input that was killed, unless a checkpoint is given."""
+        """Go on with a run of the same settings and input that was killed."""
         config, data, logger = self.config["fit"], self.datamodule, self.trainer.logger
-        if config.ckpt_path is None and isinstance(logger, CSVLogger):
+        if isinstance(logger, CSVLogger):
             resumption = next(each for each in self.trainer.callbacks if isinstance(each, Resumption))  # type: ignore[attr-defined]
             settings = self._parser("fit").dump(config, skip_none=False)
-            key = sha256_text(settings, fingerprint(*data.files))
-            self.config_init["fit"].ckpt_path = resumption.begin(logger, key)
+            given = [] if config.ckpt_path is None else [config.ckpt_path]
+            key = sha256_text(settings, fingerprint(*data.files, *given))
+            self.config_init["fit"].ckpt_path = resumption.begin(logger, key) or config.ckpt_path
 
     def after_fit(self) -> None:
         """Say which checkpoint to go on with."""

@@ -23,12 +23,12 @@ from hyperofa.errors import InputError
 from hyperofa.evaluation.command import evaluate
 from hyperofa.experiments.grid import Cell, nested
 from hyperofa.export.export import export
-from hyperofa.export.prediction import read_checkpoint
 from hyperofa.methods.registry import method_named
 from hyperofa.runtime.folders import new_folder, read_json, versions, write_json
 from hyperofa.runtime.locks import locked
 from hyperofa.runtime.processes import tied_to_this_process
 from hyperofa.runtime.trust import trust_flags
+from hyperofa.training.checkpoints import read_checkpoint
 
 _LOGGER = "lightning.pytorch.loggers.CSVLogger"
 _LOG_TAIL = 2_000

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,7 +18,7 @@ from hyperofa.runtime.devices import best_device
 from hyperofa.runtime.folders import sha256_file
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
 from hyperofa.tokens.canonical import OverlapKind
-from hyperofa.training.divergence import not_finite
+from hyperofa.training.checkpoints import read_checkpoint
 from hyperofa.training.metrics import TokenMetrics
 from hyperofa.training.word_sets import WordIndices, WordOrder, WordSetTable, make_memory, nearest_indices, self_indices
 from hyperofa.training.word_table import Placement, load_table
@@ -111,30 +110,6 @@ def _check_fit(trained: Trained, bundle: Bundle, name: str) -> None:
             f"{name}: expected a net for the vectors, source model and source languages of --bundle "
             f"{bundle.path}, found one trained on others; train on this bundle"
         )
-
-
-def read_checkpoint(path: str | Path, flag: str = "--checkpoint") -> dict[str, Any]:
-    """Read a checkpoint's tensors and plain data; no code in it is run.
-
-    Args:
-        path: `.ckpt` file of `hyperofa fit`.
-        flag: command-line flag named in errors.
-
-    Raises:
-        InputError: missing, damaged, or not of `hyperofa fit`.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{flag} {path}: expected a checkpoint of `hyperofa fit`, found no file") from None
-    except Exception as error:  # a file of another kind may raise anything here
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{flag} {path}: expected a checkpoint of `hyperofa fit`; {reason}") from None
-    if not isinstance(checkpoint, dict) or not {"hyperofa", "state_dict"} <= checkpoint.keys():
-        raise InputError(f"{flag} {path}: expected a checkpoint of `hyperofa fit`, found one of something else")
-    if wrong := not_finite(checkpoint["state_dict"]):
-        raise InputError(f"{flag} {path}: expected finite weights, found NaN or infinity in {wrong[0]}; train again")
-    return checkpoint
 
 
 class CoordinateFile(Callback):

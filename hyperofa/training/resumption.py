@@ -1,7 +1,7 @@
 """A run of `hyperofa fit` that was killed: what it leaves, how the next one finds it and goes on."""
 
+import json
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.processes import is_first_process
+from hyperofa.training.checkpoints import WholeFiles, partial_of, read_checkpoint
 
-_MARK = ".unfinished"
+MARK = ".unfinished"
+"""In a run's folder until it ends: the key of the run, then each checkpoint that it wrote, one a line."""
 _LAST = "last.ckpt"
 
 
@@ -27,14 +28,15 @@ class Resumption(Callback):
 
     Unlike a checkpoint that `ModelCheckpoint` takes, it is of the moment when all of an epoch is done, schedules and
     log included; it holds the log so far, and no path. What goes on from it does what it would have done without a
-    break, to the byte.
+    break, to the byte: checkpoints that were written after it are removed first, wherever they are.
     """
 
     def __init__(self) -> None:
         self._first_epoch = 0
         self._saving = self._finished = self._found = False
-        self._mark: Path | None = None
-        self._held: FileLock | None = None
+        self._folder: Path | None = None
+        self._lock: FileLock | None = None
+        self._written: list[str] = []
 
     def begin(self, logger: CSVLogger, key: str) -> str | None:
         """Take the folder of a killed run, if there is one, else a new one.
@@ -47,38 +49,52 @@ class Resumption(Callback):
             The checkpoint to go on from, `None` if there is none yet.
 
         Raises:
-            InputError: the logger's folder is given, and holds another run.
+            InputError: the logger's folder is given, and holds another run, or one that goes on at this moment.
         """
         for kind in ("Experiment logs", "Checkpoint"):  # it holds the mark, or what there is to go on from
             warnings.filterwarnings("ignore", f"{kind} directory .* exists and is not empty")
         version = logger._version
         for folder in sorted(Path(logger.root_dir).glob("version_*")) if version is None else [Path(logger.log_dir)]:
-            mark = folder / _MARK
-            if not mark.is_file() or mark.read_text(encoding="utf-8") != key:
+            if _key(folder) != key:
                 continue
-            if is_first_process() and not self._lock(mark):  # a job's other processes go where the first one is
+            if is_first_process() and not self._take(folder):  # a job's other processes go where the first one is
                 continue
             if version is None:
                 logger._version = folder.name  # as if it had been given
             rank_zero_info(f"Going on with {folder}, which was not finished.")
-            self._found = (folder / "checkpoints" / _LAST).is_file()
-            if self._found:
-                return os.path.join(logger.log_dir, "checkpoints", _LAST)
-            for left in folder.glob("checkpoints/*.ckpt") if is_first_process() else ():
-                left.unlink()
-            return None
+            return self._go_on(folder, logger.log_dir)
         if is_first_process():
+            while not self._take(Path(logger.log_dir)) or (version is None and os.path.lexists(logger.log_dir)):
+                if version is not None:
+                    raise InputError(
+                        f"{logger.log_dir}: another `hyperofa fit` is writing there; wait for it, or give another "
+                        "--trainer.logger.init_args.version"
+                    )
+                self._let_go()
+                logger._version = int(logger.version) + 1  # another run has just begun there
             self._make(Path(logger.log_dir), key)
         return None
 
+    def _go_on(self, folder: Path, log_dir: str) -> str | None:
+        """Remove what was written after the last state of training; the path of this state, if it is there."""
+        last = folder / "checkpoints" / _LAST
+        known: set[str] = set()
+        if last.is_file():
+            try:
+                callbacks = read_checkpoint(last, "--ckpt_path", resumable=True)["callbacks"]
+                self._found = self.state_key in callbacks
+                known = set(callbacks[self.state_key].get("written", [])) if self._found else known
+            except InputError as error:
+                rank_zero_info(f"{error}; the run begins again.")
+        if is_first_process():
+            for name in _written(folder):
+                if name not in known:
+                    (folder / name).unlink(missing_ok=True)
+                partial_of(folder / name).unlink(missing_ok=True)
+        return os.path.join(log_dir, "checkpoints", _LAST) if self._found else None
+
     def _make(self, folder: Path, key: str) -> None:
         """Make the folder of a run; it is never seen without its mark."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if not self._lock(folder / _MARK):
-            raise InputError(
-                f"{folder}: another `hyperofa fit` is writing there; wait for it, or give another "
-                "--trainer.logger.init_args.version"
-            )
         if any(folder.glob("checkpoints/*.ckpt")):
             self._let_go()
             raise InputError(
@@ -87,29 +103,53 @@ class Resumption(Callback):
             )
         partial = folder if folder.is_dir() else folder.with_name(f".{folder.name}.partial")
         partial.mkdir(parents=True, exist_ok=True)
-        (partial / _MARK).write_text(key, encoding="utf-8")
+        (partial / MARK).write_text(key + "\n", encoding="utf-8")
         if partial != folder:
             partial.rename(folder)
 
-    def _lock(self, mark: Path) -> bool:
-        """Whether no other process had the run; it is this one's until it ends."""
-        held = FileLock(mark.parent.with_name(f".{mark.parent.name}.lock"))
+    def _take(self, folder: Path) -> bool:
+        """Whether no other process has the run; it is this one's until it ends."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
         try:
-            held.acquire(timeout=0)
+            lock.acquire(timeout=0)
         except Timeout:
             return False
-        self._mark, self._held = mark, held
+        self._folder, self._lock = folder, lock
         return True
 
     def _let_go(self) -> None:
-        if self._held is not None:
-            self._held.release()
-        self._mark = self._held = None
+        if self._lock is not None:
+            self._lock.release()
+        self._folder = self._lock = None
+
+    def _note(self, path: str) -> None:
+        """Keep in mind that a checkpoint is about to be written, for whoever goes on with the run."""
+        if self._saving or self._folder is None:
+            return
+        place, inside = Path(path).resolve(), self._folder.resolve()
+        name = os.fspath(place.relative_to(inside) if place.is_relative_to(inside) else place)
+        if name not in self._written:
+            self._written.append(name)
+            with (self._folder / MARK).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(name) + "\n")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Have checkpoints written whole or not at all."""
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            trainer.strategy.checkpoint_io = WholeFiles()
+            trainer.strategy.checkpoint_io = WholeFiles(self._note)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the name `last.ckpt` in the run's folder for the state of training."""
+        own = os.path.realpath(os.path.join(trainer.log_dir or "", "checkpoints"))
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and os.path.realpath(callback.dirpath or "") == own:
+                callback.save_last = None  # this one does, later in the epoch
+                if callback.filename == Path(_LAST).stem:
+                    raise InputError(
+                        "--trainer.callbacks: expected another filename of ModelCheckpoint than last, which the state "
+                        "of training has"
+                    )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an epoch as any other: Lightning would take up the last one's end again."""
@@ -128,19 +168,18 @@ class Resumption(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the mark away when all is done."""
-        if self._mark is not None:
-            self._mark.unlink()
+        if self._folder is not None:
+            (self._folder / MARK).unlink()
             self._let_go()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the run to another process, and nothing of one that could not begin."""
-        if self._mark is None:
-            return
-        folder = self._mark.parent
-        if isinstance(exception, Exception) and not (folder / "checkpoints" / _LAST).exists():
-            (folder / _MARK).unlink()
-            if not any(folder.iterdir()):
-                folder.rmdir()
+        begun = self._folder is None or _written(self._folder) or (self._folder / "checkpoints" / _LAST).exists()
+        if self._folder is not None and isinstance(exception, Exception) and not begun:
+            (self._folder / MARK).unlink()
+            if {path.name for path in self._folder.iterdir()} <= {"config.yaml"}:
+                (self._folder / "config.yaml").unlink(missing_ok=True)
+                self._folder.rmdir()
         self._let_go()
 
     def _save(self, trainer: Trainer) -> None:
@@ -159,7 +198,8 @@ class Resumption(Callback):
         metrics = Path(trainer.log_dir or "", "metrics.csv")
         log = metrics.read_bytes().decode() if metrics.is_file() else ""
         checkpoint["callbacks"] = {name: _moved(s, trainer.log_dir, ".") for name, s in checkpoint["callbacks"].items()}
-        checkpoint["callbacks"][self.state_key] = {"log": log, "finished": self._finished}
+        state = {"log": log, "finished": self._finished, "written": self._written}
+        checkpoint["callbacks"][self.state_key] = state
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
         for count in progress.values():
             count["ready"] = count["started"]
@@ -178,38 +218,13 @@ class Resumption(Callback):
             if isinstance(callback, ModelCheckpoint):  # which leaves this one out
                 callback.current_score = checkpoint["callbacks"].get(callback.state_key, {}).get("current_score")
         self._first_epoch = checkpoint["epoch"]
-        if self._found and state["finished"]:
-            trainer.should_stop = True  # killed while it was drawing its curves
+        if self._found:
+            self._written = list(state.get("written", []))
+            trainer.should_stop |= state["finished"]  # killed while it was drawing its curves
         if trainer.is_global_zero:
             for logger in _logs(trainer):
                 Path(logger.experiment.metrics_file_path).write_bytes(state["log"].encode())
                 logger.experiment.metrics_keys = state["log"].partition("\r\n")[0].split(",")
-
-
-class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there: a kill leaves the old file or the new one.
-
-    Equal content gives equal bytes, whatever objects of it are the same one.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Save, in one step where `path` is on this machine; other file systems have steps of their own."""
-        here = "://" not in str(path)
-        target = f"{path}.partial" if here else path
-        super().save_checkpoint(_canonical(checkpoint), target, storage_options)
-        if here:
-            os.replace(target, path)
-
-
-def _canonical(value: Any) -> Any:
-    """A copy that shares nothing but equal strings, which pickle writes once."""
-    if isinstance(value, dict):
-        return {_canonical(name): _canonical(each) for name, each in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_canonical(each) for each in value)
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    return sys.intern(value) if type(value) is str else value
 
 
 def _logs(trainer: Trainer) -> list[CSVLogger]:
@@ -223,3 +238,18 @@ def _moved(state: Any, old: str | None, new: str) -> Any:
     if isinstance(state, str) and old is not None and state.startswith(old + os.sep):
         return new + state[len(old) :]
     return state
+
+
+def _key(folder: Path) -> str | None:
+    """The key of the unfinished run in a folder, `None` if there is none."""
+    mark = folder / MARK
+    return mark.read_text(encoding="utf-8").partition("\n")[0] if mark.is_file() else None
+
+
+def _written(folder: Path) -> list[str]:
+    """The checkpoints that the unfinished run in a folder has begun to write, below the folder or with all of a path.
+
+    Some were removed since; what other runs had written before is not among them.
+    """
+    lines = (folder / MARK).read_text(encoding="utf-8").split("\n")[1:-1]  # the last one may be cut
+    return [json.loads(line) for line in lines]

@@ -7,7 +7,7 @@ import torch
 
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.export.prediction import read_checkpoint
+from hyperofa.training.checkpoints import read_checkpoint
 from tests.conftest import CONFIGS, QUIET, TINY_TOKENS
 
 

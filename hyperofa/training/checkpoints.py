@@ -1,0 +1,117 @@
+"""Checkpoints on disk: written whole or not at all, read without running code in them."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import Tensor
+
+from hyperofa.errors import InputError
+from hyperofa.training.divergence import not_finite
+
+_RECORD = {"net": dict, "space": str, "copied": list, "max_words": int, "words": str}
+_STATE = {
+    "epoch": int, "global_step": int, "loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list
+}  # fmt: skip
+
+
+def read_checkpoint(path: str | Path, flag: str = "--checkpoint", resumable: bool = False) -> dict[str, Any]:
+    """Read a checkpoint's tensors and plain data; no code in it is run.
+
+    Args:
+        path: `.ckpt` file of `hyperofa fit`.
+        flag: command-line flag named in errors.
+        resumable: whether training is to go on from it, which takes the state of the optimizer too.
+
+    Raises:
+        InputError: missing, damaged, or not of `hyperofa fit`.
+    """
+    expected = f"{flag} {path}: expected a checkpoint of `hyperofa fit`"
+    try:
+        damaged = _first_damaged(path)
+        checkpoint = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{expected}, found no file") from None
+    except Exception as error:  # a file of another kind may raise anything here
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{expected}; {reason}") from None
+    if damaged:
+        raise InputError(f"{expected}, found a damaged one ({damaged})")
+    if not isinstance(checkpoint, dict) or not {"hyperofa", "state_dict"} <= checkpoint.keys():
+        raise InputError(f"{expected}, found one of something else")
+    weights = checkpoint["state_dict"]
+    whole = isinstance(weights, dict) and all(isinstance(weight, Tensor) for weight in weights.values())
+    if not whole or not _has(checkpoint["hyperofa"], _RECORD):
+        raise InputError(f"{expected}, found one with another record of its net")
+    if resumable and "optimizer_states" not in checkpoint:
+        raise InputError(
+            f"{flag} {path}: expected a checkpoint that training can go on from, found the net alone; give last.ckpt"
+        )
+    if resumable and not _has(checkpoint, _STATE):
+        raise InputError(f"{expected}, found one with another state of training")
+    if wrong := not_finite(weights):
+        raise InputError(f"{flag} {path}: expected finite weights, found NaN or infinity in {wrong[0]}; train again")
+    return checkpoint
+
+
+def _first_damaged(path: str | Path) -> str | None:
+    """The part of a checkpoint whose checksum does not fit; torch reads it without a word."""
+    try:
+        with ZipFile(path) as file:
+            return file.testzip()
+    except BadZipFile:  # torch says what it is instead
+        return None
+
+
+def _has(record: Any, fields: Mapping[str, type]) -> bool:
+    return isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in fields.items())
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there: a kill leaves the old file or the new one.
+
+    Equal content gives equal bytes, whatever objects of it are the same one.
+
+    Args:
+        announce: told of each path before it is written.
+    """
+
+    def __init__(self, announce: Callable[[str], None] = lambda path: None) -> None:
+        super().__init__()
+        self._announce = announce
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Save, in one step where `path` is on this machine; other file systems have steps of their own."""
+        if "://" in str(path):
+            super().save_checkpoint(_canonical(checkpoint), path, storage_options)
+            return
+        self._announce(os.fspath(path))
+        partial = partial_of(path)
+        try:
+            super().save_checkpoint(_canonical(checkpoint), partial, storage_options)
+            os.replace(partial, path)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path}: expected room for a checkpoint there, it was not written ({reason})") from None
+
+
+def partial_of(path: str | Path) -> Path:
+    """Where a checkpoint is until it is whole."""
+    return Path(f"{path}.partial")
+
+
+def _canonical(value: Any) -> Any:
+    """A copy that shares nothing but equal strings, which pickle writes once."""
+    if isinstance(value, dict):
+        return {_canonical(name): _canonical(each) for name, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_canonical(each) for each in value)
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    return sys.intern(value) if type(value) is str else value

@@ -1,0 +1,149 @@
+"""What a run leaves when it ends too early, whatever checkpoints it keeps, and two runs in one folder."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+
+from hyperofa.cli import main
+from hyperofa.runtime.folders import sha256_file
+from hyperofa.training.resumption import Resumption
+from tests.conftest import CONFIGS, QUIET, TINY_TOKENS
+
+TORCH_SAVE = torch.save
+MRR = {"monitor": "val/mrr", "mode": "max"}
+SETTINGS = {
+    "elsewhere": MRR | {"dirpath": "elsewhere", "filename": "best", "save_weights_only": True},
+    "all": {"save_top_k": -1, "filename": "{epoch}"},
+    "two": MRR | {"save_top_k": 2, "filename": "{step}"},
+    "last too": MRR | {"filename": "best", "save_last": True, "save_weights_only": True},
+    "link": MRR | {"filename": "best", "save_last": "link"},
+    "steps": {"every_n_train_steps": 1, "save_top_k": -1, "dirpath": "elsewhere", "save_weights_only": True},
+}
+
+
+def files(folder: Path) -> dict[str, str]:
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(folder)): sha256_file(path) for path in found}
+
+
+@pytest.fixture
+def fit_words(bundles, tmp_path, monkeypatch):
+    """The words of a `fit` of three epochs in the current folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def words(checkpoint: dict[str, object] = SETTINGS["elsewhere"]) -> list[str]:
+        keep = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": checkpoint}
+        flags = ["--trainer.callbacks", json.dumps([keep]), "--trainer.logger.init_args.save_dir", "runs"]
+        flags += ["--trainer.max_epochs", "3", "--data.batch_size", "64", "--data.bundle", str(bundles["bert8"])]
+        return ["fit", "--config", str(CONFIGS / "tokens.yaml"), *QUIET, *TINY_TOKENS, *flags]
+
+    return words
+
+
+def undisturbed(words: list[str]) -> dict[str, str]:
+    """The files of a run, which is removed: last.ckpt names a folder of checkpoints that is not the run's own."""
+    main(words)
+    found = files(Path.cwd())
+    for path in list(Path.cwd().iterdir()):
+        shutil.rmtree(path)
+    return found
+
+
+def interrupted(words: list[str], epoch: int) -> None:
+    """Run until the checkpoints of an epoch are written, but not the state that follows them."""
+    save = Resumption._save
+
+    def stop(self, trainer):
+        if trainer.current_epoch > epoch:
+            raise KeyboardInterrupt
+        save(self, trainer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Resumption, "_save", stop)
+        with pytest.raises((SystemExit, KeyboardInterrupt)):
+            main(words)
+    assert Path("runs/tokens/version_0/.unfinished").is_file()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_killed_run_ends_with_the_checkpoints_of_one_that_was_not(name, fit_words):
+    words = fit_words(SETTINGS[name])
+    whole = undisturbed(words)
+    interrupted(words, 0)
+    interrupted(words, 1)
+    main(words)
+    found = files(Path.cwd())
+    assert found.keys() == whole.keys()
+    if name != "steps":  # within an epoch, Lightning's own counts remember whether there was a validation before
+        assert found == whole
+    assert any(name.endswith(".ckpt") and not name.endswith("last.ckpt") for name in whole)
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def flipped(data: bytes) -> bytes:
+    place = data.index(b"/data/0") + 100
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", [cut, flipped, lambda data: b""], ids=["cut", "flipped", "empty"])
+def test_a_damaged_state_of_training_is_not_for_ever(damage, fit_words, caplog):
+    words = fit_words()
+    whole = undisturbed(words)
+    interrupted(words, 1)
+    last = Path("runs/tokens/version_0/checkpoints/last.ckpt")
+    last.write_bytes(damage(last.read_bytes()))
+    main(words)
+    assert "the run begins again" in caplog.text
+    assert files(Path.cwd()) == whole
+
+
+@pytest.mark.parametrize("full_from", [1, 2])
+def test_a_full_disk_leaves_no_run_that_looks_finished(full_from, fit_words, monkeypatch, capsys):
+    """The first file of the first epoch does not fit, or the second."""
+    words = fit_words()
+    whole = undisturbed(words)
+    saved = []
+
+    def save(checkpoint, file, *args, **options):
+        saved.append(file)
+        if len(saved) >= full_from:
+            raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
+        TORCH_SAVE(checkpoint, file, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save)
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+    assert "expected room for a checkpoint there" in capsys.readouterr().err
+    assert Path("runs/tokens/version_0/.unfinished").is_file()
+    assert not list(Path.cwd().rglob("*.partial"))
+    main(words)
+    assert files(Path.cwd()) == whole
+
+
+def test_two_runs_do_not_write_into_one_folder(fit_words, capsys):
+    words = [*fit_words(), "--trainer.max_epochs", "1"]
+    given = [*words, "--trainer.logger.init_args.version", "mine"]
+    Path("runs/tokens").mkdir(parents=True)
+    with FileLock("runs/tokens/.mine.lock"), FileLock("runs/tokens/.version_0.lock"):
+        with pytest.raises(SystemExit, match="2"):
+            main(given)
+        assert "runs/tokens/mine: another `hyperofa fit` is writing there; wait for it" in capsys.readouterr().err
+        assert not Path("runs/tokens/mine").exists()
+        main(words)
+    assert Path("runs/tokens/version_1/checkpoints/last.ckpt").is_file()
+    assert not Path("runs/tokens/version_0").exists()
+
+
+def test_the_name_of_the_state_is_not_given_to_another(fit_words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(fit_words(MRR | {"filename": "last"}))
+    assert "expected another filename of ModelCheckpoint than last" in capsys.readouterr().err
