@@ -4,6 +4,7 @@ meta.json             widths, counts, languages, seeds, versions, content hashes
 words/                word-vector store (`vectors.WordVectors`)
 language_means.npy    (L, d)  mean unit vector of each language
 source/  target/      word matches of each side (`matching.Matches`), its tokenizer, its pooled vectors
+source/model/         the source model, if it was given in memory
 coordinates.npy       (S, K)  source rows: input coordinates, then the output ones where the head is untied
 primitives_input.npy, primitives_output.npy   (K_in, E), (K_out, E)
 bias.npy              (S,)    output bias of the source model, if it has one
@@ -32,6 +33,7 @@ from hyperofa.vectors.store import WordVectors
 
 FORMAT = 1
 _FIELDS = {"space": "training_fingerprint"}  # of layout 1, where a field has another name
+OWN_MODEL = "source/model"
 Side = Literal["source", "target"]
 SplitName = Literal["train", "val", "test"]
 Pooling = Literal["weighted", "duplicates"]
@@ -156,6 +158,12 @@ class Bundle:
             raise InputError(
                 f"--bundle {self.path}: expected {name} in it; {error}; run `hyperofa prepare` again"
             ) from None
+
+    @property
+    def source_model(self) -> str:
+        """Where the source model is: in the bundle if it was prepared from memory, else where it was at that time."""
+        own = self.path / OWN_MODEL
+        return str(own) if own.is_dir() else self.meta.source_model
 
     @cached_property
     def words(self) -> WordVectors:

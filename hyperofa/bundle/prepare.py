@@ -10,12 +10,12 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference as published
-from hyperofa.bundle.bundle import FORMAT, Bundle, Meta, Side, SplitName
+from hyperofa.bundle.bundle import FORMAT, OWN_MODEL, Bundle, Meta, Side, SplitName
 from hyperofa.bundle.factorization import Scaling, factorize
 from hyperofa.bundle.pooling import match_shards, merge_shards
 from hyperofa.bundle.split import split_tokens
 from hyperofa.errors import InputError
-from hyperofa.models.loading import load_model
+from hyperofa.models.source import ModelLike, TokenizerLike, content_hash, source_of, tokenizer_of
 from hyperofa.models.vocabulary import Vocabulary, hash_rows, read_vocabulary
 from hyperofa.runtime.folders import fingerprint, resumed_folder, sha256_text, versions, write_json
 from hyperofa.runtime.processes import ProcessGroup, process_group
@@ -26,7 +26,6 @@ from hyperofa.tokens.canonical import (
     canonical_tokens,
     extends,
     find_overlap,
-    load_tokenizer,
     plain_encoder,
     with_identity,
 )
@@ -41,8 +40,8 @@ _SHARDS = "shards"
 
 
 def prepare(
-    source_model: str,
-    target_tokenizer: str,
+    source_model: ModelLike,
+    target_tokenizer: TokenizerLike,
     vectors: list[str],
     output: Path,
     source_languages: list[str] | None = None,
@@ -64,8 +63,9 @@ def prepare(
     matching; the bundle has the same bytes.
 
     Args:
-        source_model: folder or hub id of the PLM that gets a new vocabulary.
-        target_tokenizer: folder or hub id of the tokenizer with that vocabulary.
+        source_model: folder or hub id of the PLM that gets a new vocabulary. In Python also `(model, tokenizer)`, of
+            which the bundle keeps a copy.
+        target_tokenizer: folder or hub id of the tokenizer with that vocabulary; in Python also a tokenizer.
         vectors: word-vector files of one space (.vec, .vec.gz, .bin, .wv, a store folder); LANG=FILE names the language
             of a file whose words carry none. Give the flag again for each further file.
         output: bundle folder to write.
@@ -103,8 +103,13 @@ def prepare(
                 "97 / 2.5 / 0.5 % with seed 42; leave them out"
             )
         seed = published.SPLIT_SEED
-    inputs: list[str | Path] = [source_model, target_tokenizer, *(split_spec(spec)[1] for spec in vectors)]
+    model, given = source_of(source_model), tokenizer_of(target_tokenizer)
+    inputs: list[str | Path] = [model.name, given.name, *(split_spec(spec)[1] for spec in vectors)]
     files = fingerprint(*inputs)
+    if model.in_memory is not None:
+        files += hash_rows(read_vocabulary(model.in_memory[0])) + content_hash(model.in_memory[1])
+    if given.in_memory is not None:
+        files += content_hash(given.in_memory)
     words = _Words(vectors, vectors_dtype, max_words, duplicate_words, allow_pickle)
     settings = (
         words,
@@ -120,16 +125,19 @@ def prepare(
         key = sha256_text(files, f"{settings} {versions()}")
         with resumed_folder(output, key, overwrite, group, kind="bundle", inputs=inputs) as folder:
             if not (folder / "meta.json").is_file():
-                target = load_tokenizer(target_tokenizer)
-                source = load_tokenizer(source_model, "--source_model")
-                vocabulary = read_vocabulary(load_model(source_model))
+                target, source = given.load(), model.load_tokenizer()
+                plm = model.load()
+                vocabulary = read_vocabulary(plm)
                 sides = (
-                    _Side("source", source_model, source, len(vocabulary.input_rows), source_languages),
-                    _Side("target", target_tokenizer, target, None, target_languages),
+                    _Side("source", model.name, source, len(vocabulary.input_rows), source_languages),
+                    _Side("target", given.name, target, None, target_languages),
                 )
                 store = _convert(words, steps, sides, folder, group)
                 _match(sides, store, steps, folder, group)
                 if group.first:
+                    if model.in_memory is not None:
+                        plm.save_pretrained(folder / OWN_MODEL)
+                        source.save_pretrained(folder / OWN_MODEL)
                     shares = (validation_share, test_share, seed)
                     _finish(folder, sides, vocabulary, store, steps, shares, coordinate_dim)
             if group.first:

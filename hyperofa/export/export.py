@@ -72,7 +72,7 @@ def export(
     check_choice(opened, method, checkpoint or [], ofa_share)
     if factorised:
         check_factorised(opened)
-    source_model = source_model or opened.meta.source_model
+    source_model = source_model or opened.source_model
     measured = None if scores is None else numbers_in(read_json(scores))
     lines = text_sample(text or [])
     inputs: list[str | Path] = [bundle, source_model, *(checkpoint or []), *(text or [])]

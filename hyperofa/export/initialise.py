@@ -248,7 +248,7 @@ def initialise(
     given = [] if hypernetwork is None else hypernetwork if isinstance(hypernetwork, Sequence) else [hypernetwork]
     nets: list[Hypernetwork] = [hypernetwork] if isinstance(hypernetwork, str) else list(given)
     chosen = check_choice(bundle, method, nets, ofa_share)
-    source = source_of(source_model or bundle.meta.source_model)
+    source = source_of(source_model or bundle.source_model)
     load_source(bundle, source)
     if chosen.trained:
         trained = [trained_on(bundle, net) for net in nets]

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
+from hyperofa.runtime.folders import sha256_text
 from hyperofa.tokens.canonical import load_tokenizer
 
 if TYPE_CHECKING:
@@ -66,6 +67,52 @@ def source_of(model: ModelLike, flag: str = "--source_model") -> SourceModel:
     if not isinstance(model, tuple) or len(model) != 2 or not all(map(isinstance, model, kinds)):
         raise InputError(f"{flag}: expected a folder, a hub id or (model, tokenizer), found {_kind(model)}")
     return SourceModel(model[0].name_or_path or type(model[0]).__name__, model, flag)
+
+
+@dataclass(frozen=True, eq=False)
+class GivenTokenizer:
+    """A tokenizer that somebody names: a folder, a hub id, or one in memory.
+
+    Attributes:
+        name: folder or hub id; of one in memory where it came from, else its class.
+        in_memory: the tokenizer, if it is.
+        flag: command-line flag named in errors.
+    """
+
+    name: str
+    in_memory: PreTrainedTokenizerBase | None = None
+    flag: str = "--target_tokenizer"
+
+    def load(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, the caller's to change.
+
+        Raises:
+            InputError: no tokenizer there.
+        """
+        return load_tokenizer(self.name, self.flag) if self.in_memory is None else own_tokenizer(self.in_memory)
+
+
+def tokenizer_of(tokenizer: TokenizerLike, flag: str = "--target_tokenizer") -> GivenTokenizer:
+    """What a user gave as a tokenizer.
+
+    Args:
+        tokenizer: folder, hub id, or tokenizer.
+        flag: command-line flag named in errors.
+
+    Raises:
+        InputError: something else.
+    """
+    if isinstance(tokenizer, str | Path):
+        return GivenTokenizer(str(tokenizer), flag=flag)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise InputError(f"{flag}: expected a folder, a hub id or a tokenizer, found {_kind(tokenizer)}")
+    return GivenTokenizer(tokenizer.name_or_path or type(tokenizer).__name__, tokenizer, flag)
+
+
+def content_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of all that a tokenizer does: of its Rust state, or else of its vocabulary."""
+    backend = getattr(own_tokenizer(tokenizer), "backend_tokenizer", None)
+    return sha256_text(str(sorted(tokenizer.get_vocab().items())) if backend is None else backend.to_str())
 
 
 def own_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -131,7 +131,7 @@ class HyperModule(lightning.LightningModule):
         self._memory = data.memory_of(self.net)
         self._primitives = torch.from_numpy(data.bundle.input_primitives.copy())
         if data.reads_text and stage in ("fit", "validate") and not self._plm:
-            path = data.bundle.meta.source_model
+            path = data.bundle.source_model
             model = load_model(path)
             data.bundle.check_source(read_vocabulary(model), path)
             self._plm.append(FrozenPLM(model, **self._plm_options))
