@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
-from zipfile import BadZipFile
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -27,11 +27,12 @@ from hyperofa import reference
 from hyperofa.errors import InputError
 from hyperofa.models.vocabulary import Vocabulary, hash_rows
 from hyperofa.runtime.folders import read_json
-from hyperofa.tokens.canonical import Overlap, Token, canonical_tokens, extends, load_tokenizer
+from hyperofa.tokens.canonical import OVERLAP_KINDS, Overlap, Token, canonical_tokens, extends, load_tokenizer
 from hyperofa.tokens.matching import Matches
 from hyperofa.vectors.store import WordVectors
 
 FORMAT = 1
+_ROWS = 65_536  # looked at together
 _FIELDS = {"space": "training_fingerprint"}  # of layout 1, where a field has another name
 OWN_MODEL = "source/model"
 Side = Literal["source", "target"]
@@ -111,7 +112,7 @@ class Bundle:
         """Open a bundle.
 
         Raises:
-            InputError: no bundle there, or one of another layout.
+            InputError: no bundle there, one of another layout, or a damaged one.
         """
         path = Path(path)
         if not (path / "meta.json").is_file():
@@ -124,7 +125,52 @@ class Bundle:
             raise InputError(
                 f"--bundle {path}: expected a bundle of layout {FORMAT}, found another; run `hyperofa prepare` again"
             )
-        return cls(path, Meta.from_json(values))
+        bundle = cls(path, Meta.from_json(values))
+        bundle._check()
+        return bundle
+
+    def _check(self) -> None:
+        """See that the parts are there and fit each other; large arrays are only measured, until they are read."""
+        meta = self.meta
+        for name, kind in get_type_hints(Meta).items():
+            value = getattr(meta, name)
+            self._expect("meta.json", _is_of(value, kind), f"{name} of another type than {value!r}")
+        widths = (meta.word_dim, meta.embedding_dim, meta.input_dim, meta.output_dim + 1)
+        sizes = (*widths, meta.source_tokens, meta.target_tokens)
+        self._expect("meta.json", min(sizes) >= 1 and 0 <= meta.explained < 2, "widths and counts above 0")
+        self._expect("words", self.words.dim == meta.word_dim, f"vectors {meta.word_dim} wide, found {self.words.dim}")
+        self._measure("language_means.npy", self.language_means, (len(self.words.languages), meta.word_dim))
+        self._measure("primitives_input.npy", self.input_primitives, (meta.input_dim, meta.embedding_dim))
+        if self.output_primitives is not None:
+            self._measure("primitives_output.npy", self.output_primitives, (meta.output_dim, meta.embedding_dim))
+        for name in ("language_means", "input_primitives", "output_primitives"):
+            array = getattr(self, name)
+            self._expect(name, array is None or bool(np.isfinite(array).all()), "finite numbers, found NaN or inf")
+        self._measure("coordinates.npy", self._array("coordinates.npy"), (meta.source_tokens, meta.coordinate_dim))
+        tokens: dict[Side, int] = {"source": meta.source_tokens, "target": meta.target_tokens}
+        for side, size in tokens.items():
+            self._measure(f"{side}/pooled.npy", self.pooled(side), (size, meta.word_dim))
+            indptr, words = self._array(f"{side}/indptr.npy"), self._array(f"{side}/words.npy")
+            self._expect(f"{side}/indptr.npy", indptr.shape == (size + 1,), f"one entry more than its {size} tokens")
+            whole = indptr[0] == 0 and indptr[-1] == len(words) and bool((np.diff(indptr) >= 0).all())
+            self._expect(f"{side}/indptr.npy", whole, f"ascending numbers from 0 to {len(words)}")
+        overlap = self.overlap
+        same = len({part.shape for part in (overlap.target_ids, overlap.source_ids, overlap.kinds)}) == 1
+        self._expect("overlap.npz", same and overlap.kinds.ndim == 1, "three lists of one length")
+        bounds = ((overlap.target_ids, meta.target_tokens), (overlap.source_ids, meta.source_tokens))
+        for ids, bound in (*bounds, (overlap.kinds, len(OVERLAP_KINDS))):
+            self._expect("overlap.npz", _are_ids(ids, bound), f"ids from 0 to {bound - 1}")
+        for ids in self.split.values():
+            self._expect("split.npz", _are_ids(ids, meta.source_tokens), f"ids from 0 to {meta.source_tokens - 1}")
+        self._expect("split.npz", len(self.split["train"]) > 0, "tokens to train on")
+
+    def _expect(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise InputError(f"--bundle {self.path}: {name}: expected {expected}; run `hyperofa prepare` again")
+
+    def _measure(self, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type = np.float32) -> None:
+        found = f"{array.shape} {array.dtype}"
+        self._expect(name, array.shape == shape and array.dtype == dtype, f"{shape} {np.dtype(dtype)}, found {found}")
 
     def check_source(self, vocabulary: Vocabulary, path: str) -> None:
         """Refuse a model that is not the one the bundle was prepared with.
@@ -154,7 +200,7 @@ class Bundle:
     def _reporting(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        except Exception as error:  # a damaged file may raise anything
             raise InputError(
                 f"--bundle {self.path}: expected {name} in it; {error}; run `hyperofa prepare` again"
             ) from None
@@ -178,17 +224,29 @@ class Bundle:
     @cached_property
     def source(self) -> Matches:
         """Words of each source token."""
-        return Matches.load(self.path / "source")
+        return self._matches("source")
 
     @cached_property
     def target(self) -> Matches:
         """Words of each target token."""
-        return Matches.load(self.path / "target")
+        return self._matches("target")
+
+    def _matches(self, side: Side) -> Matches:
+        matches = Matches.load(self.path / side)
+        sizes = {len(getattr(matches, name)) for name in ("words", "share", "position", "variants")}
+        whole = len(sizes) == 1 and _are_ids(matches.words, len(self.words))
+        self._expect(side, whole, f"matches of its {len(self.words)} words")
+        shares = bool((matches.share > 0).all() and (matches.share <= 1).all())
+        self._expect(f"{side}/share.npy", shares, "shares above 0, up to 1")
+        return matches
 
     @cached_property
     def coordinates(self) -> np.ndarray:
         """`(S, K)` float32, the source rows."""
-        return self._array("coordinates.npy")
+        rows = self._array("coordinates.npy")
+        parts = (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))
+        self._expect("coordinates.npy", all(np.isfinite(part).all() for part in parts), "finite numbers, found others")
+        return rows
 
     @cached_property
     def input_primitives(self) -> np.ndarray:
@@ -277,3 +335,20 @@ class Bundle:
         rows.append(("coordinate dim (explained)", f"{self.meta.coordinate_dim} ({self.meta.explained:.1%})"))
         width = max(len(name) for name, _ in rows)
         return "\n".join([f"bundle {self.path}", *(f"  {name:<{width}}  {value:>12}" for name, value in rows)])
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON is of a type: a plain one, a list or a mapping of such, or one of several."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_is_of(value, one) for one in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(_is_of(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_is_of(item, arguments[1]) for item in value.values())
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+def _are_ids(ids: np.ndarray, bound: int) -> bool:
+    """Whether an array lists integers from 0 to `bound` - 1."""
+    return ids.ndim == 1 and ids.dtype.kind in "iu" and (not len(ids) or (ids.min() >= 0 and int(ids.max()) < bound))

@@ -103,7 +103,7 @@ class Matches:
         for name in cls.__dataclass_fields__:
             try:
                 fields[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
-            except (OSError, ValueError) as error:
+            except Exception as error:  # a damaged file may raise anything
                 raise InputError(f"{folder / name}.npy: expected an array of word matches; {error}") from None
         return cls(**fields)
 

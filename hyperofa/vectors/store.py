@@ -46,7 +46,7 @@ class WordList(Sequence[str]):
         """One word for an int (negative ones count from the end), a list of them for a slice, ids or a mask."""
         if isinstance(rows, int | np.integer):
             row = range(len(self))[rows]
-            return self._blob[self._offsets[row] : self._offsets[row + 1]].decode("utf-8")
+            return self[[row]][0]
         if isinstance(rows, slice):
             ids = np.fromiter(range(len(self))[rows], np.int64)
         else:
@@ -55,7 +55,10 @@ class WordList(Sequence[str]):
             if ids.size and not 0 <= ids.min() <= ids.max() < len(self):
                 raise IndexError(f"row {ids.min() if ids.min() < 0 else ids.max()} of {len(self)} words")
         starts, ends = self._offsets[ids].tolist(), self._offsets[ids + 1].tolist()
-        return [self._blob[start:end].decode("utf-8") for start, end in zip(starts, ends, strict=True)]
+        try:
+            return [self._blob[start:end].decode("utf-8") for start, end in zip(starts, ends, strict=True)]
+        except UnicodeDecodeError as error:
+            raise InputError(f"words.bin: expected UTF-8, found {error.object!r}; convert the vectors anew") from None
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), ROWS):
@@ -134,8 +137,10 @@ class WordVectors:
             offsets = arrays.pop("offsets")
             with (folder / "words.bin").open("rb") as file:
                 blob = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            if offsets[0] != 0 or offsets[-1] != len(blob):
-                raise ValueError(f"words.bin has {len(blob)} bytes, expected {offsets[-1]}")
+            if offsets[0] != 0 or offsets[-1] != len(blob) or (np.diff(offsets) < 0).any():
+                raise ValueError(f"words.bin has {len(blob)} bytes, expected words that end at {offsets[-1]}")
+            if count and not 0 <= arrays["language_ids"].min() <= arrays["language_ids"].max() < len(meta["languages"]):
+                raise ValueError(f"language_ids.npy has others than 0 to {len(meta['languages']) - 1}")
             return cls(
                 folder=folder,
                 words=WordList(blob, offsets),
@@ -144,7 +149,7 @@ class WordVectors:
                 sources=tuple(meta["sources"]),
                 **arrays,
             )
-        except (KeyError, TypeError, ValueError, EOFError, OSError) as error:
+        except Exception as error:  # a damaged file may raise anything
             problem = f"{type(error).__name__}: {error}"
             raise InputError(f"{folder}: damaged store of word vectors, convert the files anew ({problem})") from None
 
