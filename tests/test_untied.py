@@ -1,5 +1,7 @@
 """Untied output embeddings and expansion through the whole pipeline: prepare, fit, export, load with transformers."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from transformers import (
     AutoModelForMaskedLM,
     BertConfig,
     BertForMaskedLM,
+    BertModel,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -19,6 +22,7 @@ from transformers import (
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
+from hyperofa.errors import InputError
 from hyperofa.export.export import export
 from hyperofa.models.expand import expand
 from hyperofa.models.vocabulary import read_vocabulary
@@ -245,10 +249,70 @@ def test_untied_metrics_are_logged_for_each_side(checkpoints):
     assert {"val/cosine", "val/input_cosine", "val/output_cosine", "val/output_mrr"} <= set(lines[0].split(","))
 
 
-def test_text_alone_would_leave_the_output_rows_untrained(replaced, text_file):
-    data = HyperDataModule(str(replaced["llama"].path), text=[str(text_file)], streams="text")
+def test_sentence_vectors_alone_would_leave_the_output_rows_untrained(replaced, text_file):
+    data = HyperDataModule(str(replaced["llama"].path), [str(text_file)], judges="sentence")
     data.setup("fit")
     assert set(data.train_dataloader()) == {"tokens", "text"}
+
+
+@pytest.mark.parametrize("name", UNTIED)
+def test_a_language_model_trains_output_rows_on_text_alone(replaced, text_file, tmp_path, name):
+    flags = ["--data.bundle", str(replaced[name].path), "--data.text", str(text_file), "--model.learning_rate", "1e-2"]
+    flags += [
+        "--data.steps=6",
+        "--data.language_views.translated=8",
+        "--data.language_views.target=4",
+        "--data.negatives=9",
+    ]
+    flags += ["--trainer.max_epochs", "5", "--model.net.init_args.hidden_dim", "8", "--model.precision", "float32"]
+    main(
+        [
+            "fit",
+            "--config",
+            str(CONFIGS / "fit.yaml"),
+            *flags,
+            "--trainer.logger.init_args.save_dir",
+            str(tmp_path),
+            *QUIET,
+        ]
+    )
+    (best,) = tmp_path.rglob("best.ckpt")
+    with next(tmp_path.rglob("metrics.csv")).open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    nats = [float(row["val/translated_nats"]) for row in rows if row["val/translated_nats"]]
+    scores = [float(row["val/score"]) for row in rows if row["val/score"]]
+    assert not any(row.get("train/token_loss") for row in rows)
+    assert scores == pytest.approx([-value for value in nats])
+    assert min(nats) < nats[0] - 0.05
+    last = torch.load(best, weights_only=True)["state_dict"][
+        "net.correction.1.2.weight"
+    ]  # zero before training; input coordinates, then output ones
+    width = replaced[name].meta.input_dim
+    assert last[:width].abs().sum() > 0
+    assert last[width:].abs().sum() > 0
+
+
+def test_who_can_judge_text(sources, replaced, tokenizer_folders, vector_file, text_file, tmp_path):
+    """Sentence vectors where a model has no head; its own predictions where it is causal; both where it is masked."""
+
+    def data(bundle, **settings):
+        module = HyperDataModule(str(bundle), [str(text_file)], **settings)
+        return module.objective, module._sees_sentences, module.copied
+
+    causal = replaced["gpt-neox"].path
+    assert data(causal) == ("causal", False, ("role", "symbol", "native"))
+    assert data(causal, judges="both") == ("causal", True, ("role", "symbol", "native"))
+    assert data(causal, judges="sentence") == (None, True, ("role", "symbol"))
+    assert data(causal, judges="sentence", copied=["exact"]) == (None, True, ("exact",))
+    BertModel(BertConfig(vocab_size=len(load_tokenizer(sources["bert"])), **SIZES)).save_pretrained(tmp_path / "body")
+    load_tokenizer(sources["bert"]).save_pretrained(tmp_path / "body")
+    body = make_bundle(tmp_path / "body", tokenizer_folders["unigram"], vector_file, tmp_path / "bundle").path
+    assert data(body) == (None, True, ("role", "symbol"))
+    with pytest.raises(InputError, match=r"--data\.judges language: expected a causal language model, or a masked one"):
+        data(body, judges="language")
+    masked = make_bundle(sources["bert"], tokenizer_folders["unigram"], vector_file, tmp_path / "masked").path
+    assert data(masked) == ("masked", True, ("role", "symbol", "native"))
+    assert data(masked, judges="language") == ("masked", False, ("role", "symbol", "native"))
 
 
 def read_origins(folder):

@@ -24,6 +24,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference
+from hyperofa.bundle.native import with_native
 from hyperofa.errors import InputError
 from hyperofa.models.vocabulary import Vocabulary, hash_rows
 from hyperofa.runtime.folders import read_json
@@ -259,9 +260,17 @@ class Bundle:
         return self._array("primitives_output.npy") if self.meta.output_dim else None
 
     @cached_property
+    def bias(self) -> np.ndarray | None:
+        """`(S,)` float32 bias of the source model's head, or `None`."""
+        return self._array("bias.npy") if (self.path / "bias.npy").exists() else None
+
+    @cached_property
     def overlap(self) -> Overlap:
-        """Target tokens that the source has too."""
-        return Overlap(*self._arrays("overlap.npz", ("target_ids", "source_ids", "kinds")))
+        """Target tokens that the source has too; `native` ones are told where the source languages are known."""
+        found = Overlap(*self._arrays("overlap.npz", ("target_ids", "source_ids", "kinds")))
+        if self.meta.reference or self.meta.source_languages is None:
+            return found
+        return with_native(found, self.target, self.words, self.meta.source_languages)
 
     @cached_property
     def split(self) -> dict[SplitName, np.ndarray]:

@@ -155,6 +155,7 @@ def _fit(bundle: Bundle, text: list[Path], epochs: int, seed: int, folder: Path)
         streams="both",
         sentences=24,
         views=ViewCounts(translated=0, target=24, source=24),
+        judges="sentence",
         text_languages=sorted(np.unique(bundle.words.languages).tolist()),
         steps=20,
         validation_sentences=100,

@@ -197,16 +197,13 @@ class Initialised:
         bundle, mixture = self.bundle, self.filled.mixture
         names = bundle.tokenizer("source").convert_ids_to_tokens(list(range(bundle.meta.source_tokens)))
         tokens = bundle.tokenizer("target").convert_ids_to_tokens(list(range(bundle.meta.target_tokens)))
-        pairs = bundle.overlap
-        places = zip(pairs.target_ids[::-1].tolist(), pairs.source_ids[::-1].tolist(), strict=True)
-        kinds = dict(zip(places, pairs.kinds[::-1].tolist(), strict=True))  # of several kinds the first counts
         words = bundle.target.counts
         for token, name in enumerate(tokens):
             span = slice(mixture.indptr[token], mixture.indptr[token + 1])
             parts = sorted(zip(-mixture.data[span], mixture.indices[span], strict=True))
             sources = " ".join(f"{names[source]}:{-weight:.4f}" for weight, source in parts)
             origin = ORIGINS[self.filled.origins[token]]
-            kind = OVERLAP_KINDS[kinds[token, parts[0][1]]] if origin == "copied" else ""
+            kind = OVERLAP_KINDS[self.filled.kinds[token]] if origin == "copied" else ""
             yield [token, name, origin, kind, words[token], f"{norms[token]:.4f}", sources]
 
 
@@ -360,8 +357,7 @@ def _put_rows(
         outputs[copies] = vocabulary.output_rows[sources]
     bias = None
     if vocabulary.bias is not None:
-        bias = np.full(len(inputs), vocabulary.bias.mean(), np.float32)
-        bias[copies] = vocabulary.bias[sources]
+        bias = filled.bias(vocabulary.bias)
         if bundle.meta.reference:
             bias = lost_bias(len(inputs), bundle.meta.input_dim)
     pairs = bundle.overlap.choose()

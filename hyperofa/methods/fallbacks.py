@@ -40,11 +40,13 @@ class Plan:
         mixture: `(T, S)` sparse, the weights of source rows that are known by now: one 1 where a row is `copied`, the
             pieces where it is of `subtokens`.
         scripts: `(T,)` str, the script of each token, see `script`.
+        kinds: `(T,)` uint8, how a copied token is found in the source vocabulary, index into `OVERLAP_KINDS`.
         fallback: what becomes of the rows that nothing is known of.
     """
 
     origins: np.ndarray
     mixture: sp.csr_matrix
+    kinds: np.ndarray
     scripts: np.ndarray
     fallback: Fallback
 
@@ -61,15 +63,28 @@ class Filled:
         coordinates: `(T, K)` float32.
         origins: `(T,)` uint8, index into `ORIGINS`.
         mixture: `(T, S)` sparse, weights of source tokens where a row is a mixture of theirs.
+        kinds: `(T,)` uint8, how a copied token is found in the source vocabulary, index into `OVERLAP_KINDS`.
     """
 
     coordinates: np.ndarray
     origins: np.ndarray
     mixture: sp.csr_matrix
+    kinds: np.ndarray
 
     def counts(self) -> dict[str, int]:
         """Rows of each origin."""
         return {origin: int((self.origins == number).sum()) for number, origin in enumerate(ORIGINS)}
+
+    def bias(self, source: np.ndarray) -> np.ndarray:
+        """`(T,)` float32 biases of the head: a copied token's own, the mean for others.
+
+        Args:
+            source: `(S,)` those of the source model.
+        """
+        found = np.full(len(self.origins), source.mean(), np.float32)
+        copies = np.flatnonzero(self.origins == ORIGINS.index("copied"))
+        found[copies] = source[self.mixture[copies].indices]
+        return found
 
 
 def target_inputs(bundle: Bundle, pooling: Pooling = "weighted") -> InitInputs:
@@ -111,6 +126,7 @@ def plan_rows(
     rest = bundle.overlap.choose()
     origins = np.full(len(known), _OPEN, np.uint8)
     copies = np.zeros(len(known), np.int64)  # the source row of each copied one
+    kinds = np.zeros(len(known), np.uint8)
 
     def settle(origin: Origin, ids: np.ndarray) -> np.ndarray:
         """Give an origin to those of the ids that have none; which these are."""
@@ -119,7 +135,7 @@ def plan_rows(
         return is_open
 
     settle("copied", overlap.target_ids)
-    copies[overlap.target_ids] = overlap.source_ids
+    copies[overlap.target_ids], kinds[overlap.target_ids] = overlap.source_ids, overlap.kinds
     settle("predicted", np.flatnonzero(known))
     if fallback != "ladder":
         zero = ~bundle.coordinates[overlap.source_ids].any(1)
@@ -127,7 +143,7 @@ def plan_rows(
         settle("noise", np.arange(len(known)))
     # A token in the overlap that the method does not know is better copied than guessed, whatever the kind.
     late = settle("copied", rest.target_ids)
-    copies[rest.target_ids[late]] = rest.source_ids[late]
+    copies[rest.target_ids[late]], kinds[rest.target_ids[late]] = rest.source_ids[late], rest.kinds[late]
     settle("subtokens", np.flatnonzero(np.diff(spelled.indptr)))
     scripts = np.array([script(token) for token in bundle.tokens("target")])
     settle("script", np.flatnonzero(np.isin(scripts, sorted(set(scripts[origins != _OPEN]) - {""}))))
@@ -136,7 +152,7 @@ def plan_rows(
     ids = np.flatnonzero(origins == ORIGINS.index("copied"))
     mixture = sp.csr_matrix((np.ones(len(ids)), (ids, copies[ids])), shape=spelled.shape)
     mixture += _rows_where(origins == ORIGINS.index("subtokens"), spelled)
-    return Plan(origins, mixture.tocsr(), scripts, fallback)
+    return Plan(origins, mixture.tocsr(), kinds, scripts, fallback)
 
 
 def fill(plan: Plan, source: np.ndarray, rows: Predictions) -> Filled:
@@ -171,7 +187,7 @@ def fill(plan: Plan, source: np.ndarray, rows: Predictions) -> Filled:
     mixture = plan.mixture
     if rows.mixture is not None:
         mixture = mixture + _rows_where(plan.origins == ORIGINS.index("predicted"), rows.mixture)
-    return Filled(coordinates, plan.origins, mixture.tocsr())
+    return Filled(coordinates, plan.origins, mixture.tocsr(), plan.kinds)
 
 
 def plan_and_fill(

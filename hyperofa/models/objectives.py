@@ -1,11 +1,12 @@
 """What a language model is trained to say: the next token, or a hidden one; and how it wants its texts."""
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -37,6 +38,21 @@ def objective_of(model: PreTrainedModel, flag: str = "--model") -> Objective:
         f"{flag}: expected a causal or masked language model, found {type(model).__name__}; encoder-decoders and "
         "models without such a head have no next-token distribution over plain text"
     )
+
+
+def objective_at(path: str | Path) -> Objective | None:
+    """What a model on disk or on the hub predicts, by its config alone; `None` without a causal or masked head.
+
+    Args:
+        path: Hugging Face folder or hub id.
+    """
+    config = PreTrainedConfig.get_config_dict(str(path))[0]
+    names = {name.removeprefix("Factorised") for name in config.get("architectures") or []}
+    if config.get("is_encoder_decoder"):
+        return None
+    if names & set(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()):
+        return "masked"
+    return "causal" if names & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) else None
 
 
 def special_affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

@@ -20,8 +20,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
 
-OverlapKind = Literal["role", "symbol", "exact", "case"]
+OverlapKind = Literal["role", "symbol", "exact", "case", "native"]
 OVERLAP_KINDS: tuple[OverlapKind, ...] = get_args(OverlapKind)
+_BY_SPELLING: tuple[OverlapKind, ...] = ("role", "symbol", "exact", "case")  # `native` takes words too
 Family = Literal["wordpiece", "bytelevel", "wordlevel", "sentencepiece"]
 
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -293,10 +294,10 @@ def find_overlap(
     for target_id, token in enumerate(target):
         if token is None:
             continue
-        for number, kind in enumerate(OVERLAP_KINDS):
+        for kind in _BY_SPELLING:
             found = look_up(token, kind)
             if found is not None:
-                rows.append((target_id, found, number))
+                rows.append((target_id, found, OVERLAP_KINDS.index(kind)))
     table = np.array(rows, np.int64).reshape(-1, 3)
     return Overlap(table[:, 0], table[:, 1], table[:, 2].astype(np.uint8))
 

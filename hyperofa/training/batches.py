@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hyperofa.nets.inputs import WordSets
+from hyperofa.training.language_views import LanguageViews
 from hyperofa.training.plm_loss import Sentences
 from hyperofa.training.word_sets import WordIndices
 
@@ -42,6 +43,7 @@ class TextBatch(NamedTuple):
         predicted: `(P,)` int64, rows of the table to predict.
         sets: P word sets, or their indices.
         self_index: `(P,)` int64, each predicted token's own index in the memory, its length or more where it has none.
+        language: what the language model is asked for, over the same table; `None` for nothing.
     """
 
     source_ids: Tensor
@@ -53,14 +55,15 @@ class TextBatch(NamedTuple):
     predicted: Tensor
     sets: WordSets | WordIndices
     self_index: Tensor
+    language: LanguageViews | None = None
 
 
 def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Sequences side by side: `(n, L)` int64 values, zero where padded, and `(n, L)` int64 mask."""
-    lengths = np.array([len(sequence) for sequence in sequences])
-    mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    mask = (np.arange(lengths.max(initial=0)) < lengths[:, None]).astype(np.int64)
     values = np.zeros(mask.shape, np.int64)
-    values[mask == 1] = np.concatenate(sequences)
+    values[mask == 1] = np.concatenate([np.empty(0, np.int64), *sequences])
     return values, mask
 
 

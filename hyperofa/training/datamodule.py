@@ -20,14 +20,16 @@ from hyperofa.bundle.bundle import Bundle, Side, SplitName
 from hyperofa.errors import InputError
 from hyperofa.methods.baselines import TUNED_OFA, ofa
 from hyperofa.methods.fallbacks import fill, plan_rows, target_inputs
+from hyperofa.models.objectives import Objective, objective_at
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
 from hyperofa.reference import GROUP
 from hyperofa.runtime.text_files import read_lines, read_pairs
 from hyperofa.tokens.canonical import OverlapKind, bare_backend
 from hyperofa.training.batches import TokenBatch
+from hyperofa.training.language_views import SURVEYED, LanguageTask
 from hyperofa.training.samplers import Draw, GroupedBatches, RandomBatches
-from hyperofa.training.text_views import MAX_TOKENS, TextViews, ViewCounts, ViewSide
+from hyperofa.training.text_views import MAX_TOKENS, NO_VIEWS, LanguagePart, TextViews, ViewCounts, ViewSide
 from hyperofa.training.translation import Drawing, Translator
 from hyperofa.training.word_sets import (
     Augmentation,
@@ -38,6 +40,8 @@ from hyperofa.training.word_sets import (
     self_indices,
 )
 from hyperofa.training.word_table import Placement, load_table
+
+Judges = Literal["auto", "sentence", "language", "both"]
 
 
 class _Tokens(Dataset[TokenBatch]):
@@ -72,7 +76,8 @@ class HyperDataModule(lightning.LightningDataModule):
         bundle: folder written by `hyperofa prepare`.
         text: files of source-language sentences, one a line (.txt, .gz, .tsv: last column).
         streams: what is trained on: `text`, source `tokens`, or `both`; without text, `tokens` is all there is. For a
-            model whose output embeddings are untied, `text` is `both`: text alone does not reach those rows.
+            model whose output embeddings are untied, `text` is `both` where no language model judges the text, as
+            nothing else reaches those rows.
         batch_size: tokens a batch.
         max_words: words a token is described by, at most.
         words: which they are: the `heaviest`, or the first of a `set`, raw, as published.
@@ -81,6 +86,11 @@ class HyperDataModule(lightning.LightningDataModule):
         batches: of source tokens: of similar size in `random` order, or `ascending` as published.
         sentences: source sentences a text batch.
         views: how these sentences are seen.
+        judges: who judges the text: `sentence` vectors, the `language` model's own predictions, or `both`; `auto` takes
+            sentence vectors of a model without a head, predictions of a causal one, and both of a masked one.
+        language_views: how text is seen that the language model predicts; none under the source tokenizer.
+        language_crop: fewest and most words of these views.
+        negatives: target tokens beside those of the text that compete in the language model's predictions.
         parallel: files of source sentences and their translations, apart by a tab, for `views.parallel`.
         text_languages: languages of the text; the bundle's source languages if not given.
         drawing: of the language that a sentence is translated into: those sooner that have words for it (`fitting`), or
@@ -88,7 +98,8 @@ class HyperDataModule(lightning.LightningDataModule):
         crop: fewest and most words of the sentences of a training batch.
         steps: text batches an epoch.
         validation_sentences: sentences held out to choose the checkpoint.
-        copied: kinds of overlap whose target rows are copied, not predicted.
+        copied: kinds of overlap whose target rows are copied, not predicted; role and symbol if not given, and native
+            too where the language model judges.
         seed: of order and augmentation.
         num_workers: processes that make batches.
         word_table: where word vectors are: all that are needed on the trainer's `device`, in half precision, or
@@ -108,13 +119,17 @@ class HyperDataModule(lightning.LightningDataModule):
         batches: Literal["random", "ascending"] = "random",
         sentences: int = 96,
         views: ViewCounts = ViewCounts(),  # noqa: B008  frozen
+        judges: Judges = "auto",
+        language_views: ViewCounts = ViewCounts(translated=64, target=32),  # noqa: B008  frozen
+        language_crop: tuple[int, int] = (8, 24),
+        negatives: int = 1024,
         parallel: list[str] | None = None,
         text_languages: list[str] | None = None,
         drawing: Drawing = "fitting",
         crop: tuple[int, int] = (4, 20),
         steps: int = 50,
         validation_sentences: int = 400,
-        copied: Sequence[OverlapKind] = ("role", "symbol"),
+        copied: Sequence[OverlapKind] | None = None,
         seed: int = 0,
         num_workers: int = 0,
         word_table: Placement = "auto",
@@ -125,14 +140,34 @@ class HyperDataModule(lightning.LightningDataModule):
         self._text_languages, self._drawing = text_languages, drawing
         if views.parallel and not parallel:
             raise InputError("--data.parallel: expected a file of parallel text for --data.views.parallel, found none")
-        if streams == "text" and self.bundle.meta.output_dim:
+        self.objective = self._objective(judges) if text else None
+        """What the language model is trained to say, where it judges the text."""
+        self._sees_sentences = judges in ("sentence", "both") or (judges == "auto" and self.objective != "causal")
+        if streams == "text" and self.bundle.meta.output_dim and self.objective is None:
             self._streams = "both"
         self._batch_size, self.max_words, self._word_dropout = batch_size, max_words, word_dropout
         self.words, self._augmentation, self._batches = words, augmentation, batches
         self._sentences, self._views, self._crop, self._steps = sentences, views, crop, steps
-        self._validation_sentences, self.copied = validation_sentences, tuple(copied)
+        self._language_views, self._language_crop, self._negatives = language_views, language_crop, negatives
+        self._validation_sentences = validation_sentences
+        kinds: Sequence[OverlapKind] = ("role", "symbol") if self.objective is None else ("role", "symbol", "native")
+        self.copied = tuple(kinds if copied is None else copied)
         self._seed, self._num_workers, self._residence = seed, num_workers, word_table
         self.word_dim, self.coordinate_dim = self.bundle.meta.word_dim, self.bundle.meta.coordinate_dim
+
+    def _objective(self, judges: Judges) -> Objective | None:
+        """The source model's objective where it is to judge."""
+        if judges == "sentence":
+            return None
+        found = objective_at(self.bundle.meta.source_model)
+        masks = self.bundle.tokenizer("target").mask_token_id is not None
+        if judges != "auto" and (found is None or (found == "masked" and not masks)):
+            model = self.bundle.meta.source_model
+            raise InputError(
+                f"--data.judges {judges}: expected a causal language model, or a masked one and a mask token in the "
+                f"target tokenizer, found {model}; give --data.judges sentence"
+            )
+        return None if found == "masked" and not masks else found
 
     @property
     def reads_text(self) -> bool:
@@ -190,7 +225,7 @@ class HyperDataModule(lightning.LightningDataModule):
             )
         order = np.random.default_rng(self._seed).permutation(len(lines))
         translator = Translator(bundle.words, languages, lines, drawing=self._drawing)
-        target_rows, predictable = fixed_rows(bundle, self.copied)
+        target_rows, predictable, bias = fixed_rows(bundle, self.copied)
         sides = {
             "source": ViewSide(
                 self._backend("source"),
@@ -207,20 +242,39 @@ class HyperDataModule(lightning.LightningDataModule):
                 self._self_index["target"],
             ),
         }
+        task = None
+        if self.objective is not None:
+            rng = np.random.default_rng((self._seed, 1))
+            surveyed = [text for i in order[held_out:][:SURVEYED] for text in self._seen(lines[i], translator, rng)]
+            mask_id = bundle.tokenizer("target").mask_token_id
+            task = LanguageTask(
+                self.objective, sides["target"].tokenizer, len(predictable), mask_id, bias, self._negatives, surveyed
+            )
+        whole = ViewCounts(translated=1, target=1)
         self._texts = {
             part: TextViews(
                 [lines[i] for i in chosen],
                 **sides,
                 translator=translator,
                 sentences=self._sentences,
-                views=self._views if part == "train" else ViewCounts(translated=1, target=1),
+                views=(self._views if self._sees_sentences else NO_VIEWS) if part == "train" else whole,
                 parallel=pairs if part == "train" else (),
                 crop=self._crop,
                 augment=part == "train",
                 word_dropout=self._word_dropout,
+                language=None
+                if task is None
+                else LanguagePart(task, self._language_views if part == "train" else whole, self._language_crop),
             )
             for part, chosen in (("val", order[:held_out]), ("train", order[held_out:]))
         }
+
+    def _seen(self, line: str, translator: Translator, rng: np.random.Generator) -> list[str]:
+        """A line as often, in translation and as it is, as the language model is to see such views of it."""
+        views = self._language_views
+        language = translator.draw_language(line, rng) if translator.languages else None
+        translated = line if language is None else translator.translate(line, language, rng)
+        return [translated] * (views.translated > 0) + [line] * (views.target > 0)
 
     def _backend(self, side: Side) -> BackendTokenizer:
         backend = bare_backend(self.bundle.tokenizer(side))
@@ -298,11 +352,12 @@ class HyperDataModule(lightning.LightningDataModule):
         return self._loader(dataset, sampler)
 
 
-def fixed_rows(bundle: Bundle, copied: Sequence[OverlapKind]) -> tuple[np.ndarray, np.ndarray]:
+def fixed_rows(bundle: Bundle, copied: Sequence[OverlapKind]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """What a hypernetwork need not predict of a target vocabulary.
 
     Returns:
-        `(T, K)` coordinates of copied tokens and of fall-backs, and `(T,)` bool, true for the tokens it is to predict.
+        `(T, K)` coordinates of copied tokens and of fall-backs; `(T,)` bool, true for the tokens it is to predict; and
+        `(T,)` biases of the head, `None` for one without.
     """
     inputs = target_inputs(bundle)
     plan = plan_rows(bundle, inputs.spelled, bundle.target.covered, copied)
@@ -311,4 +366,5 @@ def fixed_rows(bundle: Bundle, copied: Sequence[OverlapKind]) -> tuple[np.ndarra
     filled = fill(plan, bundle.coordinates, ofa(inputs, TUNED_OFA))
     predictable = np.zeros(len(plan.origins), bool)
     predictable[plan.ids("predicted")] = True
-    return filled.coordinates, predictable
+    bias = None if bundle.bias is None else filled.bias(bundle.bias)
+    return filled.coordinates, predictable, bias

@@ -21,6 +21,8 @@ from hyperofa.nets.registry import check_registered
 from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.training.batches import TextBatch, TokenBatch
 from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.language_loss import language_loss
+from hyperofa.training.language_views import LanguageViews
 from hyperofa.training.losses import Distance, token_loss
 from hyperofa.training.metrics import SentenceRetrieval, TokenMetrics
 from hyperofa.training.plm_loss import FrozenPLM, Precision, Sentences, sentence_loss
@@ -40,7 +42,9 @@ class HyperModule(lightning.LightningModule):
         contrastive_weight: λ, the part of the contrastive loss in it; the rest is the distance.
         temperature: of the contrastive loss.
         distance: mse, or l1 as in the paper; both normalised.
-        text_weight: weight of the loss through the PLM, where that stream is on.
+        text_weight: weight of the losses through the PLM, where that stream is on.
+        sentence_weight: weight of the loss between sentence vectors in it, where there are views for it.
+        language_weight: weight of the language model's own loss in it, likewise.
         sentence_temperature: of the contrastive loss between sentences.
         cosine_weight: weight of 1 - cosine between a sentence and its view.
         hidden_weight: weight of the token-wise distance of hidden states, on views under the source tokenizer.
@@ -62,6 +66,7 @@ class HyperModule(lightning.LightningModule):
     # No buffers: DDP would send them to every process at every step.
     _memory: Memory
     _primitives: Tensor
+    _output_primitives: Tensor | None = None
     _word_vectors: Tensor
 
     def __init__(
@@ -75,6 +80,8 @@ class HyperModule(lightning.LightningModule):
         temperature: float = 0.25,
         distance: Distance = "mse",
         text_weight: float = 1.0,
+        sentence_weight: float = 1.0,
+        language_weight: float = 1.0,
         sentence_temperature: float = 0.05,
         cosine_weight: float = 1.0,
         hidden_weight: float = 0.0,
@@ -106,6 +113,7 @@ class HyperModule(lightning.LightningModule):
             token_loss, contrastive_weight=contrastive_weight, temperature=temperature, distance=distance
         )
         self._sentence_loss = partial(sentence_loss, temperature=sentence_temperature, cosine_weight=cosine_weight)
+        self._sentence_weight, self._language_weight = sentence_weight, language_weight
         self._token_wise_weights = hidden_weight, kl_weight
         self._plm_options: dict[str, Any] = {
             "layers": layers or [-1],
@@ -130,16 +138,20 @@ class HyperModule(lightning.LightningModule):
         self._word_vectors = data.word_vectors
         self._memory = data.memory_of(self.net)
         self._primitives = torch.from_numpy(data.bundle.input_primitives.copy())
+        outputs = data.bundle.output_primitives
+        self._output_primitives = None if outputs is None else torch.from_numpy(outputs.copy())
         if data.reads_text and stage in ("fit", "validate") and not self._plm:
             path = data.bundle.source_model
             model = load_model(path)
             data.bundle.check_source(read_vocabulary(model), path)
-            self._plm.append(FrozenPLM(model, **self._plm_options))
+            self._plm.append(FrozenPLM(model, **self._plm_options, head=data.objective is not None))
 
     def on_fit_start(self) -> None:
         """Move what the net works with beside it."""
         self._memory = self._memory.to(self.device)
         self._primitives = self._primitives.to(self.device)
+        if self._output_primitives is not None:
+            self._output_primitives = self._output_primitives.to(self.device)
         for plm in self._plm:
             plm.to(self.device)
 
@@ -203,12 +215,22 @@ class HyperModule(lightning.LightningModule):
         return loss.total
 
     def _text_step(self, batch: TextBatch, stage: str) -> Tensor:
-        plm = self._plm[0]
-        expected = plm.encode_ids(batch.source_ids, batch.source_mask)
-        split = len(self._primitives)
         predicted = self(batch.sets, batch.self_index)
         coordinates = batch.coordinates.to(predicted.dtype).index_put((batch.predicted,), predicted)
-        rows = coordinates[:, :split] @ self._primitives
+        rows = coordinates[:, : len(self._primitives)] @ self._primitives
+        losses = []
+        if len(batch.owners):
+            losses.append(self._sentence_weight * self._sentence_step(batch, rows, stage))
+        if batch.language is not None:
+            losses.append(self._language_weight * self._language_step(batch.language, coordinates, rows, stage))
+        total = torch.stack(losses).sum()
+        self._log(stage, {"text_loss": total}, len(batch.owners) or len(batch.language.mask))  # type: ignore[union-attr]
+        return total
+
+    def _sentence_step(self, batch: TextBatch, rows: Tensor, stage: str) -> Tensor:
+        """Views of sentences, read through predicted rows, against the sentences."""
+        plm = self._plm[0]
+        expected = plm.encode_ids(batch.source_ids, batch.source_mask)
         encoded = plm.encode(rows, batch.views)
         losses = {}
         spans = dict(zip(VIEWS, _spans(batch.counts), strict=True))
@@ -227,9 +249,23 @@ class HyperModule(lightning.LightningModule):
             views = Sentences(batch.views.slots[self_index, :length], batch.views.mask[self_index, :length])
             distances = plm.token_losses(rows, views, batch.source_ids[batch.owners[self_index], :length])
             total = total + sum(w * x for w, x in zip(self._token_wise_weights, distances, strict=True))
-        by_view = {f"{view}_loss": loss for view, (loss, _) in losses.items()}
-        self._log(stage, {"text_loss": total, **by_view}, len(batch.owners))
+        self._log(stage, {f"{view}_loss": loss for view, (loss, _) in losses.items()}, len(batch.owners))
         return total
+
+    def _language_step(self, views: LanguageViews, coordinates: Tensor, rows: Tensor, stage: str) -> Tensor:
+        """What the language model says of target text, in nats a token."""
+        output_rows = rows
+        if self._output_primitives is not None:
+            output_rows = coordinates[:, len(self._primitives) :] @ self._output_primitives
+        logits = self._plm[0].language_logits(rows, output_rows, views)
+        nats = language_loss(logits, views.labels, views.chances)
+        for view, mine in zip(VIEWS, _spans(views.counts), strict=True):
+            if count := mine.stop - mine.start:
+                found = {f"{view}_nats": nats[mine].detach().mean()}
+                if stage == "val" and view == "translated":
+                    found["score"] = -found["translated_nats"]
+                self._log(stage, found, count)
+        return nats.sum() / max(1, len(nats))
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over all held-out tokens and sentences."""
@@ -249,7 +285,10 @@ class HyperModule(lightning.LightningModule):
         self.log_dict(values)
         for view, metric in self._retrieval.items():
             if metric.update_called:
-                self.log(f"{stage}/{view}_mrr", metric.compute(), prog_bar=True)
+                found = metric.compute()
+                self.log(f"{stage}/{view}_mrr", found, prog_bar=True)
+                if view == "translated" and self._data.objective is None:
+                    self.log(f"{stage}/score", found)
                 metric.reset()
 
     def _log(self, stage: str, values: dict[str, Tensor], size: int) -> None:

@@ -16,6 +16,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from hyperofa.errors import InputError
 from hyperofa.models.loading import mean_pool
 from hyperofa.runtime.devices import best_device, has_fast_bfloat16
+from hyperofa.training.language_loss import Head
+from hyperofa.training.language_views import LanguageViews
 from hyperofa.training.losses import cosine_distance
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -41,6 +43,7 @@ class FrozenPLM:
         layers: hidden states that sentence vectors are read from, 0 the embeddings, -1 the last.
         precision: of the PLM's arithmetic; `auto` takes bfloat16 on a GPU and on CPUs with instructions for it.
         gradient_checkpointing: compute a layer's activations again in the backward pass instead of keeping them.
+        head: whether it will be asked for what it predicts under other rows (`language_logits`).
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class FrozenPLM:
         layers: Sequence[int] = (-1,),
         precision: Precision = "auto",
         gradient_checkpointing: bool = False,
+        head: bool = False,
     ) -> None:
         if not layers:
             raise InputError("expected at least one layer in --model.layers, found none; -1 is the last one")
@@ -57,6 +61,7 @@ class FrozenPLM:
             raise InputError(f"--model.layers: expected numbers from {-depth - 1} to {depth}, found {wrong}")
         if model.device.type == "cpu" and not torch.cuda.is_available():
             model.set_attn_implementation("eager")  # three times faster than sdpa in bfloat16 with a mask, measured
+        self._head = Head(model.eval()) if head else None  # before its numbers lose precision
         half = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(best_device()))
         self.model = model.eval().requires_grad_(False).to(torch.bfloat16 if half else torch.float32)
         self.layers = tuple(layers)
@@ -128,6 +133,22 @@ class FrozenPLM:
             new, old = (output.logits[chosen].float().log_softmax(-1) for output in (predicted, expected))
             divergence = kl_div(new, old, reduction="batchmean", log_target=True)
         return torch.stack(distances).mean(), divergence
+
+    def language_logits(self, rows: Tensor, output_rows: Tensor, views: LanguageViews) -> Tensor:
+        """What the PLM says, where it is asked, if its vocabulary were the table of rows.
+
+        Args:
+            rows: `(U, E)` embedding rows of the tokens that occur; gradients flow through them.
+            output_rows: `(U, E)` rows of its head, the same where it is tied; likewise.
+            views: N positions are asked.
+
+        Returns:
+            `(N, U)` float32 logits.
+        """
+        if self._head is None:
+            raise ValueError("expected a FrozenPLM with its head, found one without")
+        embedded = self._embed(rows, Sentences(views.slots, views.mask))
+        return self._head.logits(embedded, views.mask, views.positions, output_rows, views.bias)
 
     def _embed(self, rows: Tensor, sentences: Sentences) -> Tensor:
         # Not rows[slots]: on CPUs its float32 gradient is summed in another order every time.

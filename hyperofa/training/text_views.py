@@ -1,4 +1,4 @@
-"""Source sentences in the views that the functional loss compares."""
+"""Source sentences in the views that the losses through the PLM read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -10,6 +10,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 from torch.utils.data import Dataset
 
 from hyperofa.training.batches import TextBatch, join, pad
+from hyperofa.training.language_views import IGNORED, Asked, LanguageTask, LanguageViews, Line
 from hyperofa.training.plm_loss import Sentences
 from hyperofa.training.samplers import Draw
 from hyperofa.training.translation import Translator
@@ -36,6 +37,7 @@ class ViewCounts:
 
 
 VIEWS = tuple(field.name for field in fields(ViewCounts))
+NO_VIEWS = ViewCounts(translated=0)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,21 @@ class ViewSide:
     self_index: np.ndarray
 
 
+@dataclass(frozen=True)
+class LanguagePart:
+    """What of a batch the language model is asked for.
+
+    Attributes:
+        task: asks it.
+        views: how many views of each kind a training batch has; those under the source tokenizer are left out.
+        crop: fewest and most words of a view.
+    """
+
+    task: LanguageTask
+    views: ViewCounts
+    crop: tuple[int, int]
+
+
 class TextViews(Dataset[TextBatch]):
     """Crops of source sentences and their views.
 
@@ -72,6 +89,7 @@ class TextViews(Dataset[TextBatch]):
         crop: fewest and most words of a crop.
         augment: draw crops, word order and words at random, and drop words; else whole lines and full word sets.
         word_dropout: chance of leaving out a word of a word set, when augmenting.
+        language: what the language model is asked for; `None` for nothing.
     """
 
     def __init__(
@@ -86,10 +104,12 @@ class TextViews(Dataset[TextBatch]):
         augment: bool,
         word_dropout: float = 0.0,
         parallel: Sequence[tuple[str, str]] = (),
+        language: LanguagePart | None = None,
     ) -> None:
         self._lines, self._source, self._target, self._translator = lines, source, target, translator
         self._sentences, self._views, self._crop = sentences, views, crop
         self._augment, self._word_dropout, self._parallel = augment, word_dropout, parallel
+        self._language = language
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -112,7 +132,27 @@ class TextViews(Dataset[TextBatch]):
             for number in range(count if self._augment else len(items) * (count > 0)):
                 owner = number % len(items)
                 views.append(_View(self._seen(crops[owner], kind, rng), owner, kind))
-        return self._batch(crops, views, rng if self._augment else None)
+        asked = None if self._language is None else self._asked(self._language, draw.items, rng)
+        return self._batch(crops if views else [], views, asked, rng)
+
+    def _asked(self, language: LanguagePart, items: np.ndarray, rng: np.random.Generator) -> "_Questions":
+        """Target text for the language model; of every item one view of each kind when not augmenting."""
+        lines = []
+        length = int(rng.integers(language.crop[0], language.crop[1] + 1)) if self._augment else language.crop[1]
+        for kind, name in enumerate(VIEWS):
+            count = getattr(language.views, name) if name != "source" else 0
+            if name == "parallel":
+                texts = [self._parallel[i][1] for i in rng.integers(max(1, len(self._parallel)), size=count)]
+                lines += [Line(text, kind, True, True) for text in texts]
+                continue
+            chosen = items if len(items) else rng.integers(len(self._lines), size=count)
+            for item in chosen if count else ():
+                words = self._lines[item].split()
+                start = int(rng.integers(max(1, len(words) - length + 1))) if self._augment else 0
+                piece = " ".join(words[start : start + length])
+                lines.append(Line(self._seen(piece, name, rng), kind, start == 0, start + length >= len(words)))
+        asked = language.task.ask(lines, rng)
+        return _Questions(asked, np.array([line.kind for line in lines]), language.task.rivals(rng))
 
     def _seen(self, crop: str, kind: str, rng: np.random.Generator) -> str:
         if kind != "translated" or not self._translator.languages:
@@ -125,7 +165,9 @@ class TextViews(Dataset[TextBatch]):
         start = int(rng.integers(max(1, len(words) - length + 1))) if self._augment else 0
         return " ".join(words[start : start + length])
 
-    def _batch(self, crops: list[str], views: list["_View"], rng: np.random.Generator | None) -> TextBatch:
+    def _batch(
+        self, crops: list[str], views: list["_View"], asked: "_Questions | None", rng: np.random.Generator
+    ) -> TextBatch:
         source, target = self._source, self._target
         offset = len(source.predictable)  # target token t is number offset + t in the joint vocabulary
         originals = [encoding.ids for encoding in source.tokenizer.encode_batch_fast(crops)]
@@ -135,7 +177,10 @@ class TextViews(Dataset[TextBatch]):
             for view in views
         ]
         padded, mask = pad(sequences)
-        tokens, slots = np.unique(padded, return_inverse=True)
+        present = [padded.ravel()]
+        if asked is not None:
+            present += [ids + offset for ids in (*asked.asked.shown, *asked.asked.labels(), asked.rivals)]
+        tokens = np.unique(np.concatenate(present))
         is_target = tokens >= offset
         ids = np.where(is_target, tokens - offset, tokens)
 
@@ -146,22 +191,55 @@ class TextViews(Dataset[TextBatch]):
             predictable[mine], self_index[mine] = side.predictable[ids[mine]], side.self_index[ids[mine]]
         predicted = np.flatnonzero(predictable)
         coordinates[predicted] = 0
+        augmenting = rng if self._augment else None
         parts = [
-            side.table.sets(ids[predicted[mine[predicted]]], rng, self._word_dropout)
+            side.table.sets(ids[predicted[mine[predicted]]], augmenting, self._word_dropout)
             for side, mine in ((source, ~is_target), (target, is_target))
         ]
         source_ids, source_mask = pad([np.array(ids) for ids in originals])
         return TextBatch(
             source_ids=torch.from_numpy(source_ids),
             source_mask=torch.from_numpy(source_mask),
-            views=Sentences(torch.from_numpy(slots.reshape(padded.shape)), torch.from_numpy(mask)),
-            owners=torch.tensor([view.owner for view in views]),
+            views=Sentences(torch.from_numpy(np.searchsorted(tokens, padded)), torch.from_numpy(mask)),
+            owners=torch.tensor([view.owner for view in views], dtype=torch.int64),
             counts=[sum(view.kind == kind for view in views) for kind in VIEWS],
             coordinates=torch.from_numpy(coordinates),
             predicted=torch.from_numpy(predicted),
             sets=join(parts),
             self_index=torch.from_numpy(self_index[predicted]),
+            language=None if asked is None else self._language_views(asked, tokens - offset),
         )
+
+    def _language_views(self, questions: "_Questions", tokens: np.ndarray) -> LanguageViews:
+        """Over a table of `tokens` `(U,)`, ascending target ids, source tokens being below 0."""
+        assert self._language is not None
+        task, asked = self._language.task, questions.asked
+        slots, mask = pad([np.searchsorted(tokens, ids) for ids in asked.shown])
+        said = np.full(mask.shape, IGNORED)
+        said[mask == 1] = np.concatenate(asked.said)
+        positions = np.flatnonzero(said != IGNORED)  # in the order of the texts, which is that of their kinds
+        labels = np.searchsorted(tokens, said.ravel()[positions])
+        kinds = questions.kinds[positions // mask.shape[1]]
+        own = np.flatnonzero(tokens >= 0)
+        chances, bias = np.zeros(len(tokens), np.float32), np.zeros(len(tokens), np.float32)
+        chances[own], bias[own] = task.chances(tokens[own], int(mask.sum())), task.bias[tokens[own]]
+        return LanguageViews(
+            slots=torch.from_numpy(slots),
+            mask=torch.from_numpy(mask),
+            positions=torch.from_numpy(positions),
+            labels=torch.from_numpy(labels),
+            counts=np.bincount(kinds, minlength=len(VIEWS)).tolist(),
+            chances=torch.from_numpy(chances),
+            bias=torch.from_numpy(bias),
+        )
+
+
+class _Questions(NamedTuple):
+    """What a language model is asked, the kinds of these texts, and further tokens that compete."""
+
+    asked: Asked
+    kinds: np.ndarray
+    rivals: np.ndarray
 
 
 class _View(NamedTuple):

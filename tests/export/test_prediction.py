@@ -21,5 +21,5 @@ def test_a_checkpoint_remembers_how_it_was_trained(fitted, bundles):
     trained = load_trained(fitted["fit"] / "checkpoints" / "best.ckpt", Bundle.load(bundles["bert"]))
     assert type(trained.net).__name__ == "SourceAttention"
     assert not trained.net.training
-    assert trained.copied == ("role", "symbol")
+    assert trained.copied == ("role", "symbol", "native")  # it has a head
     assert trained.max_words == 32

@@ -54,7 +54,7 @@ def test_a_batch_fits_together(data):
 def test_rows_are_those_of_the_tokens(data):
     """Tokens that are not predicted have their rows; a view under the source tokenizer is the sentence itself."""
     bundle, batch = data.bundle, data._texts["train"][SEED]
-    fixed, predictable = fixed_rows(bundle, data.copied)
+    fixed, predictable, _ = fixed_rows(bundle, data.copied)
     source, target = bundle.tokenizer("source"), bundle.tokenizer("target")
     predicted = set(batch.predicted.tolist())
     self_index = dict(zip(batch.predicted.tolist(), batch.self_index.tolist(), strict=True))
@@ -110,7 +110,7 @@ def test_padding():
 
 def test_what_training_need_not_predict(bundles):
     bundle = Bundle.load(bundles["bert"])
-    rows, predictable = fixed_rows(bundle, ("role",))
+    rows, predictable, _ = fixed_rows(bundle, ("role",))
     assert not predictable[bundle.overlap.choose(["role"]).target_ids].any()
     assert not (predictable & ~bundle.target.covered).any()
     assert rows[~predictable].any(1).all()
@@ -119,7 +119,7 @@ def test_what_training_need_not_predict(bundles):
 def test_training_and_exports_follow_one_plan(bundles):
     """What a net is not asked to predict in training it is not asked in an export, and the rest has the same rows."""
     bundle = Bundle.load(bundles["roberta"])
-    rows, predictable = fixed_rows(bundle, ("role", "symbol"))
+    rows, predictable, _ = fixed_rows(bundle, ("role", "symbol"))
     known = bundle.target.covered
     predicted = Predictions(np.ones_like(rows), known)
     filled = plan_and_fill(bundle, target_inputs(bundle), predicted, ("role", "symbol"))
