@@ -55,7 +55,8 @@ class _Source(InspectLoader):
 
 def _part(module: str, names: Iterable[str]) -> ModuleType:
     """A module that defines some names as another one does, and what they need."""
-    part = ModuleType(__name__)  # so that nobody imports the other one to look their types up
+    # Not the other one, which nobody shall import to look types up; nor one below the package, whose names are tried.
+    part = ModuleType(_PACKAGE)
     statements, needed, queue = _statements(module), [], list(names)
     while queue:
         name = queue.pop()
