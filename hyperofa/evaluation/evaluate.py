@@ -23,7 +23,7 @@ def evaluate(
     layer: int = -1,
     output: str | Path | None = None,
 ) -> Scores:
-    """Score a model with a new vocabulary: sentence retrieval against the source model's English, and more.
+    """Score a model with a new vocabulary: sentence retrieval against the source model, bits per byte and more.
 
     Args:
         model: folder, hub id, or `(model, tokenizer)`, which is moved to the GPU if there is one, in evaluation mode.
@@ -114,7 +114,7 @@ def _read(request: Request) -> list[tuple[Task, Sequence[Sample]]]:
         raise InputError("expected --data, --text or both, to know what to evaluate on; found neither")
     found = [(task, samples) for task in tasks if (samples := task.read(request))]
     if request.data is not None and not any(task.source == "data" for task, _ in found):
-        needs = " or ".join(task.needs for task in tasks if task.source == "data")
+        needs = " or ".join(dict.fromkeys(task.needs for task in tasks if task.source == "data"))
         raise InputError(f"--data {request.data}: expected {needs} in it, found neither")
     asked = request.languages
     if asked is not None:
