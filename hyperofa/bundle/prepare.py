@@ -89,6 +89,14 @@ def prepare(
 
     Raises:
         InputError: an input is missing or damaged, or nothing in the target vocabulary could be initialised.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import hyperofa
+        >>> bundle = hyperofa.prepare("bert", "tokenizer", ["words.vec"], Path("my_bundle"), source_languages=["eng"])
+        >>> print(bundle.summary())
+        bundle my_bundle
+        ...
     """
     if not (0 < validation_share < 1 and 0 < test_share < 1 and validation_share + test_share < 1):
         raise InputError(

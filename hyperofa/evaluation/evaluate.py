@@ -42,6 +42,12 @@ def evaluate(
 
     Raises:
         InputError: no model, sentences or text there, or a language that is not.
+
+    Example:
+        >>> import hyperofa
+        >>> scores = hyperofa.evaluate("model", "bert", "data")
+        >>> sorted(scores["SR-B"]["top1"])
+        ['deu', 'eng']
     """
     if sentences < 1:
         raise InputError(f"--sentences: expected at least 1, found {sentences}")

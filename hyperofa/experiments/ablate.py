@@ -95,6 +95,16 @@ def ablate(
 
     Raises:
         InputError: settings that make no cells.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import hyperofa
+        >>> inputs = {"source_model": "bert", "target_tokenizer": "tokenizer", "vectors": ["words.vec"]}
+        >>> methods = {"OFA": {"export.method": "ofa"}, "random": {"export.method": "random"}}
+        >>> settings = {"prepare": inputs, "methods": methods, "grid": {"seed": [0, 1]}}
+        >>> commands = hyperofa.ablate(Path("ablation"), **settings, print_commands=True)  # or run it, without this
+        >>> len(commands.splitlines())  # a seed changes nothing about OFA
+        3
     """
     if cell is not None:
         run_cell(output, cell, keep_models)

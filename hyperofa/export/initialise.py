@@ -239,6 +239,17 @@ def initialise(
 
     Raises:
         InputError: no such method or net, or inputs that do not belong together.
+
+    Example:
+        >>> import hyperofa
+        >>> initialised = hyperofa.initialise("bundle", "ofa_tuned")
+        >>> initialised
+        Initialised(method='ofa_tuned', rows=... copied, ... predicted, ... subtokens)
+        >>> model, tokenizer = initialised.to_model(), initialised.tokenizer()
+        >>> model.get_input_embeddings().num_embeddings == len(tokenizer)
+        True
+        >>> print(hyperofa.initialise("bundle", hypernetwork="best.ckpt").save("my_model"))
+        my_model: hyperofa, rows ... predicted...
     """
     call = written_call(initialise, {**locals(), "cache": IN_MEMORY})
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)

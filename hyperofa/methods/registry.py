@@ -220,16 +220,16 @@ def register_method(
         InputError: a name that cannot be used.
 
     Example:
+        >>> import hyperofa
         >>> import numpy as np
-        >>> from hyperofa import register_method
         >>> from hyperofa.methods.baselines import Predictions
-        >>> @register_method("median", about="median of all source rows")
+        >>> @hyperofa.register_method("median", about="median of all source rows")
         ... def median(inputs, context):
         ...     row = np.median(inputs.coordinates, axis=0)
         ...     count = len(inputs.covered)
         ...     return Predictions(np.tile(row, (count, 1)).astype(np.float32), np.ones(count, bool))
-        >>> hyperofa.initialise(bundle, "median")
-        Initialised(method='median', ...)
+        >>> hyperofa.initialise("bundle", "median")
+        Initialised(method='median', rows=...)
     """
     if not re.fullmatch(r"\w+", name):
         raise InputError(f"register_method: expected a name of letters, digits and underscores, found {name!r}")

@@ -118,6 +118,13 @@ def expand(
 
     Raises:
         InputError: no words, or words of --words that the tokenizer cannot keep whole.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import hyperofa
+        >>> expansion = hyperofa.expand("bert", Path("more_words"), text=[Path("german.txt")], count=2)
+        >>> len(expansion.words)
+        2
     """
     if words is not None and tokenizer is not None:
         raise InputError("--words and --tokenizer: expected one of the two, found both")

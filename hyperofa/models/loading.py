@@ -25,6 +25,11 @@ def load_model(path: str | Path, flag: str = "--source_model") -> PreTrainedMode
 
     Raises:
         InputError: no model there.
+
+    Example:
+        >>> import hyperofa
+        >>> hyperofa.load_model("model").config.model_type
+        'bert'
     """
     try:
         names = PreTrainedConfig.get_config_dict(str(path))[0].get("architectures") or []

@@ -103,6 +103,12 @@ def verify(model: Path, ignore: list[str] | None = None) -> Verification:
 
     Raises:
         InputError: no manifest there, or a broken one (exit code 2).
+
+    Example:
+        >>> from pathlib import Path
+        >>> import hyperofa
+        >>> hyperofa.verify(Path("model")).intact
+        True
     """
     if not model.is_dir():
         raise InputError(f"--model {model}: expected a model folder, found none")

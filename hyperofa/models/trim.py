@@ -75,6 +75,12 @@ def trim(
 
     Raises:
         InputError: no text, or a tokenizer of a kind that cannot be trimmed.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import hyperofa
+        >>> print(hyperofa.trim("bert", [Path("english.txt")], Path("fewer_tokens")).path)
+        fewer_tokens
     """
     if min_count < 1:
         raise InputError(f"--min_count: expected at least 1, found {min_count}")

@@ -27,6 +27,13 @@ def register_net(cls: _Class) -> _Class:
 
     Raises:
         InputError: no class of nets.
+
+    Example:
+        >>> import hyperofa
+        >>> from hyperofa.nets.mlp import MLP
+        >>> @hyperofa.register_net
+        ... class MyNet(MLP):
+        ...     "Trained by `hyperofa fit --trust my_module --model.net my_module.MyNet`."
     """
     if not isinstance(cls, type) or not issubclass(cls, Net):
         raise InputError(f"register_net: expected a subclass of hyperofa.nets.net.Net, found {cls!r}")

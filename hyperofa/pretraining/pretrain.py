@@ -76,6 +76,16 @@ def pretrain(
 
     Raises:
         InputError: an input is missing or does not serve.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import hyperofa
+        >>> from hyperofa.pretraining.language_model import Training, TrainerOptions
+        >>> steps = Training(steps=2, evaluate_every=1, batch_size=2, block_size=16)
+        >>> quiet = TrainerOptions(progress=False)
+        >>> trained = hyperofa.pretrain("model", [Path("german.txt")], Path("trained"), training=steps, trainer=quiet)
+        >>> [point.step for point in trained.curve]
+        [0, 1, 2]
     """
     if resume and not (output / _CHECKPOINT).is_file():
         raise InputError(f"--resume: expected the checkpoint of an interrupted run in --output {output}, found none")

@@ -1,0 +1,83 @@
+"""The library's front door: every public name is typed and documented, its example runs, importing it costs nothing."""
+
+import ast
+import doctest
+import gzip
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import hyperofa
+from tests.conftest import ENGLISH, GERMAN
+
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+CALLABLES = [name for name in hyperofa.__all__ if inspect.isfunction(getattr(hyperofa, name))]
+
+
+@pytest.fixture(scope="module")
+def files(model_folders, tokenizer_folders, vector_file, text_file, bundles, fitted, tmp_path_factory):
+    """A folder with all that the examples name."""
+    folder = tmp_path_factory.mktemp("examples")
+    links = {
+        "bert": model_folders["bert"],
+        "tokenizer": tokenizer_folders["unigram"],
+        "words.vec": vector_file,
+        "english.txt": text_file,
+        "bundle": bundles["bert"],
+        "best.ckpt": fitted["tokens"] / "checkpoints" / "best.ckpt",
+    }
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    (folder / "german.txt").write_text("".join(f"{line}\n" for line in GERMAN * 4), encoding="utf-8")
+    (folder / "data").mkdir()
+    with gzip.open(folder / "data" / "heldout.tsv.gz", "wt", encoding="utf-8") as file:
+        for language, texts in (("eng", ENGLISH), ("deu", GERMAN)):
+            file.writelines(f"{language}\t{number}\t{text}\n" for number, text in enumerate(texts))
+    hyperofa.initialise(bundles["bert"], "mean").save(folder / "model")
+    return folder
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_every_call_has_an_example_that_runs(name, files, monkeypatch, capfd):
+    monkeypatch.chdir(files)
+    for module, registry in (("methods", "METHODS"), ("nets", "NETS")):  # what an example registers goes again
+        there = import_module(f"hyperofa.{module}.registry")
+        monkeypatch.setattr(there, registry, dict(getattr(there, registry)))
+    (example,) = doctest.DocTestFinder(recurse=False).find(getattr(hyperofa, name), name, globs={})
+    assert example.examples, f"{name} has no example"
+    assert any(f"hyperofa.{name}" in each.source for each in example.examples)
+    assert not any(doctest.SKIP in each.options for each in example.examples)
+    said: list[str] = []
+    found = doctest.DocTestRunner(optionflags=FLAGS).run(example, out=said.append)
+    assert found.failed == 0, "".join(said)
+
+
+def test_importing_it_loads_nothing_heavy():
+    heavy = "sorted({'torch', 'transformers', 'lightning', 'numpy', 'scipy', 'tokenizers'} & sys.modules.keys())"
+    code = f"import hyperofa, sys; print({heavy}, hyperofa.__all__ == dir(hyperofa))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] True\n"
+
+
+def test_type_checkers_see_what_python_does():
+    tree = ast.parse(Path(hyperofa.__file__).read_text(encoding="utf-8"))
+    (block,) = [each for each in tree.body if isinstance(each, ast.If)]
+    imported = {alias.name: each.module for each in block.body for alias in each.names}  # type: ignore[attr-defined]
+    assert {name: f"hyperofa.{module}" for name, module in hyperofa._HOMES.items()} == imported
+    assert sorted(imported) == sorted(hyperofa.__all__)
+    for name in hyperofa.__all__:
+        found = getattr(hyperofa, name)
+        assert found is getattr(sys.modules[imported[name]], name)
+        assert inspect.getdoc(found)
+    for name in CALLABLES:
+        parameters = inspect.signature(getattr(hyperofa, name)).parameters.values()
+        assert all(each.annotation is not inspect.Parameter.empty for each in parameters)
+
+
+def test_another_name_is_none():
+    with pytest.raises(AttributeError, match="module hyperofa has no attribute magic"):
+        hyperofa.magic  # noqa: B018
