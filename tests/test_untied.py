@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 import torch
+from lightning import Trainer
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -28,6 +29,9 @@ from hyperofa.models.expand import expand
 from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.language_loss import HeadError
+from hyperofa.training.module import HyperModule
+from hyperofa.training.text_views import VIEWS, ViewCounts
 from tests import zoo
 from tests.conftest import CONFIGS, ENGLISH, QUIET, SPECIALS, train_byte_level, train_wordpiece, wrap
 
@@ -313,6 +317,42 @@ def test_who_can_judge_text(sources, replaced, tokenizer_folders, vector_file, t
     masked = make_bundle(sources["bert"], tokenizer_folders["unigram"], vector_file, tmp_path / "masked").path
     assert data(masked) == ("masked", True, ("role", "symbol", "native"))
     assert data(masked, judges="language") == ("masked", False, ("role", "symbol", "native"))
+
+
+def test_a_head_that_takes_no_other_rows_leaves_the_text_to_sentence_vectors(replaced, text_file, monkeypatch):
+    def refuse(model):
+        raise HeadError("it is odd")
+
+    said = []
+    monkeypatch.setattr("hyperofa.training.plm_loss.Head", refuse)
+    monkeypatch.setattr("hyperofa.training.module.rank_zero_warn", said.append)
+    quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    for judges in ("auto", "language"):
+        data = HyperDataModule(str(replaced["llama"].path), [str(text_file)], steps=1, judges=judges)
+        module = HyperModule(data.word_dim, data.coordinate_dim, precision="float32")
+        trainer = Trainer(max_epochs=1, use_distributed_sampler=False, enable_model_summary=False, **quiet)
+        if judges == "language":
+            with pytest.raises(InputError, match="it is odd"):
+                trainer.fit(module, data)
+            continue
+        trainer.fit(module, data)
+        assert said == ["Sentence vectors alone judge the text. it is odd"]
+        assert (data.objective, data.copied) == (None, ("role", "symbol"))
+        assert set(data.train_dataloader()) == {"tokens", "text"}
+        assert {"train/translated_loss", "val/score"} <= trainer.callback_metrics.keys()
+
+
+def test_parallel_text_is_for_language_models_too(replaced, text_file, tmp_path):
+    bundle = str(replaced["llama"].path)
+    with pytest.raises(InputError, match=r"--data\.parallel: expected .* --data\.language_views\.parallel"):
+        HyperDataModule(bundle, [str(text_file)], language_views=ViewCounts(parallel=3))
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("the river\tder Fluss\nthe rain\tder Regen\n", encoding="utf-8")
+    data = HyperDataModule(bundle, [str(text_file)], parallel=[str(pairs)], views=ViewCounts(parallel=5))
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()["text"]))
+    assert len(batch.owners) == 0  # a causal model's sentence vectors judge nothing
+    assert dict(zip(VIEWS, batch.language.counts, strict=True))["parallel"] > 5
 
 
 def read_origins(folder):

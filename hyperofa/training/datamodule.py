@@ -7,6 +7,7 @@ the languages of the vector file (`translation.Translator`).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hyperofa.bundle.bundle import Bundle, Side, SplitName
 from hyperofa.errors import InputError
-from hyperofa.methods.baselines import TUNED_OFA, ofa
-from hyperofa.methods.fallbacks import fill, plan_rows, target_inputs
 from hyperofa.models.objectives import Objective, objective_at
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
@@ -29,7 +28,7 @@ from hyperofa.tokens.canonical import OverlapKind, bare_backend
 from hyperofa.training.batches import TokenBatch
 from hyperofa.training.language_views import SURVEYED, LanguageTask
 from hyperofa.training.samplers import Draw, GroupedBatches, RandomBatches
-from hyperofa.training.text_views import MAX_TOKENS, NO_VIEWS, LanguagePart, TextViews, ViewCounts, ViewSide
+from hyperofa.training.text_views import MAX_TOKENS, NO_VIEWS, LanguagePart, TextViews, ViewCounts, ViewSide, fixed_rows
 from hyperofa.training.translation import Drawing, Translator
 from hyperofa.training.word_sets import (
     Augmentation,
@@ -136,38 +135,69 @@ class HyperDataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         self.bundle = Bundle.load(bundle)
-        self._text_files, self._parallel_files, self._streams = list(text or []), list(parallel or []), streams
+        self._text_files, self._parallel_files = list(text or []), list(parallel or [])
+        self._asked_streams, self._asked_copied, self._judges = streams, copied, judges
         self._text_languages, self._drawing = text_languages, drawing
         if views.parallel and not parallel:
             raise InputError("--data.parallel: expected a file of parallel text for --data.views.parallel, found none")
-        self.objective = self._objective(judges) if text else None
-        """What the language model is trained to say, where it judges the text."""
-        self._sees_sentences = judges in ("sentence", "both") or (judges == "auto" and self.objective != "causal")
-        if streams == "text" and self.bundle.meta.output_dim and self.objective is None:
-            self._streams = "both"
+        if language_views.parallel and not parallel:
+            raise InputError(
+                "--data.parallel: expected a file of parallel text for --data.language_views.parallel, found none"
+            )
         self._batch_size, self.max_words, self._word_dropout = batch_size, max_words, word_dropout
         self.words, self._augmentation, self._batches = words, augmentation, batches
         self._sentences, self._views, self._crop, self._steps = sentences, views, crop, steps
+        # Who asks for parallel text means it for all that reads text.
+        language_views = replace(language_views, parallel=max(language_views.parallel, views.parallel))
         self._language_views, self._language_crop, self._negatives = language_views, language_crop, negatives
         self._validation_sentences = validation_sentences
-        kinds: Sequence[OverlapKind] = ("role", "symbol") if self.objective is None else ("role", "symbol", "native")
-        self.copied = tuple(kinds if copied is None else copied)
         self._seed, self._num_workers, self._residence = seed, num_workers, word_table
         self.word_dim, self.coordinate_dim = self.bundle.meta.word_dim, self.bundle.meta.coordinate_dim
+        self._let_judge(self._objective())
 
-    def _objective(self, judges: Judges) -> Objective | None:
+    def _let_judge(self, objective: Objective | None) -> None:
+        """Settle what follows from who judges the text.
+
+        Args:
+            objective: of the language model; `None` where sentence vectors judge alone.
+        """
+        self.objective = objective
+        """What the language model is trained to say, where it judges the text."""
+        self._sees_sentences = (
+            self._judges == "both" or objective is None or (self._judges, objective) == ("auto", "masked")
+        )
+        alone = objective is None and self.bundle.meta.output_dim > 0
+        self._streams = "both" if self._asked_streams == "text" and alone else self._asked_streams
+        kinds: Sequence[OverlapKind] = ("role", "symbol") if objective is None else ("role", "symbol", "native")
+        self.copied = tuple(kinds if self._asked_copied is None else self._asked_copied)
+
+    def _objective(self) -> Objective | None:
         """The source model's objective where it is to judge."""
-        if judges == "sentence":
+        if not self._text_files or self._judges == "sentence":
             return None
-        found = objective_at(self.bundle.meta.source_model)
+        found = objective_at(self.bundle.source_model)
         masks = self.bundle.tokenizer("target").mask_token_id is not None
-        if judges != "auto" and (found is None or (found == "masked" and not masks)):
-            model = self.bundle.meta.source_model
+        if self._judges != "auto" and (found is None or (found == "masked" and not masks)):
             raise InputError(
-                f"--data.judges {judges}: expected a causal language model, or a masked one and a mask token in the "
-                f"target tokenizer, found {model}; give --data.judges sentence"
+                f"--data.judges {self._judges}: expected a causal language model, or a masked one and a mask token in "
+                f"the target tokenizer, found {self.bundle.source_model}; give --data.judges sentence"
             )
         return None if found == "masked" and not masks else found
+
+    def do_without_head(self, stage: str) -> bool:
+        """Let sentence vectors judge alone, if that is left to choose, of a model whose head takes no other rows.
+
+        Args:
+            stage: that is being set up.
+
+        Returns:
+            Whether it was left to choose.
+        """
+        if self._judges != "auto":
+            return False
+        self._let_judge(None)
+        self.setup(stage)
+        return True
 
     @property
     def reads_text(self) -> bool:
@@ -350,21 +380,3 @@ class HyperDataModule(lightning.LightningDataModule):
         dataset = _Tokens(ids, table, self._self_index["target"], wanted, None)
         sampler = GroupedBatches(table.counts[ids], self._batch_size, False, self._seed, *self._place())
         return self._loader(dataset, sampler)
-
-
-def fixed_rows(bundle: Bundle, copied: Sequence[OverlapKind]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """What a hypernetwork need not predict of a target vocabulary.
-
-    Returns:
-        `(T, K)` coordinates of copied tokens and of fall-backs; `(T,)` bool, true for the tokens it is to predict; and
-        `(T,)` biases of the head, `None` for one without.
-    """
-    inputs = target_inputs(bundle)
-    plan = plan_rows(bundle, inputs.spelled, bundle.target.covered, copied)
-    # The plan of the export. Where a fall-back averages over predicted rows, OFA's stand in for those to come: an
-    # untrained `SourceAttention` begins as such a mixture.
-    filled = fill(plan, bundle.coordinates, ofa(inputs, TUNED_OFA))
-    predictable = np.zeros(len(plan.origins), bool)
-    predictable[plan.ids("predicted")] = True
-    bias = None if bundle.bias is None else filled.bias(bundle.bias)
-    return filled.coordinates, predictable, bias

@@ -18,6 +18,10 @@ _CHECKED = 7  # tokens of the text that a head is checked with
 _TOLERANCE = 0.05  # of the largest logit; half precision errs by less than half of it
 
 
+class HeadError(InputError):
+    """A head that cannot be given other rows."""
+
+
 class Head:
     """A model's language-model head, with other output rows in place of its own.
 
@@ -27,7 +31,7 @@ class Head:
         model: with output embeddings in a module of their own, tied or not; that module's `forward` is replaced.
 
     Raises:
-        InputError: it has none, or does more with its rows than compare hidden states with them.
+        HeadError: it has none, or does more with its rows than compare hidden states with them.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -73,7 +77,9 @@ class Head:
     def _check(self, head: torch.nn.Module) -> None:
         """Given some of the model's own rows, the head must say of them what the model says."""
         inputs: Any = self._model.get_input_embeddings()
-        pad = self._model.config.get_text_config().pad_token_id  # which moves positions in some families
+        pad = getattr(
+            self._model.config.get_text_config(), "pad_token_id", None
+        )  # which moves positions in some families
         tokens = [token for token in range(len(inputs.weight)) if token != pad][:_CHECKED]
         chosen = torch.tensor(tokens, device=inputs.weight.device)
         ids, mask = chosen[None], torch.ones_like(chosen)[None]
@@ -89,8 +95,8 @@ class Head:
             raise _unsupported(self._model, "a head that does more than compare hidden states with its rows")
 
 
-def _unsupported(model: PreTrainedModel, why: str) -> InputError:
-    return InputError(
+def _unsupported(model: PreTrainedModel, why: str) -> HeadError:
+    return HeadError(
         f"--data.judges: expected sentence for a {type(model).__name__}, found language: it has {why}, so text "
         "cannot train new rows as outputs"
     )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
@@ -21,7 +22,7 @@ from hyperofa.nets.registry import check_registered
 from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.training.batches import TextBatch, TokenBatch
 from hyperofa.training.datamodule import HyperDataModule
-from hyperofa.training.language_loss import language_loss
+from hyperofa.training.language_loss import HeadError, language_loss
 from hyperofa.training.language_views import LanguageViews
 from hyperofa.training.losses import Distance, token_loss
 from hyperofa.training.metrics import SentenceRetrieval, TokenMetrics
@@ -135,16 +136,27 @@ class HyperModule(lightning.LightningModule):
     def setup(self, stage: str) -> None:
         """Take the memory, the word vectors and the primitives from the data, and load the PLM where text is read."""
         data = self._data
+        if data.reads_text and stage in ("fit", "validate") and not self._plm:
+            self._plm.append(self._load_plm(stage))
         self._word_vectors = data.word_vectors
         self._memory = data.memory_of(self.net)
         self._primitives = torch.from_numpy(data.bundle.input_primitives.copy())
         outputs = data.bundle.output_primitives
         self._output_primitives = None if outputs is None else torch.from_numpy(outputs.copy())
-        if data.reads_text and stage in ("fit", "validate") and not self._plm:
-            path = data.bundle.source_model
-            model = load_model(path)
-            data.bundle.check_source(read_vocabulary(model), path)
-            self._plm.append(FrozenPLM(model, **self._plm_options, head=data.objective is not None))
+
+    def _load_plm(self, stage: str) -> FrozenPLM:
+        """The bundle's source model, with its head where that is to judge the text."""
+        data = self._data
+        path = data.bundle.source_model
+        model = load_model(path)
+        data.bundle.check_source(read_vocabulary(model), path)
+        try:
+            return FrozenPLM(model, **self._plm_options, head=data.objective is not None)
+        except HeadError as error:
+            if not data.do_without_head(stage):
+                raise
+            rank_zero_warn(f"Sentence vectors alone judge the text. {error}")
+            return FrozenPLM(load_model(path), **self._plm_options)
 
     def on_fit_start(self) -> None:
         """Move what the net works with beside it."""

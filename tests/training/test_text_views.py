@@ -6,9 +6,9 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.methods.baselines import Predictions
 from hyperofa.methods.fallbacks import ORIGINS, plan_and_fill, target_inputs
 from hyperofa.training.batches import pad
-from hyperofa.training.datamodule import HyperDataModule, fixed_rows
+from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.samplers import Draw
-from hyperofa.training.text_views import VIEWS, ViewCounts
+from hyperofa.training.text_views import VIEWS, ViewCounts, fixed_rows
 
 SEED = Draw(np.empty(0, np.int64), (0, 1))
 
