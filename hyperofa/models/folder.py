@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from hyperofa.models.card import model_card
 from hyperofa.models.manifest import PROVENANCE, seal
+from hyperofa.models.saving import save_model
 from hyperofa.runtime.calls import Call
 
 
@@ -52,7 +53,7 @@ def write_model(
         counts: tokens by origin.
         scores: results of an evaluation, for the card.
     """
-    model.save_pretrained(folder)
+    save_model(model, folder)
     with (folder / PROVENANCE).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
         table.writerow(columns)

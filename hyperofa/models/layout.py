@@ -39,14 +39,15 @@ def find_layout(model: PreTrainedModel) -> Layout:
     _refuse_partial(model)
     embedding, head = _embeddings(model)
     size, config = embedding.num_embeddings, copy.deepcopy(model.config)
+    others: set[str] = set()
     for part in nested_configs(config):
-        names = size_fields(part, size)
-        if names and (others := set(size_fields(part)) - set(names)):
-            raise unsupported(model, f"its config has a second vocabulary in {', '.join(sorted(others))}")
+        if names := size_fields(part, size):
+            others |= set(size_fields(part)) - set(names)
         for name in names:
             setattr(part, name, size + 1)
         rewrite_ids(part, lambda name, old: old + 1 if name == "pad_token_id" and old is not None else old)
     rebuilt, probe = rebuild(model, model.config), rebuild(model, config)
+    _refuse_second_vocabulary(model, rebuilt, others)
     live, before, after = tensors_by_name(model), tensors_by_name(rebuilt), tensors_by_name(probe)
     held = {name: live[name] for name in before if name in live and before[name].shape != after[name].shape}
     if not any(same_storage(tensor, embedding.weight) for tensor in held.values()):
@@ -89,6 +90,19 @@ def _refuse_partial(model: PreTrainedModel) -> None:
             raise unsupported(model, f"{name} is offloaded or sharded; load the model whole, on one device")
 
 
+def _refuse_second_vocabulary(model: PreTrainedModel, rebuilt: PreTrainedModel, fields: set[str]) -> None:
+    """Raise where other vocabulary sizes of the config are those of a tensor; Gemma 4's are of none at width 0."""
+    if not fields:
+        return
+    config = copy.deepcopy(model.config)
+    for part in nested_configs(config):
+        for field in fields & vars(part).keys():
+            setattr(part, field, vars(part)[field] + 1)
+    other = tensors_by_name(rebuild(model, config))
+    if any(tensor.shape != other[name].shape for name, tensor in tensors_by_name(rebuilt).items()):
+        raise unsupported(model, f"its config has a second vocabulary in {', '.join(sorted(fields))}")
+
+
 def _embeddings(model: PreTrainedModel) -> tuple[nn.Embedding, Any]:
     """The modules of the input and, if there is one, of the output embeddings."""
     try:
@@ -106,7 +120,7 @@ def _pad_bound(rebuilt: nn.Module, probe: nn.Module, held: Mapping[str, Tensor])
     probed = dict(probe.named_modules(remove_duplicate=False))
     for name, module in rebuilt.named_modules(remove_duplicate=False):
         pad, owned = vars(module).get("padding_idx"), (*module.parameters(False), *module.buffers(False))
-        if pad is None or not any(tensor.is_floating_point() for tensor in owned):
+        if pad is None or not any(tensor.is_floating_point() and tensor.ndim == 2 for tensor in owned):
             continue
         follows = vars(probed[name])["padding_idx"] != pad
         if f"{name}.weight" in held:
@@ -120,9 +134,13 @@ def _pad_bound(rebuilt: nn.Module, probe: nn.Module, held: Mapping[str, Tensor])
 
 def rebuild(model: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
     """The model that `from_pretrained` would make from `config`, on the meta device: shapes without storage."""
+    config = copy.deepcopy(config)
+    for part in nested_configs(config):
+        if isinstance(part.dtype, str):  # as saving leaves it; Apertus builds with it
+            part.dtype = getattr(torch, part.dtype)
     try:
         with torch.device("meta"):
-            return type(model)(copy.deepcopy(config))
+            return type(model)(config)
     except Exception as error:  # a family may object in any way; all mean that the folder would not load
         raise unsupported(model, f"its config does not rebuild it ({type(error).__name__}: {error})") from error
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
+from hyperofa.models.saving import save_model
 from hyperofa.pretraining.language_model import Point, TrainerOptions, Training, train
 from hyperofa.runtime.folders import kept_folder, versions, write_json
 from hyperofa.runtime.processes import is_first_process
@@ -119,7 +120,7 @@ def _write(
     new_steps: int,
     output: Path,
 ) -> None:
-    model.save_pretrained(output)
+    save_model(model, output)
     tokenizer.save_pretrained(output)
     write_curves({"": curve}, output / "curve.csv")
     plot_curves({"": curve}, output / "curve.png", new_steps)

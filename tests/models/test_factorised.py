@@ -1,9 +1,6 @@
 """Factorised embeddings: every layout, logits as dense, loaded with and without this package, trained, saved again."""
 
-import copy
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -22,48 +19,25 @@ from hyperofa.models.card import auto_class
 from hyperofa.models.factorised import factor_owners, factorise, is_factorised, parameter_count, read_rows
 from hyperofa.models.loading import load_model
 from hyperofa.models.manifest import verify
-from hyperofa.models.vocabulary import read_vocabulary, replace_vocabulary
+from hyperofa.models.saving import save_model
+from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.pretraining.pretrain import read_new_rows
 from tests.conftest import ENGLISH, GERMAN
-from tests.models.test_vocabulary import BART, CASES, FAMILIES, SIZE, SPECIALS, build, outputs, text_of
+from tests.models.families import BART, CASES, DIM, FAMILIES, SIZE, SPECIALS, build, kept, make, outputs, text_of
 
-DIM = 5
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
-
-
-def make(name, tied=True, dtype=torch.float32, size=SIZE):
-    """A dense model whose rows are F P, and the same one factorised; `size` rows have coordinates of their own."""
-    dense = build(name, tied)
-    old = read_vocabulary(dense)
-    untied = old.output_rows is not None and not old.tied
-    rng = np.random.default_rng(0)
-    coordinates = rng.standard_normal((size, DIM * (2 if untied else 1))).astype(np.float32)
-    widths = (old.input_rows.shape[1], old.output_rows.shape[1] if untied else 0)
-    primitives = [rng.standard_normal((DIM, width)).astype(np.float32) / 3 if width else None for width in widths]
-    replace_vocabulary(
-        dense,
-        coordinates[:, :DIM] @ primitives[0],
-        output_rows=coordinates[:, DIM:] @ primitives[1] if untied else None,
-        bias=None if old.bias is None else old.bias[:size],
-        special_ids=SPECIALS | {"decoder_start_token_id": 1},
-        pad_to_multiple_of=8,
-    )
-    model = copy.deepcopy(dense)
-    factorise(model, coordinates, *primitives)
-    return dense.to(dtype), model.to(dtype)
 
 
 @pytest.mark.parametrize(
     ("name", "tied"), CASES, ids=[f"{name}-{'tied' if tied else 'untied'}" for name, tied in CASES]
 )
 def test_every_layout_speaks_as_the_dense_model(name, tied, tmp_path):
-    dense, model = make(name, tied)
+    dense, model = kept(name, tied)
     ids = text_of(SIZE, 1)
     expected = outputs(dense, ids)[0]
-    model.save_pretrained(tmp_path)
-    loaded, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(info.values())
-    for found in (model, loaded.eval(), hyperofa.load_model(tmp_path)):
+    save_model(model, tmp_path)
+    loaded = hyperofa.load_model(tmp_path)
+    for found in (model, loaded):
         torch.testing.assert_close(outputs(found, ids)[0], expected, **TOLERANCE)
         assert is_factorised(found)
         assert auto_class(found) == auto_class(dense)
@@ -138,39 +112,6 @@ def test_generation(tmp_path):
     ids = torch.as_tensor(text_of(SIZE, 1)[:1])
     given = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
     assert torch.equal(model.generate(ids, **given), dense.generate(ids, **given))
-
-
-def test_a_folder_serves_where_hyperofa_is_not(tmp_path):
-    """In a process that cannot import this package, offline, twice; the tokenizer loads too."""
-    dense, model = make("xlm-r")
-    model.save_pretrained(tmp_path)
-    words = {f"w{i}": i for i in range(SIZE)}
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=transformers.tokenization_utils_tokenizers.TokenizerFast.from_str(
-            json.dumps(
-                {
-                    "version": "1.0",
-                    "added_tokens": [],
-                    "model": {"type": "WordLevel", "vocab": words, "unk_token": "w0"},
-                }
-            )
-        )
-    ).save_pretrained(tmp_path)
-    np.save(tmp_path / "logits.npy", outputs(dense, text_of(SIZE, 1)[:1])[0].numpy())
-    script = f"""
-import sys; sys.modules["hyperofa"] = None
-import numpy as np, torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer
-folder = {str(tmp_path)!r}
-assert len(AutoTokenizer.from_pretrained(folder)) == {SIZE}
-model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True).eval()
-ids = torch.tensor({text_of(SIZE, 1)[:1].tolist()})
-with torch.no_grad():
-    found = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.numpy()
-np.testing.assert_allclose(found, np.load(folder + "/logits.npy"), atol=1e-5, rtol=1e-5)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize(("name", "tied"), [("xlm-r", True), ("llama", False)])

@@ -14,144 +14,19 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import Vocabulary, read_vocabulary, replace_vocabulary, tokenizer_ids
-
-SIZE = 37  # prime, so that no width or padded size equals it by chance
-SPECIALS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}
-BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-LLAMA = BERT | {"num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 32}
-BART = {
-    "d_model": 16,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 24,
-    "decoder_ffn_dim": 24,
-    "max_position_embeddings": 32,
-}
-T5 = {
-    "d_model": 16,
-    "d_kv": 8,
-    "d_ff": 24,
-    "num_layers": 1,
-    "num_heads": 2,
-    "pad_token_id": 1,
-    "decoder_start_token_id": 1,
-}
-GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
-ROBERTA = BERT | {"max_position_embeddings": 20, "type_vocab_size": 1}
-GPTJ = GPT2 | {"rotary_dim": 4}
-MOE = LLAMA | {"num_local_experts": 2, "num_experts_per_tok": 1}
-
-MASKED, CAUSAL, SEQ2SEQ = AutoModelForMaskedLM, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-FAMILIES = {  # name: model type, how it is loaded, config, how it can be tied
-    "bert": ("bert", MASKED, BERT, "both"),
-    "roberta": ("roberta", MASKED, ROBERTA, "both"),
-    "xlm-r": ("xlm-roberta", MASKED, ROBERTA, "both"),
-    "camembert": ("camembert", MASKED, ROBERTA, "tied"),
-    "albert": ("albert", MASKED, BERT | {"embedding_size": 12}, "both"),
-    "distilbert": ("distilbert", MASKED, {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 24}, "tied"),
-    "electra": ("electra", MASKED, BERT | {"embedding_size": 12}, "tied"),
-    "deberta-v2": ("deberta-v2", MASKED, BERT, "tied"),
-    "deberta-v2-new": ("deberta-v2", MASKED, BERT | {"legacy": False}, "tied"),
-    "modernbert": ("modernbert", MASKED, BERT, "both"),
-    "mpnet": ("mpnet", MASKED, ROBERTA, "tied"),
-    "funnel": (
-        "funnel",
-        MASKED,
-        {"block_sizes": [1, 1], "d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 24},
-        "tied",
-    ),
-    "xlm": (
-        "xlm",
-        MASKED,
-        {
-            "emb_dim": 16,
-            "n_layers": 1,
-            "n_heads": 2,
-            "pad_index": 1,
-            "bos_index": 0,
-            "eos_index": 2,
-            "unk_index": 2,
-            "mask_index": 2,
-            "mask_token_id": 2,
-        },
-        "tied",
-    ),
-    "longformer": ("longformer", MASKED, ROBERTA | {"attention_window": 4, "max_position_embeddings": 26}, "tied"),
-    "gpt2": ("gpt2", CAUSAL, GPT2, "both"),
-    "gpt-neox": ("gpt_neox", CAUSAL, BERT, "both"),
-    "llama": ("llama", CAUSAL, LLAMA, "both"),
-    "mistral": ("mistral", CAUSAL, LLAMA, "untied"),
-    "mixtral": ("mixtral", CAUSAL, MOE, "untied"),
-    "gemma": ("gemma", CAUSAL, LLAMA, "tied"),
-    "gemma2": ("gemma2", CAUSAL, LLAMA, "tied"),
-    "gemma3": ("gemma3_text", CAUSAL, LLAMA, "tied"),
-    "qwen2": ("qwen2", CAUSAL, LLAMA, "both"),
-    "qwen3": ("qwen3", CAUSAL, LLAMA, "both"),
-    "phi": ("phi", CAUSAL, BERT, "untied"),
-    "gpt-j": ("gptj", CAUSAL, GPTJ, "untied"),
-    "codegen": ("codegen", CAUSAL, GPTJ | {"n_head": 4}, "untied"),
-    "opt": (
-        "opt",
-        CAUSAL,
-        {
-            "hidden_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "ffn_dim": 24,
-            "word_embed_proj_dim": 12,
-            "max_position_embeddings": 32,
-        },
-        "tied",
-    ),
-    "bloom": ("bloom", CAUSAL, {"hidden_size": 16, "n_layer": 1, "n_head": 2}, "tied"),
-    "falcon": ("falcon", CAUSAL, BERT, "tied"),
-    "mpt": ("mpt", CAUSAL, {"d_model": 16, "n_layers": 1, "n_heads": 2, "max_seq_len": 32}, "tied"),
-    "xglm": ("xglm", CAUSAL, {"d_model": 16, "num_layers": 1, "attention_heads": 2, "ffn_dim": 24}, "tied"),
-    "bart": ("bart", SEQ2SEQ, BART, "both"),
-    "mbart": ("mbart", SEQ2SEQ, BART, "tied"),
-    "pegasus": ("pegasus", SEQ2SEQ, BART, "tied"),
-    "marian": ("marian", SEQ2SEQ, BART | {"decoder_vocab_size": SIZE}, "tied"),
-    "led": (
-        "led",
-        SEQ2SEQ,
-        {k: v for k, v in BART.items() if k != "max_position_embeddings"}
-        | {"attention_window": 4, "max_encoder_position_embeddings": 32, "max_decoder_position_embeddings": 32},
-        "tied",
-    ),
-    "m2m100": ("m2m_100", SEQ2SEQ, BART, "tied"),
-    "t5": ("t5", SEQ2SEQ, T5, "tied"),
-    "t5-v1.1": ("t5", SEQ2SEQ, T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, "untied"),
-    "mt5": ("mt5", SEQ2SEQ, T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, "untied"),
-    "umt5": ("umt5", SEQ2SEQ, T5, "untied"),
-    "longt5": ("longt5", SEQ2SEQ, T5 | {"local_radius": 4}, "tied"),
-}
-BOUND_PAD = ("mpnet", "xglm", "m2m100")  # positions that cannot follow another pad id
-CASES = [
-    (name, tied) for name, row in FAMILIES.items() for tied in {"both": (True, False)}.get(row[3], (row[3] == "tied",))
-]
-
-
-def build(name, tied=True, dtype=torch.float32, auto=None, **overrides):
-    """A tiny model of a family in which every parameter, the head bias too, is far from its initial value."""
-    kind, loader, settings, _ = FAMILIES[name]
-    tie_inputs = tied or kind == "bart"  # untied by its config, it would have an encoder's and a decoder's vocabulary
-    settings = {"vocab_size": SIZE, **SPECIALS, "tie_word_embeddings": tie_inputs, **settings, **overrides}
-    torch.manual_seed(0)
-    model = (auto or loader).from_config(AutoConfig.for_model(kind, **settings)).eval()
-    if auto is None and not tied and model.get_output_embeddings().weight is model.get_input_embeddings().weight:
-        model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())  # as a T5 v1.1 checkpoint loads
-    with torch.no_grad():
-        for tensor in model.parameters():
-            if tensor.requires_grad:  # sinusoids are made anew on loading
-                tensor.add_(torch.randn_like(tensor) * 0.2)
-        if kind == "funnel":  # transformers zeroes the pad row of this family on every loading
-            model.get_input_embeddings().weight[1] = 0
-        for key, tensor in model.named_buffers():
-            if key == "final_logits_bias":
-                tensor.normal_()
-    return model.to(dtype)
+from tests.models.families import (
+    BART,
+    BERT,
+    BOUND_PAD,
+    CASES,
+    FAMILIES,
+    LLAMA,
+    SIZE,
+    SPECIALS,
+    build,
+    outputs,
+    text_of,
+)
 
 
 def choose(size, pad=1, seed=0):
@@ -170,18 +45,6 @@ def put(model, source_ids, pad=1, **options):
     replace_vocabulary(model, chosen.input_rows, output_rows=output, bias=chosen.bias, **{"special_ids": ids} | options)
 
 
-def outputs(model, ids):
-    """Logits (or hidden states) on a text; the second text of the batch is shorter and padded."""
-    ids = torch.as_tensor(ids)
-    given = {"input_ids": ids, "attention_mask": (ids != model.config.pad_token_id).long()}
-    if model.config.is_encoder_decoder:
-        given["decoder_input_ids"] = ids
-    with torch.no_grad():
-        found = model(**given, output_hidden_states=True)
-    hidden = found.decoder_hidden_states if model.config.is_encoder_decoder else found.hidden_states
-    return (found.logits if "logits" in found else found.last_hidden_state).float(), hidden[-1].float()
-
-
 def is_tied(model):
     head = model.get_output_embeddings()
     return head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
@@ -193,12 +56,6 @@ def shared_names(model):
     for key, tensor in model.named_parameters(remove_duplicate=False):
         groups.setdefault(tensor.data_ptr(), set()).add(key)
     return sorted(sorted(names) for names in groups.values() if len(names) > 1)
-
-
-def text_of(size, pad, length=8):
-    ids = np.random.default_rng(1).choice(np.setdiff1d(np.arange(size), [pad]), (2, length))
-    ids[1, -3:] = pad
-    return ids
 
 
 def assert_speaks_as(model, before, source_ids, pad=1):
@@ -286,6 +143,20 @@ def test_positions_follow_the_pad_id(name, pad, tmp_path):
             torch.testing.assert_close(
                 found(inputs_embeds=embedded).logits[0], outputs(found, text)[0][0], atol=1e-5, rtol=1e-5
             )
+
+
+def test_a_scalar_buffer_is_no_position_table():
+    """RecurrentGemma has one beside its `padding_idx`."""
+    model = build("recurrent-gemma")
+    put(model, choose(23, 5), 5)
+    assert model.config.pad_token_id == 5
+
+
+def test_a_saved_model_can_be_looked_into(tmp_path):
+    """Saving leaves a string in `config.dtype`, with which Apertus cannot be built."""
+    model = build("apertus", tied=False)
+    model.save_pretrained(tmp_path)
+    assert len(read_vocabulary(model).input_rows) == SIZE
 
 
 def test_a_high_pad_id_is_warned_of():
@@ -510,7 +381,8 @@ def test_take_refuses_ids_outside():
 def unsupported():
     yield build("llama"), "quantization_config", {"quant_method": "bitsandbytes"}, "it is quantised"
     yield build("gpt2"), "vocab_size", 99, "it embeds 37 tokens, but its config has no such"
-    yield build("gpt2"), "vocab_size_per_layer_input", 50, "second vocabulary in vocab_size_per_layer_input"
+    per_layer = build("gemma4", hidden_size_per_layer_input=4)
+    yield per_layer, "use_cache", True, "second vocabulary in vocab_size_per_layer_input"
     yield build("llama"), "tie_word_embeddings", False, "its head is tied, but not by config"
     yield build("bert"), "num_attention_heads", 3, "its config does not rebuild it"
 
