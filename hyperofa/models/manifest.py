@@ -1,12 +1,14 @@
 """Is a model folder what was exported? Hashes of its files, and of each row of its vocabulary.
 
-manifest.json    how the folder was made, and the SHA-256 of every other file in it
+manifest.json    how the folder was made, the SHA-256 of every other file in it, and, as `content`, that of all this
 rows.npy         (R, C) uint64, a digest of each input row, of each output row where the head is untied, of each bias
 
-The manifest is not signed: it tells damage and later edits, not forgery by someone who rewrites it too.
+The manifest is not signed: alone, it tells damage and edits, but not forgery by someone who writes all of its hashes
+anew. `content` is what `verify` prints: kept elsewhere (in a paper, say), and given as `--digest`, it tells that too.
 """
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from hyperofa.errors import InputError
 from hyperofa.models.factorised import read_rows
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import Vocabulary
-from hyperofa.runtime.folders import MARK, read_json, sha256_file, versions, write_json
+from hyperofa.runtime.folders import MARK, read_json, sha256_file, sha256_text, versions, write_json
 from hyperofa.tokens.canonical import load_tokenizer
 
 MANIFEST, ROWS, PROVENANCE = "manifest.json", "rows.npy", "provenance.tsv"
@@ -40,8 +42,15 @@ def seal(folder: Path, model: PreTrainedModel, record: dict[str, Any]) -> None:
     digests = row_digests(read_rows(model))
     np.save(folder / ROWS, np.stack(list(digests.values()), axis=1))
     files = {name: sha256_file(folder / name) for name in _files(folder)}
-    told = {"versions": versions(), "rows": list(digests), "files": files}
-    write_json(folder / MANIFEST, record | told)
+    told = record | {"versions": versions(), "rows": list(digests), "files": files}
+    write_json(folder / MANIFEST, told | {"content": _content(told)})
+
+
+def _content(manifest: dict[str, Any]) -> str:
+    """Hex SHA-256 of all that a manifest says, however it is laid out."""
+    told = {name: value for name, value in manifest.items() if name != "content"}
+    as_read = json.loads(json.dumps(told))  # tuples are lists there, and keys strings
+    return sha256_text(json.dumps(as_read, sort_keys=True, ensure_ascii=False))
 
 
 def row_digests(vocabulary: Vocabulary) -> dict[str, np.ndarray]:
@@ -61,8 +70,11 @@ def _digests(rows: np.ndarray) -> np.ndarray:
 
 
 def _files(folder: Path) -> list[str]:
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return [name for name in found if name not in (MANIFEST, MARK)]
+    """Names of all that is in a folder and below, links too, but the manifest and the mark."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return [
+        name for name in sorted(path.relative_to(folder).as_posix() for path in found) if name not in (MANIFEST, MARK)
+    ]
 
 
 @dataclass(frozen=True)
@@ -72,11 +84,13 @@ class Verification:
     Attributes:
         path: the folder.
         files: how many the manifest names.
+        digest: hex SHA-256 of what the manifest says.
         problems: one line each.
     """
 
     path: Path
     files: int
+    digest: str
     problems: list[str]
 
     @property
@@ -87,16 +101,19 @@ class Verification:
     def summary(self) -> str:
         """What `hyperofa verify` prints."""
         if self.intact:
-            return f"{self.path}: intact, {self.files} files"
+            return f"{self.path}: intact, {self.files} files; digest {self.digest}"
         return "\n".join([f"{self.path}: differs from its manifest", *(f"  {problem}" for problem in self.problems)])
 
 
-def verify(model: Path, ignore: list[str] | None = None) -> Verification:
+def verify(model: Path, ignore: list[str] | None = None, digest: str | None = None) -> Verification:
     """Say which files and which rows of an exported folder were changed since; exit code 1 if any.
+
+    Without --digest, a folder whose manifest was forged along with its files passes for intact.
 
     Args:
         model: folder written by `hyperofa export` or `trim`; `hyperofa verify DIR` will do.
         ignore: files that may differ, such as a README.md whose open fields were filled in.
+        digest: what an earlier `verify` printed and you kept elsewhere: the folder must be the very same.
 
     Returns:
         The differences.
@@ -119,21 +136,34 @@ def verify(model: Path, ignore: list[str] | None = None) -> Verification:
     ignored, present = set(ignore or []), set(_files(model))
     if unknown := sorted(ignored - set(files) - present):
         raise InputError(f"--ignore {unknown[0]}: expected a file of {model}, found none of that name")
-    changed = [name for name in sorted(files) if name in present and sha256_file(model / name) != files[name]]
-    problems = [f"{name}: missing" for name in sorted(set(files) - present - ignored)]
+    changed = [name for name in sorted(files) if name in present and _hash(model / name) != files[name]]
+    content = _content(manifest)
+    problems = [] if content == manifest.get("content") else [f"{MANIFEST}: changed, or of an earlier version"]
+    if digest is not None and digest != content:
+        problems.append(f"{MANIFEST}: expected the digest {digest}, found {content}")
+    problems += [f"{name}: missing" for name in sorted(set(files) - present - ignored)]
     problems += [f"{name}: changed" for name in changed if name not in ignored and not name.endswith(_WEIGHTS)]
     problems += [f"{name}: not in the manifest" for name in sorted(present - set(files) - ignored)]
     weights = [name for name in changed if name not in ignored and name.endswith(_WEIGHTS)]
     if weights:
-        names, rows = ", ".join(weights), list(_changed_rows(model, manifest["rows"], ROWS in changed))
-        problems += [f"{names}: changed, {row}" for row in rows]
+        rows = list(_changed_rows(model, manifest["rows"], ROWS in changed))
+        rows = rows or ["though no row of the vocabulary is: what changed is another part of the model"]
+        problems += [f"{', '.join(weights)}: changed, {row}" for row in rows]
+    elif {ROWS, "config.json"} <= present - set(changed):
+        rows = list(_changed_rows(model, manifest["rows"], damaged=False))
+        problems += [f"{ROWS}: of other weights than those here, {row}" for row in rows]
     if PROVENANCE in present:
         problems += _changed_counts(model / PROVENANCE, manifest.get("counts"))
-    return Verification(model, len(files), problems)
+    return Verification(model, len(files), content, problems)
+
+
+def _hash(path: Path) -> str | None:
+    """SHA-256 of a file; `None` for what is no file, or a link to nothing."""
+    return sha256_file(path) if path.is_file() else None
 
 
 def _changed_rows(folder: Path, columns: list[str], damaged: bool) -> Iterator[str]:
-    """Which rows of a model with changed weights are not those that were written."""
+    """Which rows of a model are not those that were written."""
     try:
         recorded = None if damaged else np.load(folder / ROWS)
         found = row_digests(read_rows(load_model(folder, "--model")))
@@ -142,18 +172,15 @@ def _changed_rows(folder: Path, columns: list[str], damaged: bool) -> Iterator[s
         return
     if recorded is None:
         yield f"in which rows is unknown, since {ROWS} is changed too"
-    elif list(found) != columns or len(recorded) != len(found["input"]):
-        yield (
-            f"expected {len(recorded)} rows of {', '.join(columns)}, found {len(found['input'])} of {', '.join(found)}"
-        )
-    elif not any((recorded[:, column] != found[name]).any() for column, name in enumerate(columns)):
-        yield "though no row of the vocabulary is: what changed is another part of the model"
+    elif list(found) != columns or recorded.shape != (len(found["input"]), len(columns)):
+        count = recorded.shape[0] if recorded.ndim else 0
+        yield f"expected {count} rows of {', '.join(columns)}, found {len(found['input'])} of {', '.join(found)}"
     else:
-        names = _token_names(folder, len(recorded))
-        for column, name in enumerate(columns):
-            ids = np.flatnonzero(recorded[:, column] != found[name]).tolist()
-            if ids:
-                shown = ", ".join(f"{token_id} {names[token_id]}".rstrip() for token_id in ids[:_SHOWN])
+        differing = {name: np.flatnonzero(recorded[:, column] != found[name]) for column, name in enumerate(columns)}
+        names = _token_names(folder, len(recorded)) if any(ids.size for ids in differing.values()) else []
+        for name, ids in differing.items():
+            if ids.size:
+                shown = ", ".join(f"{token_id} {names[token_id]}".rstrip() for token_id in ids[:_SHOWN].tolist())
                 more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
                 yield f"{len(ids):,} {name} rows: {shown}{more}"
 

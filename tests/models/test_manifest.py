@@ -15,6 +15,7 @@ from hyperofa.export.export import export
 from hyperofa.models.manifest import row_digests, verify
 from hyperofa.models.trim import trim
 from hyperofa.models.vocabulary import Vocabulary
+from hyperofa.runtime.folders import sha256_file, sha256_text
 from hyperofa.tokens.canonical import load_tokenizer
 from tests.conftest import SPECIALS, train_byte_level, wrap
 
@@ -156,6 +157,67 @@ class TestErrors:
         (folder / "manifest.json").write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=r"manifest\.json: expected"):
             verify(folder)
+
+
+def rewrite(folder, forge=False, **changes):
+    """Change what the manifest says; as a forger, with its own digest and the hashes of all files written anew."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8")) | changes
+    if forge:
+        manifest["files"] = {name: sha256_file(folder / name) for name in manifest["files"] if (folder / name).exists()}
+        told = {name: value for name, value in manifest.items() if name != "content"}
+        manifest["content"] = sha256_text(json.dumps(told, sort_keys=True, ensure_ascii=False))
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "change", [{"method": "mean"}, {"seed": 1}, {"checkpoint": ["0" * 64]}, {"command": "hyperofa"}]
+)
+def test_what_the_manifest_says_is_hashed_too(folder, change):
+    rewrite(folder)  # laid out anew, it says the same
+    assert verify(folder).intact
+    rewrite(folder, **change)
+    assert verify(folder).problems == ["manifest.json: changed, or of an earlier version"]
+    rewrite(folder, content=None)
+    assert not verify(folder).intact
+
+
+def test_an_entry_that_is_gone_with_its_file(folder):
+    (folder / "README.md").unlink()
+    files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+    rewrite(folder, files={name: digest for name, digest in files.items() if name != "README.md"})
+    assert verify(folder).problems == ["manifest.json: changed, or of an earlier version"]
+
+
+def test_a_forged_hash_of_the_weights_contradicts_the_digests_of_the_rows(folder):
+    change(folder, WORDS, [7])
+    rewrite(folder, forge=True)
+    shown = f"1 input rows: {named(folder, 7)}"
+    assert verify(folder).problems == [f"rows.npy: of other weights than those here, {shown}"]
+    np.save(folder / "rows.npy", np.zeros(3, np.uint64))
+    rewrite(folder, forge=True)
+    assert "expected 3 rows of input, bias" in verify(folder).summary()
+
+
+def test_a_digest_that_was_kept_elsewhere_tells_a_forgery(folder, capsys):
+    digest = verify(folder).digest
+    main(["verify", str(folder), "--digest", digest])
+    assert f"intact, {verify(folder).files} files; digest {digest}" in capsys.readouterr().out
+    (folder / "README.md").write_text("forged", encoding="utf-8")
+    rewrite(folder, forge=True)
+    assert verify(folder).intact
+    (problem,) = verify(folder, digest=digest).problems
+    assert problem == f"manifest.json: expected the digest {digest}, found {verify(folder).digest}"
+
+
+@pytest.mark.parametrize("target", ["manifest.json", "nothing", "."], ids=["file", "dangling", "folder"])
+def test_links_are_told(folder, target):
+    (folder / "more").symlink_to(target)
+    assert verify(folder).problems == ["more: not in the manifest"]
+    (folder / "more").unlink()
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to(target)
+    assert verify(folder).problems == ["README.md: changed"]
 
 
 def test_padded_rows_and_the_manifest(bundles, tmp_path):
