@@ -15,8 +15,9 @@ from hyperofa.bundle.factorization import Scaling, factorize
 from hyperofa.bundle.pooling import match_shards, merge_shards
 from hyperofa.bundle.split import split_tokens
 from hyperofa.errors import InputError
+from hyperofa.models.saving import save_model
 from hyperofa.models.source import ModelLike, TokenizerLike, content_hash, source_of, tokenizer_of
-from hyperofa.models.vocabulary import Vocabulary, hash_rows, read_vocabulary
+from hyperofa.models.vocabulary import Vocabulary, check_tokenizer, hash_rows, read_vocabulary
 from hyperofa.runtime.folders import fingerprint, resumed_folder, sha256_text, versions, write_json
 from hyperofa.runtime.processes import ProcessGroup, process_group
 from hyperofa.tokens.canonical import (
@@ -135,6 +136,7 @@ def prepare(
             if not (folder / "meta.json").is_file():
                 target, source = given.load(), model.load_tokenizer()
                 plm = model.load()
+                check_tokenizer(plm, source, target)
                 vocabulary = read_vocabulary(plm)
                 sides = (
                     _Side("source", model.name, source, len(vocabulary.input_rows), source_languages),
@@ -144,7 +146,7 @@ def prepare(
                 _match(sides, store, steps, folder, group)
                 if group.first:
                     if model.in_memory is not None:
-                        plm.save_pretrained(folder / OWN_MODEL)
+                        save_model(plm, folder / OWN_MODEL)
                         source.save_pretrained(folder / OWN_MODEL)
                     shares = (validation_share, test_share, seed)
                     _finish(folder, sides, vocabulary, store, steps, shares, coordinate_dim)

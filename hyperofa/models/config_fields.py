@@ -10,6 +10,9 @@ from hyperofa.errors import InputError
 
 ID_FIELD = re.compile(r"\w*token_(id|ids|index)|(begin_)?suppress_tokens|(bad|force)_words_ids")
 
+MODAL_FIELD = re.compile(r"(image|video|vision|audio|frame|low_res|bo[ia]|eo[ia])_\w*")
+"""Ids of tokens that stand for images or sound: None would make every forward pass fail."""
+
 Translate = Callable[[str, Any], Any]
 """From an id field's name and value to its new value."""
 
@@ -48,4 +51,12 @@ def rewrite_ids(config: Any, translate: Translate) -> None:
             try:
                 setattr(config, field, new)
             except Exception as error:  # strict configs refuse None, each version with an error of its own
-                raise InputError(f"special_ids: expected {name}, which this model needs, found {new}") from error
+                raise no_target_token(name, value) from error
+
+
+def no_target_token(name: str, source_id: Any) -> InputError:
+    """The error for an id field that a model cannot do without."""
+    return InputError(
+        f"expected a target token for {name} (of the source: {source_id}), which this model needs, found none; give a "
+        "target tokenizer that has this token of the source's, or another source model"
+    )

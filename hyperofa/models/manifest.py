@@ -71,10 +71,9 @@ def _digests(rows: np.ndarray) -> np.ndarray:
 
 def _files(folder: Path) -> list[str]:
     """Names of all that is in a folder and below, links too, but the manifest and the mark."""
-    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    return [
-        name for name in sorted(path.relative_to(folder).as_posix() for path in found) if name not in (MANIFEST, MARK)
-    ]
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    found = sorted(path.relative_to(folder).as_posix() for path in paths)
+    return [name for name in found if name not in (MANIFEST, MARK)]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,16 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hyperofa.errors import InputError
-from hyperofa.models.config_fields import ID_FIELD, Translate, id_fields, nested_configs, rewrite_ids, size_fields
+from hyperofa.models.config_fields import (
+    ID_FIELD,
+    MODAL_FIELD,
+    Translate,
+    id_fields,
+    nested_configs,
+    no_target_token,
+    rewrite_ids,
+    size_fields,
+)
 from hyperofa.models.layout import Layout, find_layout, rebuild, same_storage, tensors_by_name, unsupported
 
 _ROLES = [f"{role}_token_id" for role in ("mask", "unk", "sep", "cls", "bos", "pad", "eos")]
@@ -79,6 +88,25 @@ def tokenizer_ids(tokenizer: Any) -> dict[str, int]:
     names = {*_ROLES, *(f"{name}_id" for name in tokenizer.special_tokens_map)}
     ids = {name: getattr(tokenizer, name, None) for name in sorted(names)}
     return {name: value for name, value in ids.items() if isinstance(value, int)}
+
+
+def check_tokenizer(model: PreTrainedModel, source: Any, target: Any) -> None:
+    """See, before any work, whether a target tokenizer has the tokens and the pad id that a model cannot do without.
+
+    Args:
+        model: of the source; not changed.
+        source: its tokenizer.
+        target: the tokenizer whose vocabulary it is to get.
+
+    Raises:
+        InputError: it lacks the token for images, say, or has another pad id than positions are bound to.
+    """
+    ids = target.get_vocab()
+    moved = {source_id: ids[content] for content, source_id in source.get_vocab().items() if content in ids}
+    translate, _ = _translation(model, target, moved, max(ids.values()) + 1)
+    for part in nested_configs(copy.deepcopy(model.config)):
+        rewrite_ids(part, translate)
+    _position_shift(model, find_layout(model), translate)
 
 
 def replace_vocabulary(
@@ -212,6 +240,8 @@ def _translation(model: Any, special_ids: Any, moved: Mapping[int, int], tokens:
             return list(dict.fromkeys([ids[name], *(moves[end] for end in value if end in moves)]))  # of text, of turns
         target = None if value is None else follow(value)
         if target is None and value is not None and (target := ids.get(_TWINS.get(name, ""))) is None:
+            if MODAL_FIELD.fullmatch(name):
+                raise no_target_token(name, value)
             lost[name] = value
         return target
 
@@ -226,7 +256,7 @@ def _position_shift(model: PreTrainedModel, layout: Layout, translate: Translate
     if (pad := translate("pad_token_id", old)) is None or layout.fixed_pad not in (None, pad):
         wanted = "(any)" if layout.fixed_pad is None else layout.fixed_pad
         raise InputError(
-            f"special_ids: expected pad_token_id {wanted}, which {type(model).__name__} counts positions "
+            f"expected pad_token_id {wanted}, which {type(model).__name__} counts positions "
             f"from, found {pad}; give the target tokenizer's pad token that id"
         )
     if table is not None and (rows := table.num_embeddings) < pad - old:

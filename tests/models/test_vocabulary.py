@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
-from hyperofa.models.vocabulary import Vocabulary, read_vocabulary, replace_vocabulary, tokenizer_ids
+from hyperofa.models.vocabulary import Vocabulary, check_tokenizer, read_vocabulary, replace_vocabulary, tokenizer_ids
 from tests.models.families import (
     BART,
     BERT,
@@ -143,6 +143,32 @@ def test_positions_follow_the_pad_id(name, pad, tmp_path):
             torch.testing.assert_close(
                 found(inputs_embeds=embedded).logits[0], outputs(found, text)[0][0], atol=1e-5, rtol=1e-5
             )
+
+
+def words(*contents):
+    """A tokenizer of so many words, with special tokens of its own at the end."""
+    vocabulary = {content: index for index, content in enumerate(["a", "[PAD]", "[CLS]", "[SEP]", *contents])}
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="a")), pad_token="[PAD]", eos_token="[SEP]"
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": list(contents)})
+    return tokenizer
+
+
+def test_a_tokenizer_must_have_the_tokens_of_images_and_the_pad_id():
+    model = build("llava", tied=False)
+    source = words("x", "y", "<image>")
+    assert source.convert_tokens_to_ids("<image>") == model.config.image_token_id
+    check_tokenizer(model, source, words("<image>", "z"))
+    with pytest.raises(InputError, match=r"expected a target token for image_token_\w+ \(of the source: 6\)"):
+        check_tokenizer(model, source, words("z"))
+    with pytest.raises(InputError, match=r"expected a target token for image_token_.*found none; give a target tok"):
+        put(model, choose(23, 5), 5)
+    with pytest.raises(InputError, match="expected pad_token_id 0, which M2M100"):
+        check_tokenizer(build("m2m100", pad_token_id=0), source, source)
+    config = model.config.to_dict()
+    check_tokenizer(build("roberta"), source, words("z"))
+    assert model.config.to_dict() == config
 
 
 def test_a_scalar_buffer_is_no_position_table():
