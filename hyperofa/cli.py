@@ -32,7 +32,9 @@ TRAINING_COMMANDS = {
     "test": "Measure a checkpoint on the test tokens.",
     "predict": "Write the coordinates that a checkpoint predicts for the target tokens.",
 }
-_TRUST = "--trust MODULE with any command: import it, and let settings name the classes in it."
+_TRUST = """With any command:
+  --trust MODULE            import it, and let settings name the classes in it
+  --trust_remote_code true  run the code that models and tokenizers bring along; only those whose code you have read"""
 _FIRST_FLAGS = {"verify": "--model"}  # of commands that take a word without one
 
 
@@ -50,10 +52,11 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(0 if words else 2)
 
     from hyperofa.class_paths import restrict_class_paths
+    from hyperofa.runtime.trust import take_remote_code_flag
 
     try:
         with command_line(words):
-            words = restrict_class_paths(words) or [""]
+            words = take_remote_code_flag(restrict_class_paths(words)) or [""]
             if words[0] in TRAINING_COMMANDS:
                 from hyperofa import training_commands
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -12,38 +13,62 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 
 from hyperofa.errors import InputError
 from hyperofa.models import modeling_factorised
+from hyperofa.runtime.trust import remote_code_trusted
+from hyperofa.tokens.canonical import reason_of
+
+_SHOWN = 3
 
 
-def load_model(path: str | Path, flag: str = "--source_model") -> PreTrainedModel:
+def load_model(
+    path: str | Path, flag: str = "--source_model", trust_remote_code: bool | None = None
+) -> PreTrainedModel:
     """Load a PLM with the head it was saved with, in evaluation mode and its own precision.
-
-    No code from the folder is run; of a factorised model, this package's own.
 
     Args:
         path: Hugging Face folder or hub id.
         flag: command-line flag named in errors.
+        trust_remote_code: run code from the folder, if it has any; of a factorised model, this package's own is run in
+            any case. `None` for what the command line says: no, unless told otherwise.
 
     Raises:
-        InputError: no model there.
+        InputError: no model there, or one that lacks some of its weights.
 
     Example:
         >>> import hyperofa
         >>> hyperofa.load_model("model").config.model_type
         'bert'
     """
+    trusted = remote_code_trusted() if trust_remote_code is None else trust_remote_code
     try:
-        names = PreTrainedConfig.get_config_dict(str(path))[0].get("architectures") or []
-        homes = [(home, name) for name in names for home in (transformers, modeling_factorised) if hasattr(home, name)]
-        if homes and homes[0][0] is modeling_factorised:
-            model = getattr(*homes[0]).from_pretrained(str(path))
-        else:
-            config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
-            architecture = getattr(*homes[0]) if homes else AutoModel
-            model = architecture.from_pretrained(str(path), config=config)
+        model, report = _open(str(path), trusted)
     except Exception as error:  # transformers raises a dozen kinds here, and each means "no model"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{flag} {path}: expected a folder or hub id with a Hugging Face model; {reason}") from None
+        raise InputError(
+            f"{flag} {path}: expected a folder or hub id with a Hugging Face model; {reason_of(error)}"
+        ) from None
+    # A body that is loaded without its head may have a pooler that was never trained, and that nobody reads here.
+    if missing := sorted(name for name in report["missing_keys"] if "pooler" not in name):
+        shown = ", ".join(missing[:_SHOWN]) + (", …" if len(missing) > _SHOWN else "")
+        raise InputError(
+            f"{flag} {path}: expected all weights of {type(model).__name__}, found none for {shown}; they would be "
+            "random numbers"
+        )
     return model.eval()
+
+
+def _open(path: str, trusted: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model, and the report of its loading."""
+    config = PreTrainedConfig.get_config_dict(path)[0]
+    names, own_code = config.get("architectures") or [], config.get("auto_map") or {}
+    homes = [(home, name) for name in names for home in (transformers, modeling_factorised) if hasattr(home, name)]
+    options: dict[str, Any] = {"trust_remote_code": trusted, "output_loading_info": True}
+    architecture: Any = getattr(*homes[0]) if homes else AutoModel
+    if homes and homes[0][0] is modeling_factorised:
+        return architecture.from_pretrained(path, **options)
+    if trusted and own_code:
+        of_head = [auto for auto, name in own_code.items() if str(name).rpartition(".")[2] in names]
+        return getattr(transformers, of_head[0] if of_head else "AutoModel").from_pretrained(path, **options)
+    known = AutoConfig.from_pretrained(path, trust_remote_code=trusted)
+    return architecture.from_pretrained(path, config=known, **options)
 
 
 def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""Modules of their own that users let a command import; nothing that a file names is imported unless it is in one."""
+"""Code that is run only where users say so: modules of their own, and what a model's folder brings along.
+
+Nothing that a file names is imported unless it is in one of these modules, and no code of a model or tokenizer is run
+(transformers would ask on a terminal) without `--trust_remote_code true`.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -8,7 +12,9 @@ from pathlib import Path
 from hyperofa.errors import InputError
 
 FLAG = "--trust"
+REMOTE_CODE_FLAG = "--trust_remote_code"
 _trusted: list[str] = []
+_remote_code = False
 
 
 def trust(modules: Sequence[str]) -> None:
@@ -47,4 +53,38 @@ def trusted_files() -> list[Path]:
 
 def trust_flags() -> list[str]:
     """The words that make a command trust what this process does."""
-    return [word for module in _trusted for word in (FLAG, module)]
+    modules = [word for module in _trusted for word in (FLAG, module)]
+    return [*modules, *([REMOTE_CODE_FLAG, "true"] if _remote_code else [])]
+
+
+def remote_code_trusted() -> bool:
+    """Whether code in the folders of models and tokenizers may be run, where the caller does not say."""
+    return _remote_code
+
+
+def take_remote_code_flag(words: Sequence[str]) -> list[str]:
+    """Trust the code of models and tokenizers, or not, for as long as this process lives or until the next call.
+
+    Args:
+        words: the command line; in a file the flag does not count.
+
+    Returns:
+        The command line without the flag.
+
+    Raises:
+        InputError: the flag without `true` or `false`.
+    """
+    global _remote_code
+    _remote_code = False
+    others: list[str] = []
+    left = iter(words)
+    for word in left:
+        flag, _, value = word.partition("=")
+        if flag != REMOTE_CODE_FLAG:
+            others.append(word)
+            continue
+        value = value or next(left, "")
+        if value not in ("true", "false"):
+            raise InputError(f"{REMOTE_CODE_FLAG}: expected true or false, found {value!r}")
+        _remote_code = value == "true"
+    return others

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
+from hyperofa.runtime.trust import REMOTE_CODE_FLAG, remote_code_trusted
 
 OverlapKind = Literal["role", "symbol", "exact", "case", "native"]
 OVERLAP_KINDS: tuple[OverlapKind, ...] = get_args(OverlapKind)
@@ -48,27 +49,38 @@ class Token(NamedTuple):
     special: bool = False
 
 
-def load_tokenizer(path: str | Path, flag: str = "--target_tokenizer") -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    path: str | Path, flag: str = "--target_tokenizer", trust_remote_code: bool | None = None
+) -> PreTrainedTokenizerBase:
     """Load a fast Hugging Face tokenizer from a folder or the hub.
 
     Args:
         path: folder with a tokenizer, or a hub id.
         flag: command-line flag named in errors.
+        trust_remote_code: run code from the folder, if it has any; `None` for what the command line says: no, unless
+            told otherwise.
 
     Raises:
         InputError: nothing there, no vocabulary, or no fast (Rust) backend.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)  # nor asks whether to
+        trusted = remote_code_trusted() if trust_remote_code is None else trust_remote_code
+        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trusted)
     except Exception as error:  # transformers raises a dozen kinds here, and each means "no tokenizer"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{flag} {path}: expected a folder or hub id with a tokenizer; {reason}") from None
+        raise InputError(f"{flag} {path}: expected a folder or hub id with a tokenizer; {reason_of(error)}") from None
     if getattr(tokenizer, "backend_tokenizer", None) is None or len(tokenizer) == 0:
         raise InputError(f"{flag} {path}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}")
     if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):  # made up from a model's config.json alone
         raise InputError(f"{flag} {path}: expected a folder or hub id with a tokenizer, found only special tokens")
     tokenizer.init_kwargs.pop("local_files_only", None)  # says how it was loaded, and would be saved with it
     return tokenizer
+
+
+def reason_of(error: Exception) -> str:
+    """In a line, why transformers could not load something; with our flag where it is the code that comes with it."""
+    if "trust_remote_code" in str(error):
+        return f"it needs code of its own, which is run only with {REMOTE_CODE_FLAG} true; read that code first"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def bare_backend(tokenizer: PreTrainedTokenizerBase) -> BackendTokenizer:
