@@ -57,6 +57,16 @@ def graph() -> dict[str, set[str]]:
     return {name_of(path): {name for _, name in imported(ast.parse(path.read_text("utf-8")))} for path in MODULES}
 
 
+def test_models_are_written_in_one_place():
+    """`save_model` opens what it wrote; without it, a folder may load as another model."""
+    found = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr == "save_pretrained":
+                found |= set() if "okenizer" in ast.unparse(node.value) else {name_of(path)}
+    assert found == {"models.saving"}
+
+
 def test_imports_point_left():
     wrong = []
     for name, names in graph().items():

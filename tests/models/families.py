@@ -329,13 +329,13 @@ def open_elsewhere(folders, code):
     """What transformers alone finds in model folders, in a process that cannot import hyperofa.
 
     Args:
-        folders: each with the family's name.
+        folders: each with the name of the class of transformers that loads it.
         code: folder for what transformers takes from them to run.
 
     Returns:
         By folder, and by `…-again` where it saved a factorised one: what was `lost`, and the `logits`.
     """
-    jobs = [(str(path), (FAMILIES | FURTHER)[name][1].__name__, text_of(SIZE, 1).tolist()) for path, name in folders]
+    jobs = [(str(path), loader, text_of(SIZE, 1).tolist()) for path, loader in folders]
     done = subprocess.run(
         [sys.executable, "-c", inspect.getsource(outputs) + _PLAIN],
         input=json.dumps(jobs),

@@ -6,7 +6,7 @@ import torch
 from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
 from hyperofa.models.saving import save_model
-from tests.models.families import EVERY, SIZE, build, case_id, kept, open_elsewhere, outputs, text_of
+from tests.models.families import EVERY, FAMILIES, FURTHER, SIZE, build, case_id, kept, open_elsewhere, outputs, text_of
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def opened(tmp_path_factory):
     folders = []
     for case in EVERY:
         for kind, model in zip(("dense", "factorised"), kept(*case), strict=True):
-            folders.append((root / f"{case_id(case)}-{kind}", case[0]))
+            folders.append((root / f"{case_id(case)}-{kind}", (FAMILIES | FURTHER)[case[0]][1].__name__))
             save_model(model, folders[-1][0])
     found = open_elsewhere(folders, tmp_path_factory.mktemp("code"))
     return {folder.removeprefix(f"{root}/"): each for folder, each in found.items()}
