@@ -125,7 +125,8 @@ def dangers(source: str) -> list[str]:
             found.append(f"line {line}: {name} with pickles")
         if name == "torch.load" and values.get("weights_only") != "True":
             found.append(f"line {line}: {name} without weights_only=True")
-        if values.get("trust_remote_code", "False") != "False" or values.get("shell", "False") != "False":
+        allowed = ("False", "trusted")  # where `trusted` is what the user said
+        if values.get("trust_remote_code", "False") not in allowed or values.get("shell", "False") != "False":
             found.append(f"line {line}: {name} runs foreign code")
     for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -147,7 +147,7 @@ def prepare(
                 if group.first:
                     if model.in_memory is not None:
                         save_model(plm, folder / OWN_MODEL)
-                        source.save_pretrained(folder / OWN_MODEL)
+                        sides[0].tokenizer.save_pretrained(folder / OWN_MODEL)
                     shares = (validation_share, test_share, seed)
                     _finish(folder, sides, vocabulary, store, steps, shares, coordinate_dim)
             if group.first:

@@ -16,6 +16,7 @@ from hyperofa.methods.registry import METHODS
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.runtime.folders import MARK, sha256_file
+from tests.models.families import SIZE, open_elsewhere, outputs, text_of
 
 ORIGIN = {name: number for number, name in enumerate(ORIGINS)}
 
@@ -49,6 +50,14 @@ def test_a_folder_loads_with_transformers_alone(name, exports, bundles):
     assert torch.isfinite(logits).all()
     alone = model(**tokenizer("Fluss", return_tensors="pt", return_token_type_ids=False)).logits[0]
     torch.testing.assert_close(logits[1, : len(alone)], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_transformers_alone_opens_exports(exports, tmp_path):
+    found = open_elsewhere([(folder, "AutoModelForMaskedLM") for folder in exports.values()], tmp_path)
+    for folder in exports.values():
+        assert found[str(folder)]["lost"] == {}
+        expected = outputs(load_model(folder), text_of(SIZE, 1))[0]
+        torch.testing.assert_close(torch.tensor(found[str(folder)]["logits"]), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["bert", "bert8", "roberta", "roberta8", "xlmr"])
