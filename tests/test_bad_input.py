@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from hyperofa.cli import main
+from hyperofa.errors import InputError
+from hyperofa.training.datamodule import HyperDataModule
 from tests.conftest import (
     CONFIGS,
     QUIET,
@@ -106,6 +108,25 @@ def test_vector_files(damage, message, prepare_words, refused, vector_file, tmp_
 def match(pattern: str, text: str) -> None:
     with pytest.raises(ValueError, match=pattern):
         raise ValueError(text)
+
+
+def test_vectors_that_are_all_the_same(prepare_words, refused, tmp_path):
+    path = write_vectors(tmp_path / "same.vec", {f"eng:{word}": np.ones(12) for word in ("the", "river", "town")})
+    match("--vectors: expected vectors that differ, found one for all 3 words", refused(*prepare_words(vectors=path)))
+
+
+def test_a_key_that_comes_twice(prepare_words, refused, bundles, tmp_path):
+    (tmp_path / "twice.yaml").write_text("seed: 1\nmax_words: 100\nseed: 2\n")
+    match(r"line 3: the key 'seed' was there already", refused(*prepare_words(), "--config", tmp_path / "twice.yaml"))
+    (tmp_path / "fit.yaml").write_text("data:\n  steps: 1\n  seed: 1\n  steps: 2\nmodel: {}\n")
+    words = ["fit", "--config", tmp_path / "fit.yaml", "--data.bundle", bundles["bert"], *QUIET]
+    match(r"line 4: the key 'steps' was there already", refused(*words))
+
+
+@pytest.mark.parametrize("chance", [-1, 1, float("nan")])
+def test_chances_out_of_range(chance, bundles):
+    with pytest.raises(InputError, match=r"--data\.word_dropout: expected a chance from 0 to below 1"):
+        HyperDataModule(str(bundles["bert8"]), word_dropout=chance)
 
 
 def test_cut_gzip(prepare_words, refused, vector_file, tmp_path):

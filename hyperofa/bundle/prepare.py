@@ -35,7 +35,7 @@ from hyperofa.tokens.spellings import Variants, surface_variants
 from hyperofa.vectors.centring import language_means
 from hyperofa.vectors.conversion import convert_vectors
 from hyperofa.vectors.readers import SpellingChoice, split_spec
-from hyperofa.vectors.store import WordVectors
+from hyperofa.vectors.store import ROWS, WordVectors
 
 _SHARDS = "shards"
 
@@ -195,6 +195,10 @@ def _convert(words: _Words, steps: "_Steps", sides: Sequence[_Side], folder: Pat
                 allow_pickle=words.allow_pickle,
                 spelling=steps.spelling,
             )
+        vectors = WordVectors.load(folder / "words").vectors
+        parts = (vectors[start : start + ROWS] for start in range(0, len(vectors), ROWS))
+        if len(vectors) > 1 and all((part == vectors[0]).all() for part in parts):
+            raise InputError(f"--vectors: expected vectors that differ, found one for all {len(vectors)} words")
         for side in sides:
             try:
                 WordVectors.load(folder / "words").language_ids_of(side.languages or [])

@@ -108,7 +108,7 @@ def read_sets(data: Path, sentences: int) -> list[RetrievalSet]:
 
 def _rows(path: Path, columns: int) -> Iterator[list[str]]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as file:
             for number, row in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
                 if len(row) != columns:
                     raise InputError(

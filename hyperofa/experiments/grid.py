@@ -115,8 +115,10 @@ def _cell(method: str, settings: Settings, point: Settings, code: str) -> Cell:
     known = method_named(kind, f"methods: {method}: export.method")
     if not known.trained:
         merged = {key: value for key, value in merged.items() if not key.startswith("fit.")}
-    seed = int(merged.pop(SEED, 0)) if known.seeded else 0
-    merged.pop(SEED, None)
+    seed = merged.pop(SEED, 0)
+    if type(seed) is not int or seed < 0:
+        raise InputError(f"methods: {method}: seed: expected a whole number from 0, found {seed}")
+    seed = seed if known.seeded else 0
     axes = {key: value for key, value in point.items() if key in merged}
     merged = {key: _filled(value, {**merged, SEED: seed}) for key, value in merged.items()}
     merged.setdefault("evaluate.source_model", merged.get("prepare.source_model"))

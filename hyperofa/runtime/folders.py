@@ -334,11 +334,18 @@ def sha256_file(path: str | Path) -> str:
 def fingerprint(*paths: str | Path) -> str:
     """Hash of where files lie, how long they are and when they last changed; of folders, all files below.
 
-    Cheap, to know unchanged input again; what is not there (a name on the hub) counts by its name.
+    Cheap, to know unchanged input again; what is not there (a name on the hub) counts by its name. Hidden files of a
+    folder do not count: a job that writes into it has its locks and unfinished work there.
     """
-    files = (path for each in paths for path in ([each] if not Path(each).is_dir() else sorted(Path(each).rglob("*"))))
-    states = ((Path(path), Path(path).stat() if Path(path).exists() else None) for path in files)
+    files = (path for each in map(Path, paths) for path in (_visible(each) if each.is_dir() else [each]))
+    states = ((path, path.stat() if path.exists() else None) for path in files)
     return sha256_text(*(f"{path.absolute()} {state and (state.st_size, state.st_mtime_ns)}" for path, state in states))
+
+
+def _visible(folder: Path) -> list[Path]:
+    """Files and folders below a folder, sorted; not what is hidden or lies in something hidden."""
+    below = (path.relative_to(folder) for path in folder.rglob("*"))
+    return sorted(folder / path for path in below if not any(part.startswith(".") for part in path.parts))
 
 
 def sha256_text(*parts: str) -> str:

@@ -9,6 +9,9 @@ import numpy as np
 
 from hyperofa.errors import InputError
 
+LONGEST_LINE = 2**24
+"""Characters of the longest line: a small archive can hold one that fills the memory."""
+
 
 def read_lines(paths: Sequence[str | Path], flag: str = "--data.text") -> list[str]:
     """Read sentences, one a line, from plain or gzipped text; of a .tsv file the last column.
@@ -29,7 +32,7 @@ def read_lines(paths: Sequence[str | Path], flag: str = "--data.text") -> list[s
 
 
 def read_pairs(paths: Sequence[str | Path]) -> list[tuple[str, str]]:
-    """Read parallel text: a source sentence and its translation, apart by a tab, one pair a line.
+    """Read parallel text: a source sentence and its translation, tab-separated, one pair a line.
 
     Raises:
         InputError: a file is missing or empty, or a line has not two columns.
@@ -65,11 +68,19 @@ def hold_out(lines: Sequence[str], count: int, seed: int) -> tuple[list[str], li
 
 
 def _lines(path: Path, flag: str) -> list[str]:
-    """The lines of a text file that are not empty."""
+    """The lines of a text file that are not empty; a byte order mark is none of its text."""
+    lines: list[str] = []
     try:
         opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8") as file:
-            lines = [line.rstrip("\n") for line in file if line.strip()]
+        with opener(path, "rt", encoding="utf-8-sig") as file:
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), ""), 1):
+                if len(line) > LONGEST_LINE:
+                    raise InputError(
+                        f"{flag} {path} line {number}: expected at most {LONGEST_LINE:,} characters, found more; give "
+                        "one sentence a line"
+                    )
+                if line.strip():
+                    lines.append(line.rstrip("\n"))
     except FileNotFoundError:
         raise InputError(f"{flag} {path}: expected a text file, found none") from None
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:

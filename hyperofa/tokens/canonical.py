@@ -31,6 +31,7 @@ ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _ROLE_STAND_INS = {"bos": "cls", "cls": "bos", "eos": "sep", "sep": "eos"}
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SENTENCEPIECE_SPACE = "▁"
+_HOLES = 100_000  # ids without a token, beyond as many as there are tokens
 
 
 class Token(NamedTuple):
@@ -72,6 +73,12 @@ def load_tokenizer(
         raise InputError(f"{flag} {path}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}")
     if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):  # made up from a model's config.json alone
         raise InputError(f"{flag} {path}: expected a folder or hub id with a tokenizer, found only special tokens")
+    count, highest = len(tokenizer), max(tokenizer.get_vocab().values())
+    if highest >= 2 * count + _HOLES:
+        raise InputError(
+            f"{flag} {path}: expected ids without large holes, for each id is an embedding row, found id {highest:,} "
+            f"among {count:,} tokens"
+        )
     tokenizer.init_kwargs.pop("local_files_only", None)  # says how it was loaded, and would be saved with it
     return tokenizer
 

@@ -138,6 +138,8 @@ class HyperDataModule(lightning.LightningDataModule):
         self._text_files, self._parallel_files = list(text or []), list(parallel or [])
         self._asked_streams, self._asked_copied, self._judges = streams, copied, judges
         self._text_languages, self._drawing = text_languages, drawing
+        if not 0 <= word_dropout < 1:
+            raise InputError(f"--data.word_dropout: expected a chance from 0 to below 1, found {word_dropout}")
         if views.parallel and not parallel:
             raise InputError("--data.parallel: expected a file of parallel text for --data.views.parallel, found none")
         if language_views.parallel and not parallel:

@@ -195,4 +195,12 @@ def _cast(vectors: NDArray[np.float32], dtype: np.dtype[Any], file: VectorFile, 
         row = int(bad.argmax())
         found = f"a number too large for {dtype}" if np.isfinite(vectors[row]).all() else "NaN or inf"
         raise InputError(f"{file.where(first + row)}: expected finite numbers, found {found}")
+    largest = np.abs(cast).max(axis=1)
+    tiny = vectors.any(axis=1) & (largest < np.finfo(cast.dtype).tiny)
+    if tiny.any():
+        raise InputError(
+            f"{file.where(first + int(tiny.argmax()))}: expected numbers that {dtype} can hold, found none above "
+            f"{np.finfo(cast.dtype).tiny:.1e} in its vector; scale the vectors up"
+            + (", or take --vectors_dtype float32" if dtype == np.float16 else "")
+        )
     return cast

@@ -1,5 +1,6 @@
 """Readers of word-vector files: fastText .bin and .vec, word2vec text, gensim; how words spell language and borders."""
 
+import codecs
 import gzip
 import re
 import struct
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
-from hyperofa.vectors.fasttext_layout import read_fasttext_words
+from hyperofa.vectors.fasttext_layout import WIDEST, read_fasttext_words
 
 WORD_START, WORD_END = 1, 2
 """Bits of a word's borders: it starts, or ends, where a word of the text does, so a space may stand there."""
@@ -24,6 +25,8 @@ SEEN = 4096
 """Words by which `Spelling.detect` decides."""
 
 _BLOCK = 4096
+_LONGEST_WORD = 65_536  # bytes
+_LONGEST_NUMBER = 64  # bytes
 _SHARE = 0.1
 _LANGUAGE = r"[a-z]{3}(?:_[A-Z][a-z]{3})?|[a-z]{2}"
 _PREFIX = re.compile(rf"({_LANGUAGE}):(?!//)(?=.)", re.DOTALL)
@@ -184,7 +187,7 @@ def _line(path: Path, row: int) -> str:
 
 def _open_text(path: Path, language: str) -> VectorFile:
     with _reporting_cut(path), _open_stream(path) as file:
-        header = file.readline(1 << 20).split()
+        header = file.readline(1 << 20).removeprefix(codecs.BOM_UTF8).split()
     if not header:
         raise InputError(f"{path}, line 1: expected 'COUNT DIM', found an empty line")
     try:
@@ -194,22 +197,37 @@ def _open_text(path: Path, language: str) -> VectorFile:
         raise InputError(
             f"{path}, line 1: expected the header 'COUNT DIM' (number of words, width of a vector), found {found}"
         ) from None
-    if count < 1 or dim < 1:
-        raise InputError(f"{path}, line 1: expected a header 'COUNT DIM' of positive numbers, found {count} and {dim}")
+    if count < 1 or not 1 <= dim <= WIDEST:
+        raise InputError(
+            f"{path}, line 1: expected a header 'COUNT DIM' of positive numbers, DIM up to {WIDEST:,}, found {count} "
+            f"and {dim}"
+        )
 
     def blocks(limit: int, start: int = 0) -> Iterator[Block]:
         with _reporting_cut(path), _open_stream(path) as file:
-            row = sum(1 for _ in islice(file, start + 1)) - 1
+            lines_of = _short_lines(file, path, dim)
+            row = sum(1 for _ in islice(lines_of, start + 1)) - 1
             while row < limit:
-                lines = list(islice(file, min(_BLOCK, limit - row)))
+                lines = list(islice(lines_of, min(_BLOCK, limit - row)))
                 if not lines:
                     raise InputError(f"{path}: the header says {count} words, found {row}; is the file cut?")
                 yield _parse_lines(lines, dim, path, row)
                 row += len(lines)
-            if limit == count and any(line.strip() for line in file):
+            if limit == count and any(chunk.strip() for chunk in iter(lambda: file.read(1 << 20), b"")):
                 raise InputError(f"{_line(path, count)}: the header says {count} words, found more; mend line 1")
 
     return VectorFile(path, "text", count, dim, blocks, language)
+
+
+def _short_lines(file: IO[bytes], path: Path, dim: int) -> Iterator[bytes]:
+    """Lines of a file, none so long that a small archive could fill the memory with it."""
+    longest = _LONGEST_WORD + _LONGEST_NUMBER * dim
+    for number, line in enumerate(iter(lambda: file.readline(longest + 1), b""), 1):
+        if len(line) > longest:
+            raise InputError(
+                f"{path}, line {number}: expected a word and {dim} numbers, found more than {longest:,} bytes"
+            )
+        yield line
 
 
 def _open_stream(path: Path) -> IO[bytes]:

@@ -108,6 +108,7 @@ def test_ids_follow_the_inputs(tmp_path):
     ({"OFA": {}}, {}, "methods: OFA: expected an export.method"),
     ({"OFA": {"export.method": "ofa", "model.net": "MLP"}}, {}, "expected keys such as prepare.coordinate_dim or"),
     (METHODS, {"seed": 3}, "grid: seed: expected a list of values, found 3"),
+    (METHODS, {"seed": [1.7]}, "seed: expected a whole number from 0, found 1.7"),
 ])  # fmt: skip
 def test_mistakes_are_named(methods, grid, message):
     with pytest.raises(InputError, match=message):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyperofa.errors import InputError
-from hyperofa.runtime.folders import MARK, kept_folder, new_folder, resumed_folder
+from hyperofa.runtime.folders import MARK, fingerprint, kept_folder, new_folder, resumed_folder
 
 
 def new(path, overwrite=False, **options):
@@ -201,3 +201,15 @@ def test_files_have_the_mode_of_any_new_file(way, tmp_path):
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "out" / "model.safetensors").stat().st_mode) == 0o640
+
+
+def test_unfinished_work_is_no_new_input(tmp_path):
+    """A job that writes into a folder that it reads finds its own unfinished work again."""
+    (tmp_path / "a.vec").write_text("a")
+    before = fingerprint(tmp_path)
+    (tmp_path / ".bundle.partial-1").mkdir()
+    (tmp_path / ".bundle.partial-1" / "part").write_text("b")
+    (tmp_path / ".bundle.lock").touch()
+    assert fingerprint(tmp_path) == before
+    (tmp_path / "b.vec").write_text("b")
+    assert fingerprint(tmp_path) != before

@@ -3,6 +3,7 @@ import gzip
 import pytest
 
 from hyperofa.errors import InputError
+from hyperofa.runtime import text_files
 from hyperofa.runtime.text_files import read_lines, read_pairs
 
 
@@ -16,8 +17,18 @@ def test_lines_are_read_from_every_kind_of_file(tmp_path):
         "four",
         "fünf",
     ]
+    (tmp_path / "bom.txt").write_bytes("\ufeffsix\n".encode())
+    assert read_lines([tmp_path / "bom.txt"]) == ["six"]
     (tmp_path / "latin").write_bytes(b"f\xfcnf\n")
     with pytest.raises(InputError, match=r"--data\.text .*latin: expected UTF-8 text"):
         read_lines([tmp_path / "latin"])
     with pytest.raises(InputError, match=r"--data\.parallel .*a\.txt line 1: expected .* found 1 columns"):
         read_pairs([tmp_path / "a.txt"])
+
+
+def test_an_archive_of_one_endless_line_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "LONGEST_LINE", 1000)
+    with gzip.open(tmp_path / "bomb.txt.gz", "wt") as file:
+        file.write("short\n" + "a" * 10_000)
+    with pytest.raises(InputError, match=r"bomb\.txt\.gz line 2: expected at most 1,000 characters, found more"):
+        read_lines([tmp_path / "bomb.txt.gz"])

@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,3 +114,12 @@ def test_overlap_pairs_mean_the_same(source, target):
 def test_folder_without_tokenizer_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match=r"--target_tokenizer .*: expected a folder or hub id with a tokenizer"):
         load_tokenizer(tmp_path)
+
+
+def test_one_token_with_an_id_far_from_the_others_is_refused(tokenizer_folders, tmp_path):
+    folder = shutil.copytree(tokenizer_folders["wordpiece"], tmp_path / "tokenizer")
+    state = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    state["model"]["vocab"]["far"] = 900_000_000
+    (folder / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
+    with pytest.raises(InputError, match=r"--target_tokenizer .*: .*found id 900,000,000 among 201 tokens"):
+        load_tokenizer(folder)

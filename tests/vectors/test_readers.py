@@ -175,7 +175,7 @@ def test_bad_text_is_refused(tmp_path, case, ending):
     with pytest.raises(InputError, match=expected) as error:
         convert_vectors([str(path)], tmp_path / "store")
     assert "\n" not in str(error.value)
-    assert os.listdir(tmp_path) == [path.name]
+    assert {path.name} == {name for name in os.listdir(tmp_path) if not name.endswith(".lock")}
 
 
 def test_undecodable_word_is_refused(tmp_path):
@@ -353,3 +353,19 @@ def test_folder_of_shards_is_one_space(tmp_path, toy):
     np.testing.assert_array_equal(store.ranks, whole.ranks)
     shutil.rmtree(shards)
     assert store.words[0] == words[0]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
+    (tmp_path / "a.vec").write_bytes("\ufeff1 2\na 1 2\n".encode())
+    assert open_file(tmp_path / "a.vec").count == 1
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"1 2\n" + b"a" * 10**6 + b" 1 2\n", "line 2: expected a word and 2 numbers, found more than 65,664 bytes"),
+    (b"1 2\na 1 2\n" + b"b" * 10**6, "line 3: the header says 1 words, found more"),
+    (b"1 1000000000\na 1\n", "DIM up to 65,536, found 1 and 1000000000"),
+])  # fmt: skip
+def test_an_archive_of_one_endless_line_is_refused(tmp_path, content, message):
+    (tmp_path / "bomb.vec.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(InputError, match=rf"bomb\.vec\.gz, .*{message}"):
+        convert_vectors([str(tmp_path / "bomb.vec.gz")], tmp_path / "store")

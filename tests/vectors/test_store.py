@@ -33,7 +33,7 @@ def convert(folder, words, vectors=None, **options):
 @given(words=st.lists(WORD, unique=True, min_size=1, max_size=20), data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_any_words_and_numbers_survive(tmp_path_factory, words, data):
-    finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    finite = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
     vectors = data.draw(hnp.arrays(np.float32, (len(words), 3), elements=finite))
     store = convert(tmp_path_factory.mktemp("any"), words, vectors, spelling="plain")
     assert list(store.words) == words
@@ -155,6 +155,13 @@ def test_half_precision(tmp_path):
     vectors[2, 1] = 1e5
     with pytest.raises(InputError, match=r"line 4: expected finite numbers, found a number too large for float16"):
         convert(tmp_path, list("abcde"), vectors, dtype="float16", overwrite=True)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float32", 1e-40), ("float16", 1e-6)])
+def test_vectors_too_small_for_their_precision_are_refused(tmp_path, dtype, value):
+    vectors = np.array([[1, 0], [value, value], [0, 0]])
+    with pytest.raises(InputError, match=rf"line 3: expected numbers that {dtype} can hold, found none above"):
+        convert(tmp_path, list("abc"), vectors, dtype=dtype)
 
 
 def test_max_words_takes_the_first_of_each_file(tmp_path):
