@@ -203,7 +203,10 @@ def checkpoints(fitted, tmp_path) -> dict[str, tuple[Path, str]]:
     torch.save({**good, "hyperofa": {**good["hyperofa"], "net": {"class": "os.system"}}}, files["class"])
     torch.save({**good, "state_dict": dict(list(good["state_dict"].items())[1:])}, files["short"])
     kind = r"expected a checkpoint of `hyperofa fit`"
-    endings = {"foreign": rf"{kind}, found one of something else", "class": r"expected a net of .*, found 'os\.system'"}
+    endings = {
+        "foreign": rf"{kind}, found one of something else",
+        "class": r"expected a registered net, found 'os\.system'",
+    }
     endings["short"] = r"expected the weights of a MLP; .*Missing key"
     files["gone"] = tmp_path / "gone.ckpt"
     endings["gone"] = rf"{kind}, found no file"

@@ -159,7 +159,10 @@ BAD_TEXT = {
     "blank": ("\n", r", line 1: expected 'COUNT DIM', found an empty line"),
     "no header": ("a 1 2\nb 3 4\n", r", line 1: expected the header 'COUNT DIM' .*found 3 fields, the first 'a'"),
     "odd header": ("3 2 1\na 1 2\n", r", line 1: expected the header 'COUNT DIM'"),
-    "no words": ("0 2\n", r", line 1: expected a header 'COUNT DIM' of positive numbers, found 0 and 2"),
+    "no words": (
+        "0 2\n",
+        r", line 1: expected a header 'COUNT DIM' of positive numbers, DIM up to 65,536, found 0 and 2",
+    ),
     "no word": ("1 2\n 1 2\n", r", line 2: expected a word, found a space"),
     "twice": ("3 1\na 1\nb 2\na 3\n", r", line 4: the word 'a' was already at .*bad\.vec, line 2; .*--duplicate_words"),
 }
