@@ -26,6 +26,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
+from hyperofa.models.source import ModelLike, TokenizerLike, tokenizer_of
 from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.text_files import read_lines
 from hyperofa.tokens.canonical import Family, bare_backend, canonical_tokens, load_tokenizer, tokenizer_family
@@ -88,7 +89,7 @@ class Expansion:
 
 
 def expand(
-    source_model: str,
+    source_model: ModelLike | TokenizerLike,
     output: Path,
     words: Path | None = None,
     tokenizer: str | None = None,
@@ -103,7 +104,7 @@ def expand(
     `hyperofa export` keeps their rows to the bit.
 
     Args:
-        source_model: folder or hub id of the model or tokenizer.
+        source_model: folder or hub id of the model or tokenizer; in Python also a tokenizer, or `(model, tokenizer)`.
         output: tokenizer folder to write.
         words: file of words, one a line.
         tokenizer: another tokenizer, whose words the source lacks.
@@ -132,7 +133,8 @@ def expand(
         raise InputError("expected --words FILE, --tokenizer T, or --text FILE with --count N; found none of them")
     if count is not None and count < 1:
         raise InputError(f"--count: expected at least 1, found {count}")
-    source = load_tokenizer(source_model, "--source_model")
+    given = source_model[1] if isinstance(source_model, tuple) else source_model
+    source = tokenizer_of(given, "--source_model").load()
     lines = read_lines(text, "--text") if text else []
     if words is not None:
         candidates = list(dict.fromkeys(read_lines([words], "--words")))[:count]

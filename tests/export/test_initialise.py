@@ -12,6 +12,7 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.export.initialise import initialise
 from hyperofa.export.prediction import load_trained
+from hyperofa.models.expand import expand
 from hyperofa.models.trim import trim
 from hyperofa.models.vocabulary import hash_rows, read_vocabulary
 from hyperofa.runtime.folders import sha256_file
@@ -113,6 +114,16 @@ def test_a_net_for_another_bundle_is_refused(bundles, fitted):
 def test_another_source_model_is_refused(bundles, model_folders):
     with pytest.raises(InputError, match=r"--source_model .*roberta: expected the model that --bundle"):
         initialise(bundles["bert"], "mean", source_model=model_folders["roberta"])
+
+
+def test_expanding_takes_a_tokenizer_in_memory(in_memory, model_folders, tmp_path):
+    (tmp_path / "words.txt").write_text("grandmothers\n", encoding="utf-8")
+    for name, given in (("folder", str(model_folders["bert"])), ("pair", in_memory), ("alone", in_memory[1])):
+        expand(given, tmp_path / name, words=tmp_path / "words.txt")
+    digests = {sha256_file(tmp_path / name / "tokenizer.json") for name in ("folder", "pair", "alone")}
+    assert len(digests) == 1
+    with pytest.raises(InputError, match=r"--source_model: expected a folder, a hub id or a tokenizer, found int"):
+        expand(3, tmp_path / "other", words=tmp_path / "words.txt")
 
 
 def test_trimming_takes_a_model_in_memory(in_memory, text_file, tmp_path):
