@@ -58,7 +58,7 @@ def written_call(function: Callable[..., Any], values: Mapping[str, Any]) -> Cal
 
 
 def _shown(value: Any) -> str:
-    """A value as Python writes it; of what has a path the path, of models and tokenizers the class."""
+    """A value as Python writes it; of what has a path the path, of models, nets and tokenizers the class."""
     if isinstance(value, Path):
         return repr(str(value))
     if isinstance(value, list | tuple):
@@ -66,5 +66,9 @@ def _shown(value: Any) -> str:
         return f"[{inner}]" if isinstance(value, list) else f"({inner})"
     if isinstance(getattr(value, "path", None), str | Path):
         return repr(str(value.path))
-    plain = value is None or isinstance(value, str | int | float | dict) or is_dataclass(value)
-    return repr(value) if plain else type(value).__name__
+    settings = is_dataclass(value) and all(map(_is_plain, vars(value).values()))
+    return repr(value) if settings or _is_plain(value) else type(value).__name__
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | dict)

@@ -87,6 +87,7 @@ def test_a_net_is_a_checkpoint_or_what_was_read_from_it(bundles, fitted):
     for other in others:
         np.testing.assert_allclose(other.coordinates, one.coordinates, rtol=1e-6)
         assert set(other.facts["checkpoint"]) == {sha256_file(path)}
+    assert others[2].call.text == f"initialise({str(bundles['bert'])!r}, hypernetwork={type(net).__name__})"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,25 @@
+"""What a folder says of its maker can be typed again."""
+
+from pathlib import Path
+
+from hyperofa.methods.baselines import OFAConfig
+from hyperofa.runtime.calls import Call, command_line, written_call
+
+
+def make(first, *, mixing=None, seed=0, text=()):
+    """Stands for a public function."""
+    return written_call(make, locals())
+
+
+def test_a_call_leaves_out_what_it_does_not_change():
+    assert make(Path("a folder"), seed=0) == Call("make('a folder')", "python")
+    assert make("b", seed=3, text=["x", Path("y")]).text == "make('b', seed=3, text=['x', 'y'])"
+    mixing = OFAConfig(neighbours=5)
+    assert make("b", mixing=mixing).text == f"make('b', mixing={mixing!r})"
+    assert eval(make("b", mixing=mixing).text) == make("b", mixing=mixing)
+
+
+def test_a_command_line_is_written_as_it_was_typed():
+    with command_line(["export", "--bundle", "a folder"]):
+        assert make("b") == Call("hyperofa export --bundle 'a folder'", "sh")
+    assert make("b").language == "python"
