@@ -13,6 +13,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
+import curves  # noqa: E402
 import plain  # noqa: E402
 from inputs import SIZES, Inputs, World, halves  # noqa: E402
 from report import growth, summarise, table  # noqa: E402
@@ -179,3 +180,18 @@ def test_the_command_for_a_device(tmp_path):
     )
     lines = [line for line in result.stdout.splitlines() if line.startswith("|")]
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {name}" for name in names]
+
+
+def test_curves_say_when_a_run_reaches_where_the_baseline_ends(tmp_path, capsys):
+    points = {"ofa": [4.0, 3.0, 2.0], "ours": [3.0, 2.5, 1.5], "worse": [5.0, 4.0, 3.0], "done": [1.5, 1.5, 1.5]}
+    for name, bits in points.items():
+        (tmp_path / name).mkdir()
+        rows = "".join(f"{50 * number},0,0,0,{value}\n" for number, value in enumerate(bits))
+        (tmp_path / name / "curve.csv").write_text("step,train_loss,loss,perplexity,bits_per_byte\n" + rows)
+    curves.main(tmp_path)
+    cells = {line.split(" | ")[0].strip("| "): line.split(" | ")[-2:] for line in capsys.readouterr().out.splitlines()}
+    assert cells["method"] == ["mean over steps", "steps to 2.000 |"]
+    assert cells["ofa"] == ["3.000", "100 |"]
+    assert cells["ours"] == ["2.375", "75 |"]
+    assert cells["worse"] == ["4.000", "– |"]
+    assert cells["done"] == ["1.500", "0 |"]

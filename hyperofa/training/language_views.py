@@ -113,6 +113,10 @@ class LanguageTask:
         """
         encodings = self._tokenizer.encode_batch_fast([line.text for line in lines])
         choose = self._next_tokens if self._objective == "causal" else self._masked
+        lines = [
+            line._replace(ends=line.ends and not each.overflowing)  # one that is cut does not end
+            for line, each in zip(lines, encodings, strict=True)
+        ]
         pairs = [choose(np.array(e.ids), _special(e), line, rng) for e, line in zip(encodings, lines, strict=True)]
         return Asked([shown for shown, _ in pairs], [said for _, said in pairs])
 

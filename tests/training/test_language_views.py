@@ -28,6 +28,17 @@ def test_a_causal_model_says_the_next_token(starts, ends, tokenizer_folders):
     assert asked.said[0].tolist() == expected
 
 
+def test_a_text_that_is_cut_does_not_end(tokenizer_folders):
+    tokenizer = load_tokenizer(tokenizer_folders["unigram"])
+    backend = bare_backend(tokenizer)
+    backend.enable_truncation(8)
+    causal = LanguageTask("causal", backend, len(tokenizer), None, None, 0, ENGLISH)
+    asked = causal.ask([Line(GERMAN[0], 0, True, True), Line("der", 0, True, True)], np.random.default_rng(0))
+    assert asked.shown[0][-1] == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in asked.said[0]
+    assert tokenizer.eos_token_id in asked.said[1]
+
+
 def test_a_masked_model_says_what_is_hidden(tokenizer_folders):
     tokenizer, masked = task("masked", tokenizer_folders["unigram"])
     lines = [Line(text, 0, True, True) for text in [*ENGLISH, *GERMAN, "der"] * 20]
