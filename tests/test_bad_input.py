@@ -362,7 +362,7 @@ def test_evaluation_data(refused, model_folders, tmp_path):
     match(r"--data .*: expected heldout\.tsv\.gz or tatoeba", refused(*common))
     path = tmp_path / "heldout.tsv.gz"
     path.write_bytes(gzip.compress(b"eng\t1\tone\ndeu\t1\n"))
-    match(r"heldout\.tsv\.gz line 2: expected 3 columns apart by tabs, found 2", refused(*common))
+    match(r"heldout\.tsv\.gz line 2: expected 3 tab-separated columns, found 2", refused(*common))
     path.write_bytes(gzip.compress(b"deu\t1\teins\n"))
     match(r"heldout\.tsv\.gz: expected English \(eng\) in column 1", refused(*common))
     path.write_bytes(gzip.compress(b"eng\t1\tone\n")[:-4])

@@ -25,7 +25,7 @@ from hyperofa.export.prediction import load_trained
 from hyperofa.methods.baselines import Predictions
 from hyperofa.methods.fallbacks import ORIGINS, plan_and_fill, target_inputs
 from hyperofa.nets.bilstm import BiLSTM
-from hyperofa.reference import QUIRKS
+from hyperofa.reference import DEPARTURES, QUIRKS
 from hyperofa.tokens.canonical import OVERLAP_KINDS
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.samplers import GroupedBatches
@@ -182,6 +182,21 @@ def test_the_default_does_better(golden, tmp_path):
 
 
 # --- quirk by quirk --------------------------------------------------------------------------------------------------
+
+
+def test_departures_are_no_quirks():
+    assert DEPARTURES
+    assert not DEPARTURES.keys() & QUIRKS.keys()
+    assert all(name.isidentifier() and text for name, text in DEPARTURES.items())
+
+
+def test_a_word_with_and_without_its_prefix_is_one(tmp_path):
+    path = write_vectors(tmp_path / "w.vec", {"eng:Zebra": np.ones(2), "Zebra": np.zeros(2)})
+    with pytest.raises(InputError, match=r"line 3: the word 'Zebra' \(eng\) was already at .*line 2"):
+        convert_vectors([str(path)], tmp_path / "store", spelling="reference")
+    first = convert_vectors([str(path)], tmp_path / "store", spelling="reference", duplicates="first")
+    assert first.words[:] == ["Zebra"]
+    assert first.vectors.all()
 
 
 def test_every_quirk_is_documented():

@@ -112,7 +112,7 @@ def _rows(path: Path, columns: int) -> Iterator[list[str]]:
             for number, row in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
                 if len(row) != columns:
                     raise InputError(
-                        f"{path} line {number}: expected {columns} columns apart by tabs, found {len(row)}"
+                        f"{path} line {number}: expected {columns} tab-separated columns, found {len(row)}"
                     )
                 yield row
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:

@@ -90,7 +90,7 @@ class HyperDataModule(lightning.LightningDataModule):
         language_views: how text is seen that the language model predicts; none under the source tokenizer.
         language_crop: fewest and most words of these views.
         negatives: target tokens beside those of the text that compete in the language model's predictions.
-        parallel: files of source sentences and their translations, apart by a tab, for `views.parallel`.
+        parallel: files of source sentences and their translations, tab-separated, for `views.parallel`.
         text_languages: languages of the text; the bundle's source languages if not given.
         drawing: of the language that a sentence is translated into: those sooner that have words for it (`fitting`), or
             all alike (`even`).
