@@ -3,7 +3,10 @@
 What a command needs is imported once its command line is known to be right: torch and transformers take seconds.
 """
 
+import io
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -35,6 +38,7 @@ TRAINING_COMMANDS = {
 _TRUST = """With any command:
   --trust MODULE            import it, and let settings name the classes in it
   --trust_remote_code true  run the code that models and tokenizers bring along; only those whose code you have read"""
+_TRACEBACK = "HYPEROFA_TRACEBACK"  # environment variable
 _FIRST_FLAGS = {"verify": "--model"}  # of commands that take a word without one
 
 
@@ -44,19 +48,25 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: command and flags; those of the process if not given.
 
-    A mistake of the user ends with its message on standard error and exit code 2.
+    Whatever ends it early, a mistake of the user, the system or a library, is told in one line on standard error, with
+    exit code 2. Exit code 1 is kept for what `verify` found changed.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may know ASCII alone
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help"):
         (sys.stdout if words else sys.stderr).write(_overview())
         sys.exit(0 if words else 2)
 
     from hyperofa.class_paths import restrict_class_paths
+    from hyperofa.flags import check_configs
     from hyperofa.runtime.trust import take_remote_code_flag
 
     try:
         with command_line(words):
             words = take_remote_code_flag(restrict_class_paths(words)) or [""]
+            check_configs(words)
             if words[0] in TRAINING_COMMANDS:
                 from hyperofa import training_commands
 
@@ -64,15 +74,31 @@ def main(args: Sequence[str] | None = None) -> None:
             else:
                 _show(_run_own(words))
     except Exception as error:
-        if not _is_mistake(error):
-            raise
-        sys.stderr.write(f"hyperofa: {' '.join(str(error).split())}\n")
+        reason = _reason(error)
+        if reason is None or os.environ.get(_TRACEBACK):
+            traceback.print_exc()
+        else:
+            sys.stderr.write(f"hyperofa: {' '.join(reason.split())}\n")
         sys.exit(2)
 
 
-def _is_mistake(error: Exception) -> bool:
-    """Whether an error is the user's to mend: ours, or what Lightning's Trainer says of its settings."""
-    return isinstance(error, InputError) or type(error).__name__ == "MisconfigurationException"
+def _reason(error: Exception) -> str | None:
+    """What to say of an error in one line; `None` for one that is a fault of this package.
+
+    The system and the libraries that a stage calls know best what is wrong with a file or a setting, so theirs is
+    said as it is. What our own code raises, and did not mean to, is a fault.
+    """
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return ": ".join([*names[:1], error.strerror])
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = frames and frames[-1].partition(".")[0] == __package__
+    if ours and type(error).__module__ == "builtins" and type(error) is not Exception:
+        return None
+    said = str(error).strip() or "no reason given"
+    return f"{said} ({type(error).__name__}; {_TRACEBACK}=1 shows where)"
 
 
 def _overview() -> str:

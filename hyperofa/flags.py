@@ -3,8 +3,10 @@
 import difflib
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -81,6 +83,25 @@ def _one_line(message: str) -> str:
         expected += dict.fromkeys("null" if kind == "NoneType" else kind for kind in kinds)
         return f"{found[1]} expected {' or '.join(expected)}, found {found[2]}"
     return message
+
+
+def check_configs(words: list[str]) -> None:
+    """See that the files of settings can be read.
+
+    Args:
+        words: the command line.
+
+    Raises:
+        InputError: a file of `--config` is not UTF-8 text. One that is not there, or not YAML, the parser refuses.
+    """
+    for number, word in enumerate(words):
+        flag, _, value = word.partition("=")
+        path = Path(value or "".join(words[number + 1 : number + 2]))
+        if flag == "--config" and os.path.isfile(path):
+            try:
+                path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(f"--config {path}: expected UTF-8 text; {error}") from None
 
 
 def gather_lists(words: list[str], functions: dict[str, Callable[..., Any]]) -> list[str]:

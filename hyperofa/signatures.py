@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TypeGuard
 
 _PACKAGE = __name__.partition(".")[0]
+_parts: dict[str, ModuleType] = {}
 
 
 def read_summary(command: str) -> str:
@@ -56,7 +57,7 @@ class _Source(InspectLoader):
 def _part(module: str, names: Iterable[str]) -> ModuleType:
     """A module that defines some names as another one does, and what they need."""
     # Not the other one, which nobody shall import to look types up; nor one below the package, whose names are tried.
-    part = ModuleType(_PACKAGE)
+    part = _parts.setdefault(module, ModuleType(_PACKAGE))
     statements, needed, queue = _statements(module), [], list(names)
     while queue:
         name = queue.pop()

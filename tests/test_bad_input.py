@@ -217,7 +217,9 @@ def checkpoints(fitted, tmp_path) -> dict[str, tuple[Path, str]]:
 def test_checkpoints_that_are_none(name, checkpoints, refused, bundles, tmp_path):
     path, ending = checkpoints[name]
     export = ["export", "--bundle", bundles["bert"], "--method", "hyperofa", "--output", tmp_path / "model"]
-    match(rf"--checkpoint .*{name}\.ckpt: {ending}", refused(*export, "--checkpoint", path))
+    error = refused(*export, "--checkpoint", path)
+    match(rf"--checkpoint .*{name}\.ckpt: {ending}", error)
+    assert "weights_only" not in error
     if name not in ("class", "short"):
         test = ["test", "--config", CONFIGS / "tokens.yaml", "--data.bundle", bundles["bert"], *QUIET]
         match(rf"--ckpt_path .*{name}\.ckpt: {ending}", refused(*test, "--ckpt_path", path))
@@ -314,7 +316,7 @@ def test_bundles_that_are_none(refused, tmp_path):
 def test_settings_that_do_not_fit(refused, bundles, tmp_path):
     fit = ["fit", "--config", CONFIGS / "tokens.yaml", "--data.bundle", bundles["bert"], *QUIET]
     fit += ["--trainer.default_root_dir", tmp_path, "--trainer.logger", "false"]
-    match(r"--model\.learning_rate: expected a number > 0, found -1", refused(*fit, "--model.learning_rate=-1"))
+    match(r"--model\.learning_rate: expected a number above 0, found -1", refused(*fit, "--model.learning_rate=-1"))
     match(r"net\.hidden_dim: expected a whole number > 0", refused(*fit, "--model.net.init_args.hidden_dim", "0"))
     endless = ["--trainer.max_epochs=-1", "--trainer.callbacks", "null"]
     match(r"--model\.schedule one_cycle: .*--trainer\.max_epochs", refused(*fit, *endless, left=("config.yaml",)))

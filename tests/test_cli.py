@@ -1,5 +1,6 @@
 import inspect
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -80,9 +81,12 @@ except SystemExit as error:
 """
 
 
+_WRONG_NUMBER = "pretrain --model m --text t --output o --training.seed -1"
+
+
 @pytest.mark.parametrize(
     "line",
-    ["", "exprot", "export --method mena", "pretrain --training.steps many", "--help"]
+    ["", "exprot", "export --method mena", "pretrain --training.steps many", _WRONG_NUMBER, "--help"]
     + [f"{command} --help" for command in cli.COMMANDS],
 )
 def test_help_and_wrong_command_lines_load_nothing_heavy(line):
@@ -136,3 +140,73 @@ def test_the_config_for_fasttext_reads_its_layout(model_folders, tokenizer_folde
     assert bundle.words.languages == ("deu", "eng")
     assert bundle.meta.source_languages == ["eng"]
     assert bundle.target.covered.any()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/srv/model"), "/srv/model: Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("0 bytes written"), "0 bytes written (OSError; HYPEROFA_TRACEBACK=1 shows where)"),
+        (MemoryError(), "no reason given (MemoryError; HYPEROFA_TRACEBACK=1 shows where)"),
+    ],
+)
+def test_what_the_system_refuses_is_told_in_a_line(error, said, monkeypatch, capsys):
+    """Exit code 1 is what `verify` says of a changed folder."""
+
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr("hyperofa.models.manifest.read_json", refuse)
+    with pytest.raises(SystemExit, match="2"):
+        main(["verify", str(CONFIGS)])
+    assert capsys.readouterr().err == f"hyperofa: {said}\n"
+
+
+def test_what_a_library_refuses_is_told_in_a_line(monkeypatch, capsys):
+    monkeypatch.setattr("hyperofa.models.manifest.read_json", lambda _: yaml.safe_load("["))
+    with pytest.raises(SystemExit, match="2"):
+        main(["verify", str(CONFIGS)])
+    said = capsys.readouterr().err
+    assert said.startswith("hyperofa: while parsing a flow node")
+    assert said.endswith("(ParserError; HYPEROFA_TRACEBACK=1 shows where)\n")
+    assert said.count("\n") == 1
+    monkeypatch.setenv("HYPEROFA_TRACEBACK", "1")
+    with pytest.raises(SystemExit, match="2"):
+        main(["verify", str(CONFIGS)])
+    assert capsys.readouterr().err.startswith("Traceback")
+
+
+def test_a_fault_of_ours_shows_where_it_is(monkeypatch, capsys):
+    monkeypatch.setattr("hyperofa.models.manifest.MANIFEST", None)
+    with pytest.raises(SystemExit, match="2"):
+        main(["verify", str(CONFIGS)])
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert "manifest.py" in said
+
+
+def test_odd_paths_and_files_are_told_in_a_line(tmp_path, capsys):
+    (tmp_path / "latin.yaml").write_bytes("model: Füße".encode("latin-1"))
+    (tmp_path / "file").write_text("mine")
+    long = "x" * 300
+    for words, said in {
+        ("verify", "--config", tmp_path / "latin.yaml"): "latin.yaml: expected UTF-8 text",
+        ("verify", long): "File name too long",
+        ("demo", "--output", long): "File name too long",
+        ("demo", "--output", tmp_path / "file" / "out"): "file is a file; give another --output",
+    }.items():
+        with pytest.raises(SystemExit, match="2"):
+            main(list(map(str, words)))
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "latin.yaml"]
+
+
+@pytest.mark.parametrize("command", [["--help"], ["hewitt", "--help"], ["verify", "Füße…"]])
+def test_a_terminal_that_knows_ascii_alone(command):
+    ascii_alone = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-m", "hyperofa", *command], capture_output=True, env=ascii_alone)
+    assert b"Traceback" not in done.stderr
+    assert done.returncode == (0 if "--help" in command else 2)

@@ -38,6 +38,24 @@ class Factors:
     explained: float
 
 
+def check_width(embeddings: NDArray[np.floating], coordinate_dim: int | None) -> None:
+    """See that embeddings have coordinates of a width, before long work begins.
+
+    Args:
+        embeddings: E `(V, E)`.
+        coordinate_dim: K, `None` for E.
+
+    Raises:
+        InputError: K is neither E nor within 1 … min(V, E).
+    """
+    height, width = embeddings.shape
+    if coordinate_dim not in (None, width) and not 1 <= coordinate_dim <= min(height, width):
+        raise InputError(
+            f"--coordinate_dim: expected a width from 1 to {min(height, width)} for {height} tokens of width {width}, "
+            f"found {coordinate_dim}; leave it out for the full width"
+        )
+
+
 def factorize(
     embeddings: NDArray[np.floating], coordinate_dim: int | None, *, scaling: Scaling = "coordinates"
 ) -> Factors:
@@ -69,11 +87,7 @@ def factorize(
     height, width = embeddings.shape
     if coordinate_dim is None or coordinate_dim == width:
         return _unfactorized(embeddings)
-    if not 1 <= coordinate_dim <= min(height, width):
-        raise InputError(
-            f"--coordinate_dim: expected a width from 1 to {min(height, width)} for {height} tokens of width {width}, "
-            f"found {coordinate_dim}; leave it out for the full width"
-        )
+    check_width(embeddings, coordinate_dim)
 
     single = embeddings.size > _SMALL
     gram, blocks = np.zeros((width, width)), []

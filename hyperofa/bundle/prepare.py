@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference as published
 from hyperofa.bundle.bundle import FORMAT, OWN_MODEL, Bundle, Meta, Side, SplitName
-from hyperofa.bundle.factorization import Scaling, factorize
+from hyperofa.bundle.factorization import Scaling, check_width, factorize
 from hyperofa.bundle.pooling import match_shards, merge_shards
 from hyperofa.bundle.split import split_tokens
 from hyperofa.errors import InputError
@@ -20,6 +20,7 @@ from hyperofa.models.source import ModelLike, TokenizerLike, content_hash, sourc
 from hyperofa.models.vocabulary import Vocabulary, check_tokenizer, hash_rows, read_vocabulary
 from hyperofa.runtime.folders import fingerprint, resumed_folder, sha256_text, versions, write_json
 from hyperofa.runtime.processes import ProcessGroup, process_group
+from hyperofa.runtime.ranges import Count, Seed, in_range
 from hyperofa.tokens.canonical import (
     Overlap,
     Token,
@@ -40,6 +41,7 @@ from hyperofa.vectors.store import ROWS, WordVectors
 _SHARDS = "shards"
 
 
+@in_range()
 def prepare(
     source_model: ModelLike,
     target_tokenizer: TokenizerLike,
@@ -47,12 +49,12 @@ def prepare(
     output: Path,
     source_languages: list[str] | None = None,
     target_languages: list[str] | None = None,
-    coordinate_dim: int | None = None,
+    coordinate_dim: Count | None = None,
     validation_share: float = 0.05,
     test_share: float = 0.05,
-    seed: int = 0,
+    seed: Seed = 0,
     vectors_dtype: Literal["float32", "float16"] = "float32",
-    max_words: int | None = None,
+    max_words: Count | None = None,
     duplicate_words: Literal["error", "first"] = "error",
     allow_pickle: bool = False,
     reference: bool = False,
@@ -138,6 +140,7 @@ def prepare(
                 plm = model.load()
                 check_tokenizer(plm, source, target)
                 vocabulary = read_vocabulary(plm)
+                check_width(vocabulary.input_rows, coordinate_dim)
                 sides = (
                     _Side("source", model.name, source, len(vocabulary.input_rows), source_languages),
                     _Side("target", given.name, target, None, target_languages),

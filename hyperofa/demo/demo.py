@@ -35,6 +35,7 @@ from hyperofa.export.export import export
 from hyperofa.methods.registry import METHODS
 from hyperofa.models.loading import load_model
 from hyperofa.runtime.folders import new_folder, write_json
+from hyperofa.runtime.ranges import Count, Seed, in_range
 from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.training.curves import CurvePlot
 from hyperofa.training.datamodule import HyperDataModule
@@ -70,13 +71,14 @@ class Demo:
         return "\n".join([title, "", *lines, "", f"Everything behind it, and each step by hand: {self.path}/README.md"])
 
 
+@in_range()
 def demo(
     output: Path = Path("data/demo"),
-    seed: int = 0,
-    sentences: int = 6_000,
-    vocabulary: int = 2_500,
-    steps: int = 20,
-    held_out: int = 300,
+    seed: Seed = 0,
+    sentences: Count = 6_000,
+    vocabulary: Count = 2_500,
+    steps: Count = 20,
+    held_out: Count = 300,
 ) -> Demo:
     """Run everything on a small multilingual world: vectors, tokenizer, prepare, fit, export, evaluate.
 
@@ -96,10 +98,6 @@ def demo(
         InputError: the package with the source model is not installed, or the folder holds something else.
     """
     source = _source_model()
-    numbers = {"sentences": sentences, "vocabulary": vocabulary, "steps": steps, "held_out": held_out}
-    for name, number in numbers.items():
-        if number < 1:
-            raise InputError(f"--{name}: expected a number above 0, found {number}")
     with _quiet(), new_folder(output, overwrite=True, kind="demo") as folder:
         names = ", ".join(_NAMES[language] for language in LANGUAGES)
         _tell(1, f"writing {sentences + held_out:,} sentences in {names}")

@@ -10,16 +10,18 @@ from hyperofa.evaluation.scores import Scores
 from hyperofa.evaluation.task import UNNAMED, Finding, LoadedModel, Request, Sample, Task, find_tasks
 from hyperofa.models.loading import load_model
 from hyperofa.runtime.folders import write_json
+from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.tokens.canonical import load_tokenizer
 
 
+@in_range()
 def evaluate(
     model: str | Path | LoadedModel,
     source_model: str | Path | LoadedModel,
     data: str | Path | None = None,
     text: Sequence[str | Path] = (),
     languages: Sequence[str] | None = None,
-    sentences: int = 500,
+    sentences: Count = 500,
     layer: int = -1,
     output: str | Path | None = None,
 ) -> Scores:
@@ -49,8 +51,6 @@ def evaluate(
         >>> sorted(scores["SR-B"]["top1"])
         ['deu', 'eng']
     """
-    if sentences < 1:
-        raise InputError(f"--sentences: expected at least 1, found {sentences}")
     if output is not None:
         _check_output(Path(output), drawn=bool(text))
     request = Request(None if data is None else Path(data), list(map(Path, text)), languages, sentences, layer)

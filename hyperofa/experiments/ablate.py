@@ -19,6 +19,7 @@ from hyperofa.experiments.cells import log_tail, read_failure, read_result, run_
 from hyperofa.experiments.grid import STAGES, Cell, code_version, expand, flat, shown
 from hyperofa.experiments.report import Provenance, write_report
 from hyperofa.experiments.results import Outcome, labels, tabulate, to_markdown, width_name
+from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.trust import trust_flags
 
 Runner = Callable[[Cell, str | None], int]
@@ -41,6 +42,7 @@ class Ablation:
         return "\n".join([table, f"{self.path}: {said} of {len(self.outcomes)} cells; see report.html", *failed])
 
 
+@in_range()
 def ablate(
     output: Path,
     # Bare types: jsonargparse would fill a mapping with a `class_path`, such as a net, with defaults if it were `Any`.
@@ -54,7 +56,7 @@ def ablate(
     metric: str = "top10",
     title: str = "Ablation",
     gpus: list[str] | None = None,
-    jobs: int = 1,
+    jobs: Count = 1,
     keep_models: bool = False,
     print_commands: bool = False,
     slurm: bool = False,
@@ -120,8 +122,6 @@ def ablate(
     known = {name for task in find_tasks() for name in task.metrics}
     if metric not in known:
         raise InputError(f"--metric: expected one of {', '.join(sorted(known))}; found {metric}")
-    if jobs < 1:
-        raise InputError(f"--jobs: expected at least 1, found {jobs}")
     for planned in cells:
         write_cell(output, planned)
     open_cells = [planned for planned in cells if read_result(output, planned) is None]

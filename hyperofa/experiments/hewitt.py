@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
-from hyperofa.errors import InputError
 from hyperofa.evaluation.shift import DistributionShift, measure
 from hyperofa.export.export import export
 from hyperofa.methods.registry import method_named
@@ -24,6 +23,7 @@ from hyperofa.models.loading import load_model
 from hyperofa.pretraining.language_model import Point, TrainerOptions, Training, train
 from hyperofa.pretraining.pretrain import plot_curves, write_curves
 from hyperofa.runtime.folders import new_folder, versions, write_json
+from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.text_files import hold_out, read_lines
 from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.training.datamodule import HyperDataModule
@@ -67,20 +67,21 @@ class Hewitt:
         return "\n".join([title, "", *lines, "", f"curves.csv, curves.png, table.json, tokenizer, bundle: {self.path}"])
 
 
+@in_range()
 def hewitt(
     source_model: str,
     text: list[Path],
     vectors: list[str],
     output: Path,
     words: Path | None = None,
-    count: int = 100,
+    count: Count = 100,
     methods: list[str] | None = None,
     checkpoint: Path | None = None,
-    epochs: int = 6,
-    validation_lines: int = 500,
+    epochs: Count = 6,
+    validation_lines: Count = 500,
     training: Training = _TRAINING,
     trainer: TrainerOptions = _TRAINER,
-    max_words: int | None = None,
+    max_words: Count | None = None,
     keep_models: bool = False,
     overwrite: bool = False,
 ) -> Hewitt:
@@ -111,8 +112,6 @@ def hewitt(
         InputError: an input is missing or does not serve.
     """
     chosen = [method_named(name, "--methods") for name in methods or _METHODS]
-    if epochs < 1:
-        raise InputError(f"--epochs: expected at least 1, found {epochs}")
     lines, held_out = hold_out(read_lines(text, "--text"), validation_lines, training.seed)
     inputs = [source_model, *text, *(split_spec(spec)[1] for spec in vectors), words, checkpoint]
     with new_folder(output, overwrite, kind="comparison", inputs=inputs) as folder:

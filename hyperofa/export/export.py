@@ -9,12 +9,14 @@ from hyperofa.export.initialise import Export, check_choice, check_factorised, i
 from hyperofa.methods.baselines import OFAConfig
 from hyperofa.runtime.folders import fingerprint, read_json, resumed_folder, sha256_text, versions
 from hyperofa.runtime.processes import process_group
+from hyperofa.runtime.ranges import Count, Seed, in_range
 from hyperofa.runtime.sharding import ShardCache
 from hyperofa.tokens.canonical import OverlapKind
 
 _SHARDS = "shards"
 
 
+@in_range()
 def export(
     bundle: Path,
     method: str,
@@ -24,8 +26,8 @@ def export(
     mixing: OFAConfig = OFAConfig(),  # noqa: B008  frozen
     ofa_share: float | None = 0.0,
     copied: list[OverlapKind] | None = None,
-    pad_to_multiple_of: int | None = None,
-    seed: int = 0,
+    pad_to_multiple_of: Count | None = None,
+    seed: Seed = 0,
     overwrite: bool = False,
     text: list[Path] | None = None,
     scores: Path | None = None,

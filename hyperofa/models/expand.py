@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerBase
 from hyperofa.errors import InputError
 from hyperofa.models.source import ModelLike, TokenizerLike, tokenizer_of
 from hyperofa.runtime.folders import new_folder
+from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.text_files import read_lines
 from hyperofa.tokens.canonical import Family, bare_backend, canonical_tokens, load_tokenizer, tokenizer_family
 from hyperofa.tokens.mining import count_pieces, count_tokens, count_words, mine, pieces_in_text, words_of
@@ -88,14 +89,15 @@ class Expansion:
         return "\n".join(lines)
 
 
+@in_range()
 def expand(
     source_model: ModelLike | TokenizerLike,
     output: Path,
     words: Path | None = None,
     tokenizer: str | None = None,
     text: list[Path] | None = None,
-    count: int | None = None,
-    min_pieces: int = 3,
+    count: Count | None = None,
+    min_pieces: Count = 3,
     overwrite: bool = False,
 ) -> Expansion:
     """Add words to a model's tokenizer; give the folder to `hyperofa prepare --target_tokenizer` for their rows.
@@ -131,8 +133,6 @@ def expand(
         raise InputError("--words and --tokenizer: expected one of the two, found both")
     if words is None and tokenizer is None and (not text or count is None):
         raise InputError("expected --words FILE, --tokenizer T, or --text FILE with --count N; found none of them")
-    if count is not None and count < 1:
-        raise InputError(f"--count: expected at least 1, found {count}")
     given = source_model[1] if isinstance(source_model, tuple) else source_model
     source = tokenizer_of(given, "--source_model").load()
     lines = read_lines(text, "--text") if text else []

@@ -13,10 +13,12 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 
 from hyperofa.errors import InputError
 from hyperofa.models import modeling_factorised
+from hyperofa.models.objectives import longest
 from hyperofa.runtime.trust import remote_code_trusted
 from hyperofa.tokens.canonical import reason_of
 
 _SHOWN = 3
+_LONGEST = 128  # tokens of a sentence, as in the papers
 
 
 def load_model(
@@ -99,7 +101,7 @@ def encode(
     Args:
         model: an encoder or decoder; of an encoder-decoder the encoder is used.
         tokenizer: its tokenizer.
-        sentences: N texts; what is longer than 128 tokens is cut.
+        sentences: N texts; what is longer than 128 tokens, or than the model has positions for, is cut.
         layer: index into the hidden states, 0 the embeddings, -1 the last layer.
         batch_size: sentences at a time.
         progress: name of the progress bar; `None` shows none.
@@ -109,15 +111,19 @@ def encode(
         read layer 8.
     """
     body = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    length = longest(model, tokenizer, _LONGEST)
     order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
     vectors = torch.empty(len(sentences), 0)
     starts = range(0, len(order), batch_size)
     for start in tqdm(starts, desc=progress, unit=" batches", leave=False, disable=progress is None):
         chosen = order[start : start + batch_size]
         texts = [sentences[i] for i in chosen]
-        batch = tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt").to(model.device)
+        batch = tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt").to(model.device)
         output = body(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True)
-        pooled = mean_pool(output.hidden_states[layer], batch["attention_mask"]).cpu()
+        states = output.hidden_states
+        if not -len(states) <= layer < len(states):
+            raise InputError(f"--layer: expected a number from {-len(states)} to {len(states) - 1}, found {layer}")
+        pooled = mean_pool(states[layer], batch["attention_mask"]).cpu()
         if not vectors.shape[1]:
             vectors = torch.empty(len(sentences), pooled.shape[1])
         vectors[chosen] = pooled

@@ -21,6 +21,7 @@ from hyperofa.models.source import ModelLike, source_of
 from hyperofa.models.vocabulary import read_vocabulary, replace_vocabulary
 from hyperofa.runtime.calls import written_call
 from hyperofa.runtime.folders import new_folder
+from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.text_files import read_lines
 from hyperofa.tokens.canonical import tokenizer_family
 from hyperofa.tokens.tokenizer_json import State, backend_of, model_vocabulary, pieces_of, read_state, write_tokenizer
@@ -57,8 +58,9 @@ class Trimmed:
         )
 
 
+@in_range()
 def trim(
-    source_model: ModelLike, text: list[Path], output: Path, min_count: int = 1, overwrite: bool = False
+    source_model: ModelLike, text: list[Path], output: Path, min_count: Count = 1, overwrite: bool = False
 ) -> Trimmed:
     """Drop the tokens that a text never uses; logits of the others stay as they are.
 
@@ -82,8 +84,6 @@ def trim(
         >>> print(hyperofa.trim("bert", [Path("english.txt")], Path("fewer_tokens")).path)
         fewer_tokens
     """
-    if min_count < 1:
-        raise InputError(f"--min_count: expected at least 1, found {min_count}")
     call = written_call(trim, locals())
     lines, source = read_lines(text, "--text"), source_of(source_model)
     tokenizer = source.load_tokenizer()

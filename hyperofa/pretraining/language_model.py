@@ -5,7 +5,7 @@ does not compare; bits per byte do. A masked model is asked for 15 % of the toke
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from hyperofa.errors import InputError
 from hyperofa.models.factorised import factor_owners
 from hyperofa.models.objectives import longest, objective_of
 from hyperofa.pretraining.blocks import IGNORED, BlockBatches, Blocks, SteppedBatches, TextBlock, chunk
+from hyperofa.runtime.ranges import Count, NonNegative, Positive, Seed, Size, check_ranges
 from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.samplers import GroupedBatches
 
@@ -48,26 +49,20 @@ class Training:
         seed: of the order, the masks and the dropout.
     """
 
-    steps: int = 1000
-    new_steps: int = 0
-    evaluate_every: int = 100
-    batch_size: int = 16
-    accumulate: int = 1
-    block_size: int = 256
-    learning_rate: float = 5e-5
-    warmup_steps: int = 50
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    seed: int = 0
+    steps: Size = 1000
+    new_steps: Size = 0
+    evaluate_every: Count = 100
+    batch_size: Count = 16
+    accumulate: Count = 1
+    block_size: Count = 256
+    learning_rate: Positive = 5e-5
+    warmup_steps: Size = 50
+    weight_decay: NonNegative = 0.01
+    clip: NonNegative = 1.0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        lowest = {"steps": 0, "new_steps": 0, "warmup_steps": 0, "weight_decay": 0, "seed": 0}
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if value < lowest.get(each.name, 1 if each.type is int else 0) or (
-                each.name == "learning_rate" and not value
-            ):
-                raise InputError(f"--training.{each.name}: expected a higher number, found {value}")
+        check_ranges(self, "training.")
         if self.steps + self.new_steps < 1:
             raise InputError("--training.steps, --training.new_steps: expected at least one step, found none")
 
@@ -99,10 +94,13 @@ class TrainerOptions:
 
     accelerator: str = "auto"
     devices: int = 1
-    num_nodes: int = 1
+    num_nodes: Count = 1
     strategy: str = "auto"
     precision: str = "32-true"
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "trainer.")
 
 
 @dataclass(frozen=True)

@@ -208,6 +208,9 @@ def _place(path: str | Path, inputs: Iterable[object], within: bool = True) -> P
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path}: expected a folder to write to, found a link to nothing; give another --output")
     place = path.resolve()
+    above = next((parent for parent in place.parents if _is_there(parent)), place)
+    if not above.is_dir():
+        raise InputError(f"{path}: expected a folder to write to, but {above} is a file; give another --output")
     if place == Path.cwd():
         raise InputError(f"{path}: expected a folder to make, found the current one; give the name of a new --output")
     if os.path.ismount(place):

@@ -39,6 +39,8 @@ def read_checkpoint(path: str | Path, flag: str = "--checkpoint", resumable: boo
         raise InputError(f"{expected}, found no file") from None
     except Exception as error:  # a file of another kind may raise anything here
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "weights_only" in reason:  # torch's advice to run what is in it
+            reason = "it holds code or objects beside tensors and plain data, and nothing in it was run"
         raise InputError(f"{expected}; {reason}") from None
     if damaged:
         raise InputError(f"{expected}, found a damaged one ({damaged})")

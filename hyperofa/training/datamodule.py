@@ -23,6 +23,7 @@ from hyperofa.models.objectives import Objective, objective_at
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
 from hyperofa.reference import GROUP
+from hyperofa.runtime.ranges import Count, Seed, Share, Size, in_range
 from hyperofa.runtime.text_files import read_lines, read_pairs
 from hyperofa.tokens.canonical import OverlapKind, bare_backend
 from hyperofa.training.batches import TokenBatch
@@ -105,18 +106,19 @@ class HyperDataModule(lightning.LightningDataModule):
             `stream`ed from the bundle with each batch; `auto` for the device if it is a GPU with room.
     """
 
+    @in_range("data.")
     def __init__(
         self,
         bundle: str,
         text: list[str] | None = None,
         streams: Literal["text", "tokens", "both"] = "text",
-        batch_size: int = 256,
-        max_words: int = 32,
+        batch_size: Count = 256,
+        max_words: Count = 32,
         words: WordOrder = "heaviest",
         augmentation: Augmentation = "dropout",
-        word_dropout: float = 0.1,
+        word_dropout: Share = 0.1,
         batches: Literal["random", "ascending"] = "random",
-        sentences: int = 96,
+        sentences: Count = 96,
         views: ViewCounts = ViewCounts(),  # noqa: B008  frozen
         judges: Judges = "auto",
         language_views: ViewCounts = ViewCounts(translated=64, target=32),  # noqa: B008  frozen
@@ -126,11 +128,11 @@ class HyperDataModule(lightning.LightningDataModule):
         text_languages: list[str] | None = None,
         drawing: Drawing = "fitting",
         crop: tuple[int, int] = (4, 20),
-        steps: int = 50,
-        validation_sentences: int = 400,
+        steps: Count = 50,
+        validation_sentences: Count = 400,
         copied: Sequence[OverlapKind] | None = None,
-        seed: int = 0,
-        num_workers: int = 0,
+        seed: Seed = 0,
+        num_workers: Size = 0,
         word_table: Placement = "auto",
     ) -> None:
         super().__init__()

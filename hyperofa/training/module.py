@@ -20,6 +20,7 @@ from hyperofa.nets.inputs import Memory, WordSets
 from hyperofa.nets.net import Net
 from hyperofa.nets.registry import check_registered
 from hyperofa.nets.source_attention import SourceAttention
+from hyperofa.runtime.ranges import Count, NonNegative, Positive, in_range
 from hyperofa.training.batches import TextBatch, TokenBatch
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.language_loss import HeadError, language_loss
@@ -70,45 +71,40 @@ class HyperModule(lightning.LightningModule):
     _output_primitives: Tensor | None = None
     _word_vectors: Tensor
 
+    @in_range("model.")
     def __init__(
         self,
         word_dim: int,
         coordinate_dim: int,
         net: Callable[[int, int], Net] = SourceAttention,
-        token_weight: float = 1.0,
-        token_epochs: int | None = None,
-        contrastive_weight: float = 0.1,
-        temperature: float = 0.25,
+        token_weight: NonNegative = 1.0,
+        token_epochs: Count | None = None,
+        contrastive_weight: NonNegative = 0.1,
+        temperature: Positive = 0.25,
         distance: Distance = "mse",
-        text_weight: float = 1.0,
-        sentence_weight: float = 1.0,
-        language_weight: float = 1.0,
-        sentence_temperature: float = 0.05,
-        cosine_weight: float = 1.0,
-        hidden_weight: float = 0.0,
-        kl_weight: float = 0.0,
+        text_weight: NonNegative = 1.0,
+        sentence_weight: NonNegative = 1.0,
+        language_weight: NonNegative = 1.0,
+        sentence_temperature: Positive = 0.05,
+        cosine_weight: NonNegative = 1.0,
+        hidden_weight: NonNegative = 0.0,
+        kl_weight: NonNegative = 0.0,
         layers: list[int] | None = None,
         precision: Precision = "auto",
         gradient_checkpointing: bool = False,
         optimizer: Literal["adamw", "adam"] = "adamw",
-        learning_rate: float = 2e-3,
-        weight_decay: float = 0.01,
+        learning_rate: Positive = 2e-3,
+        weight_decay: NonNegative = 0.01,
         schedule: Literal["one_cycle", "step", "constant"] = "one_cycle",
-        step_epochs: int = 10,
-        step_factor: float = 0.95,
+        step_epochs: Count = 10,
+        step_factor: Positive = 0.95,
         compile: bool = False,
     ) -> None:
         super().__init__()
-        if learning_rate <= 0:
-            raise InputError(f"--model.learning_rate: expected a number > 0, found {learning_rate}")
         self.net = net(word_dim, coordinate_dim)
         check_registered(self.net)
         if compile:
             self.net.compile(dynamic=True)  # in place: the names of its weights stay; batches are of many shapes
-        if token_epochs is not None and token_epochs < 1:
-            raise InputError(
-                f"--model.token_epochs: expected a number of epochs above 0, or null, found {token_epochs}"
-            )
         self._token_weight, self._token_epochs, self._text_weight = token_weight, token_epochs, text_weight
         self._token_loss = partial(
             token_loss, contrastive_weight=contrastive_weight, temperature=temperature, distance=distance

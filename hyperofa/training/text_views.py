@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.methods.baselines import TUNED_OFA, ofa
 from hyperofa.methods.fallbacks import fill, plan_rows, target_inputs
+from hyperofa.runtime.ranges import Size, check_ranges
 from hyperofa.tokens.canonical import OverlapKind
 from hyperofa.training.batches import TextBatch, join, pad
 from hyperofa.training.language_views import IGNORED, Asked, LanguageTask, LanguageViews, Line
@@ -34,10 +35,13 @@ class ViewCounts:
         parallel: a true translation, from parallel text, under the target tokenizer.
     """
 
-    translated: int = 96
-    target: int = 0
-    source: int = 0
-    parallel: int = 0
+    translated: Size = 96
+    target: Size = 0
+    source: Size = 0
+    parallel: Size = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "data.views.")
 
 
 VIEWS = tuple(field.name for field in fields(ViewCounts))

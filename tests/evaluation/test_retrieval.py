@@ -9,8 +9,12 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from hyperofa.cli import main
+from hyperofa.errors import InputError
+from hyperofa.evaluation.evaluate import evaluate
 from hyperofa.evaluation.retrieval import RetrievalSet, accuracy, read_sets
 from hyperofa.evaluation.scores import Scores
+from hyperofa.models.loading import encode, load_model
+from hyperofa.tokens.canonical import load_tokenizer
 from tests.conftest import ENGLISH, GERMAN
 
 
@@ -108,3 +112,15 @@ def test_sets_pair_verses_by_number(tmp_path):
         RetrievalSet("SR-B", "eng", ["one", "two"], ["one", "two"]),
         RetrievalSet("SR-B", "deu", ['"eins"', "drei"], ["one", "three"]),
     ]
+
+
+def test_a_layer_that_is_none(data, model_folders, tmp_path):
+    with pytest.raises(InputError, match=r"layer: expected a number from -\d to \d, found 99"):
+        evaluate(model_folders["bert"], model_folders["bert"], data[0], layer=99)
+
+
+def test_sentences_longer_than_the_model_has_positions_for(model_folders):
+    model, tokenizer = load_model(model_folders["bert"]), load_tokenizer(model_folders["bert"])
+    positions = model.config.max_position_embeddings
+    assert positions < 128
+    assert encode(model, tokenizer, ["river " * 200]).shape == (1, model.config.hidden_size)

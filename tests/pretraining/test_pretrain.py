@@ -276,9 +276,9 @@ def test_two_processes_train_one_model(folders, tmp_path):
 
 def test_mistakes(folders, model_folders, tmp_path):
     text, causal = [folders["text"]], str(folders["causal"])
-    with pytest.raises(InputError, match=r"--training.steps: expected a higher number, found -1"):
+    with pytest.raises(InputError, match=r"--training.steps: expected at least 0, found -1"):
         Training(steps=-1)
-    with pytest.raises(InputError, match=r"--training.learning_rate: expected a higher number, found 0"):
+    with pytest.raises(InputError, match=r"--training.learning_rate: expected a number above 0, found 0"):
         Training(learning_rate=0)
     with pytest.raises(InputError, match="expected at least one step, found none"):
         Training(steps=0)
