@@ -15,6 +15,11 @@ _TASKS = (  # BART counts as a masked model as well
     ("AutoModelForSeq2SeqLM", "text2text-generation", modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
     ("AutoModelForMaskedLM", "fill-mask", modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES),
     ("AutoModelForCausalLM", "text-generation", modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+    (
+        "AutoModelForImageTextToText",
+        "image-text-to-text",
+        modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    ),
     ("AutoModelForPreTraining", None, modeling_auto.MODEL_FOR_PRETRAINING_MAPPING_NAMES),
     (
         "AutoModelForSequenceClassification",

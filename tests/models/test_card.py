@@ -26,6 +26,7 @@ from hyperofa.export.export import export
 from hyperofa.methods.registry import METHODS
 from hyperofa.models.card import auto_class, model_card
 from hyperofa.runtime.calls import Call
+from tests.models.families import make
 
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
 BART = {
@@ -53,6 +54,14 @@ def card(model, **changes):
 
 def front_matter(text):
     return yaml.safe_load(text.split("---\n")[1])
+
+
+def test_a_factorised_model_that_reads_images_names_its_auto_class():
+    """Its own class of transformers would not take the factors."""
+    dense, model = make("llava", tied=False)
+    for found in (dense, model):
+        assert auto_class(found) == ("AutoModelForImageTextToText", "image-text-to-text")
+    assert model.config.auto_map["AutoModelForImageTextToText"].endswith(type(model).__name__)
 
 
 @pytest.mark.parametrize(
