@@ -161,6 +161,10 @@ def surface_variants(word: str, boundaries: int) -> Sequence[str]:
 def find_overlap(source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase) -> Overlap:
     """Target tokens that are in the source vocabulary by the published comparison of decoded texts.
 
+    Args:
+        source: its vocabulary is looked up.
+        target: whose tokens are looked for.
+
     Returns:
         One pair a token: kind `exact` for equal texts, `case` for texts that are equal in lower case.
     """
@@ -332,12 +336,22 @@ def noise(coordinates: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def noise_in_sequence(coordinates: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The noise of the published random baseline: as `noise`, but only the wanted rows are drawn."""
+    """The noise of the published random baseline: as `noise`, but only the wanted rows are drawn.
+
+    Args:
+        coordinates: `(S, K)` source rows.
+        rows: `(T,)` bool, true where noise is wanted.
+    """
     mean, deviation = coordinates.mean(0), coordinates.std(0)
     return np.random.RandomState(RANDOM_SEED).normal(mean, deviation, (int(rows.sum()), len(mean)))
 
 
 def lost_bias(tokens: int, coordinate_dim: int) -> np.ndarray:
-    """The output bias of the published models: torch's start of a linear layer from K inputs; `(T,)` float32."""
+    """The output bias of the published models: torch's start of a linear layer from K inputs; `(T,)` float32.
+
+    Args:
+        tokens: T.
+        coordinate_dim: K.
+    """
     reach = coordinate_dim**-0.5
     return np.random.default_rng(RANDOM_SEED).uniform(-reach, reach, tokens).astype(np.float32)

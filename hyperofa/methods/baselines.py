@@ -158,7 +158,13 @@ def _with_hubness(keys: np.ndarray, queries: np.ndarray, usable: np.ndarray) -> 
 
 
 def blend(rows: Predictions, others: Predictions, share: float) -> Predictions:
-    """Rows moved towards others: (1 - share) · rows + share · others where both know the token."""
+    """Rows moved towards others: (1 - share) · rows + share · others where both know the token.
+
+    Args:
+        rows: to move.
+        others: where to.
+        share: how far, in [0, 1].
+    """
     both = (rows.known & others.known)[:, None]
     mixed = np.where(both, (1 - share) * rows.coordinates + share * others.coordinates, rows.coordinates)
     return Predictions(mixed.astype(np.float32), rows.known)
@@ -207,7 +213,12 @@ def mean_noise(inputs: InitInputs, rng: np.random.Generator, scale: float = HEWI
 
 
 def random(inputs: InitInputs, rng: np.random.Generator) -> Predictions:
-    """Normal noise with the mean and standard deviation of each coordinate over the source rows; known everywhere."""
+    """Normal noise with the mean and standard deviation of each coordinate over the source rows; known everywhere.
+
+    Args:
+        inputs: what is wanted.
+        rng: draws the noise.
+    """
     centre, spread = inputs.coordinates.mean(0, dtype=np.float64), inputs.coordinates.std(0, dtype=np.float64)
     rows = rng.normal(centre, spread, (len(inputs.covered), len(centre)))
     return Predictions(rows.astype(np.float32), np.ones(len(inputs.covered), bool))
@@ -237,7 +248,12 @@ def mean_norm(rows: np.ndarray) -> float:
 
 
 def with_norm(rows: np.ndarray, norm: float) -> np.ndarray:
-    """Rows `(N, K)` scaled to one length; zero rows stay."""
+    """Rows `(N, K)` scaled to one length; zero rows stay.
+
+    Args:
+        rows: `(N, K)`.
+        norm: the length.
+    """
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows * norm, lengths, out=np.zeros_like(rows), where=lengths > 0)
 

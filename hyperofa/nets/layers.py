@@ -21,7 +21,13 @@ def pool(vectors: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
 
 
 def correction(input_dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
-    """A hidden layer whose output is zero before training."""
+    """A hidden layer whose output is zero before training.
+
+    Args:
+        input_dim: width of what is seen.
+        hidden_dim: width within.
+        output_dim: width of what is corrected.
+    """
     last = nn.Linear(hidden_dim, output_dim)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
@@ -29,12 +35,24 @@ def correction(input_dim: int, hidden_dim: int, output_dim: int) -> nn.Sequentia
 
 
 def block(width: int, dropout: float) -> nn.Sequential:
-    """Linear(Dropout(GELU(Linear(LayerNorm(x))))), for a residual path around it."""
+    """Linear(Dropout(GELU(Linear(LayerNorm(x))))), for a residual path around it.
+
+    Args:
+        width: of input and output.
+        dropout: chance of a zero.
+    """
     first, last = nn.Linear(width, width), nn.Linear(width, width)
     return nn.Sequential(nn.LayerNorm(width), first, nn.GELU(), nn.Dropout(dropout), last)
 
 
 def head(input_dim: int, hidden_dim: int, output_dim: int, dropout: float) -> nn.Sequential:
-    """Linear(Dropout(GELU(Linear(x)))), with which the published nets end."""
+    """Linear(Dropout(GELU(Linear(x)))), with which the published nets end.
+
+    Args:
+        input_dim: width of what is seen.
+        hidden_dim: width within.
+        output_dim: K.
+        dropout: chance of a zero.
+    """
     first, last = nn.Linear(input_dim, hidden_dim), nn.Linear(hidden_dim, output_dim)
     return nn.Sequential(first, nn.GELU(), nn.Dropout(dropout), last)

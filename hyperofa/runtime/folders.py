@@ -361,7 +361,12 @@ def sha256_text(*parts: str) -> str:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write sorted, indented JSON, so that equal values give equal bytes; whole or not at all."""
+    """Write sorted, indented JSON, so that equal values give equal bytes; whole or not at all.
+
+    Args:
+        path: of the file.
+        value: plain data.
+    """
     partial = _beside(Path(path), str(os.getpid()))
     partial.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)

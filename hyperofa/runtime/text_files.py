@@ -53,6 +53,11 @@ def read_pairs(paths: Sequence[str | Path]) -> list[tuple[str, str]]:
 def hold_out(lines: Sequence[str], count: int, seed: int) -> tuple[list[str], list[str]]:
     """Split lines at random: the rest and the held-out ones, `count` of them or a tenth, at least one each.
 
+    Args:
+        lines: at least two.
+        count: wanted to hold out, at least 1.
+        seed: of the choice.
+
     Raises:
         InputError: fewer than two lines, or a count below 1.
     """

@@ -322,7 +322,12 @@ def find_overlap(
 
 
 def extends(target: PreTrainedTokenizerBase, source: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer has every token of another, spelled alike, under the same id (`hyperofa expand`)."""
+    """Whether a tokenizer has every token of another, spelled alike, under the same id (`hyperofa expand`).
+
+    Args:
+        target: the one that may have more.
+        source: the other.
+    """
     return source.get_vocab().items() <= target.get_vocab().items()
 
 
@@ -330,6 +335,10 @@ def with_identity(overlap: Overlap, size: int) -> Overlap:
     """Pair the first `size` tokens with themselves as `exact`, and with nothing else, whatever they look like.
 
     An extended vocabulary keeps its old rows so, also those of twins and of tokens that were never used.
+
+    Args:
+        overlap: of the two vocabularies.
+        size: tokens of the source.
     """
     old, later = np.arange(size), overlap.target_ids >= size
     kind = np.full(size, OVERLAP_KINDS.index("exact"), np.uint8)

@@ -44,14 +44,25 @@ def count_words(lines: Iterable[str]) -> Counter[str]:
 
 
 def pieces_in_text(tokenizer: BackendTokenizer, words: Sequence[str]) -> list[list[int]]:
-    """Ids of the tokens that each word takes inside a text, after another word."""
+    """Ids of the tokens that each word takes inside a text, after another word.
+
+    Args:
+        tokenizer: backend.
+        words: each is taken as it stands within a text.
+    """
     skipped = len(tokenizer.encode(_BEFORE, add_special_tokens=False).ids)
     encodings = tokenizer.encode_batch_fast([f"{_BEFORE} {word}" for word in words], add_special_tokens=False)
     return [encoding.ids[skipped:] for encoding in encodings]
 
 
 def count_pieces(tokenizer: BackendTokenizer, words: Sequence[str], unknown: int | None) -> list[int]:
-    """Tokens that each word takes inside a text; a word that needs the unknown token counts its characters."""
+    """Tokens that each word takes inside a text; a word that needs the unknown token counts its characters.
+
+    Args:
+        tokenizer: backend.
+        words: as for `pieces_in_text`.
+        unknown: id of the unknown token, if there is one.
+    """
     pieces = zip(words, pieces_in_text(tokenizer, words), strict=True)
     return [max(len(ids), len(word) if unknown in ids else 0) for word, ids in pieces]
 
@@ -87,7 +98,12 @@ def words_of(tokens: Sequence[Token | None]) -> list[str]:
 
 
 def count_tokens(tokenizer: BackendTokenizer, lines: Sequence[str]) -> int:
-    """Tokens of a text, without special ones."""
+    """Tokens of a text, without special ones.
+
+    Args:
+        tokenizer: backend.
+        lines: of text.
+    """
     return sum(
         len(encoding.ids)
         for start in range(0, len(lines), _BATCH)

@@ -57,12 +57,22 @@ def components(part: State | None) -> list[State]:
 
 
 def sequence(parts: list[State], name: str) -> State:
-    """One component of several; `name` is the field that holds them (`pretokenizers`)."""
+    """One component of several.
+
+    Args:
+        parts: at least one.
+        name: the field that holds them (`pretokenizers`).
+    """
     return parts[0] if len(parts) == 1 else {"type": "Sequence", name: parts}
 
 
 def pieces_of(backend: BackendTokenizer, text: str) -> list[str]:
-    """What normaliser and pre-tokenizer hand to the model, piece by piece; added tokens are not looked for."""
+    """What normaliser and pre-tokenizer hand to the model, piece by piece; added tokens are not looked for.
+
+    Args:
+        backend: a tokenizer.
+        text: to take apart.
+    """
     if backend.normalizer is not None:
         text = backend.normalizer.normalize_str(text)
     if backend.pre_tokenizer is None:

@@ -91,7 +91,12 @@ class NeighbourIndex:
         return len(self._ids)
 
     def nearest(self, queries: NDArray[np.floating[Any]], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Find each query's k best keys, equal scores ordered by id; see `nearest`."""
+        """Find each query's k best keys, equal scores ordered by id; see `nearest`.
+
+        Args:
+            queries: `(Q, d)` float.
+            k: at most this many.
+        """
         norms, k = _finite_norms(queries, "queries"), min(k, len(self._ids))
         scores, found = np.zeros((len(queries), k), np.float32), np.tile(self._ids[:k], (len(queries), 1))
         if self._search is None:

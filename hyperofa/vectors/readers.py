@@ -90,7 +90,12 @@ class Spelling:
 
     @classmethod
     def detect(cls, words: Sequence[str], choice: SpellingChoice = "auto") -> "Spelling":
-        """Decide from a file's first words, or as `choice` says: all spellings ('marked'), none, or as published."""
+        """Decide from a file's first words, or as `choice` says: all spellings ('marked'), none, or as published.
+
+        Args:
+            words: as the file spells them.
+            choice: `auto` to decide by them.
+        """
         if choice == "reference":
             return ReferenceSpelling(True, True)
         if choice != "auto":
@@ -127,7 +132,12 @@ class ReferenceSpelling(Spelling):
     """The published rule: English without a prefix, and border marks stay in the word (`reference.QUIRKS`)."""
 
     def split(self, word: str, language: str) -> tuple[str, str, int]:
-        """Take a word apart: the word with its marks, its language, and both border bits."""
+        """Take a word apart: the word with its marks, its language, and both border bits.
+
+        Args:
+            word: as the file spells it.
+            language: of a word that has no prefix.
+        """
         if len(word) > 4 and word[3] == ":":
             return word[4:], word[:3], WORD_START | WORD_END
         return word, language or "eng", WORD_START | WORD_END

@@ -232,7 +232,12 @@ class StoreWriter:
         return self._count
 
     def append(self, entries: Sequence[tuple[str, str, int]], vectors: NDArray[Any]) -> None:
-        """Write `n` entries (plain word, language, border bits) and their `(n, d)` vectors."""
+        """Write `n` entries (plain word, language, border bits) and their `(n, d)` vectors.
+
+        Args:
+            entries: plain word, language and border bits of each.
+            vectors: `(n, d)`, a row for each entry.
+        """
         encoded = [word.encode("utf-8") for word, _, _ in entries]
         self._offsets.append(self._words.tell() + np.cumsum([len(word) for word in encoded], dtype=np.int64))
         joined = b"".join(encoded)
