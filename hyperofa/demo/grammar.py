@@ -133,7 +133,12 @@ _WHO, AND, BUT = ("who", "kiu", "siapa yang", "kim"), ("and", "kaj", "dan", "ve"
 
 
 def say(clause: Clause, language: str) -> str:
-    """A clause in one of `LANGUAGES`: lower case, words between single spaces."""
+    """A clause in one of `LANGUAGES`: lower case, words between single spaces.
+
+    Args:
+        clause: what is said.
+        language: one of `LANGUAGES`.
+    """
 
     def fill(match: re.Match[str]) -> str:
         before, slot, case, after = match.groups(default="")

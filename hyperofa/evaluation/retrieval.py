@@ -69,6 +69,10 @@ def accuracy(queries: Tensor, keys: Tensor) -> tuple[float, float]:
     """Percent of queries `(N, E)` whose own row of `keys` `(N, E)` is among the 1 and 10 nearest by inner product.
 
     NaN if a row is not finite: nothing can be ranked then.
+
+    Args:
+        queries: `(N, E)`.
+        keys: `(N, E)`, the right one of each query in its row.
     """
     scores = queries @ keys.T
     if not scores.isfinite().all():

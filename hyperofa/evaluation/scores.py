@@ -83,7 +83,12 @@ class Scores(Mapping[str, Mapping[str, Mapping[str, float]]]):
         return len(self.numbers)
 
     def main(self, task: str, preferred: str = "") -> str:
-        """The metric that stands for a task: the preferred one if the task has it, else the one it names itself."""
+        """The metric that stands for a task: the preferred one if the task has it, else the one it names itself.
+
+        Args:
+            task: one that was measured.
+            preferred: the metric wanted; '' for none.
+        """
         if preferred in self.numbers[task]:
             return preferred
         return next(

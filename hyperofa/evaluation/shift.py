@@ -89,7 +89,12 @@ class Divergence:
     log_z_new: np.ndarray
 
     def bound(self, new_tokens: int, source_rows: int) -> np.ndarray:
-        """`(N,)` nats, what mean initialisation of `new_tokens` rows cannot exceed: log(1 + m/(n · kept))."""
+        """`(N,)` nats, what mean initialisation of `new_tokens` rows cannot exceed: log(1 + m/(n · kept)).
+
+        Args:
+            new_tokens: m.
+            source_rows: n.
+        """
         return np.log1p(new_tokens / (source_rows * self.kept))
 
 

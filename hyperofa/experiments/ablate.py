@@ -191,7 +191,12 @@ def _run_one(output: Path, cell: Cell, free: "queue.SimpleQueue[str | None]", ru
 
 
 def read_outcome(output: Path, cell: Cell) -> Outcome:
-    """How a cell ended, from what it left."""
+    """How a cell ended, from what it left.
+
+    Args:
+        output: folder of the ablation.
+        cell: one of its cells.
+    """
     result, failure = read_result(output, cell), read_failure(output, cell)
     if result is not None:
         return Outcome(cell, "finished", result)

@@ -35,30 +35,56 @@ _LOG_TAIL = 2_000
 
 
 def write_cell(output: Path, cell: Cell) -> None:
-    """Leave word of what a cell is, for the process that runs it."""
+    """Leave word of what a cell is, for the process that runs it.
+
+    Args:
+        output: folder of the ablation.
+        cell: to run.
+    """
     (output / "cells" / cell.id).mkdir(parents=True, exist_ok=True)
     _replace(output / "cells" / cell.id / "cell.json", asdict(cell))
 
 
 def read_result(output: Path, cell: Cell) -> dict[str, Any] | None:
-    """What a finished cell left, `None` if it is not finished."""
+    """What a finished cell left, `None` if it is not finished.
+
+    Args:
+        output: folder of the ablation.
+        cell: one of its cells.
+    """
     path = output / "cells" / cell.id / "result.json"
     return read_json(path) if path.is_file() else None
 
 
 def read_failure(output: Path, cell: Cell) -> str | None:
-    """Why a cell failed, `None` if it did not."""
+    """Why a cell failed, `None` if it did not.
+
+    Args:
+        output: folder of the ablation.
+        cell: one of its cells.
+    """
     path = output / "cells" / cell.id / "failure.json"
     return read_json(path)["error"] if path.is_file() else None
 
 
 def write_failure(output: Path, cell_id: str, error: str) -> None:
-    """Record that a cell failed."""
+    """Record that a cell failed.
+
+    Args:
+        output: folder of the ablation.
+        cell_id: of the cell.
+        error: why, in one line.
+    """
     _replace(output / "cells" / cell_id / "failure.json", {"error": error})
 
 
 def log_tail(output: Path, cell_id: str) -> str:
-    """The end of a cell's log."""
+    """The end of a cell's log.
+
+    Args:
+        output: folder of the ablation.
+        cell_id: of the cell.
+    """
     return _tail(output / "cells" / cell_id / "log.txt")
 
 

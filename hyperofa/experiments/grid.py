@@ -171,7 +171,12 @@ def nested(flags: Mapping[str, Any]) -> Settings:
 
 
 def flat(tree: Mapping[str, Any], stage: str) -> Settings:
-    """A stage's settings as the YAML nests them, by key: only one level, since a flag's value may be a mapping."""
+    """A stage's settings as the YAML nests them, by key: only one level, since a flag's value may be a mapping.
+
+    Args:
+        tree: flags and their values.
+        stage: one of `STAGES`.
+    """
     return {f"{stage}.{key}": value for key, value in tree.items()}
 
 

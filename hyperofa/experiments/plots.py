@@ -80,7 +80,12 @@ def colours(table: Table) -> dict[str, str]:
 
 
 def draw_widths(table: Table, shades: Mapping[str, str]) -> Figure:
-    """Mean score of each method at each coordinate width, a panel a task."""
+    """Mean score of each method at each coordinate width, a panel a task.
+
+    Args:
+        table: of the results.
+        shades: colour of each row.
+    """
     figure = Figure(figsize=(3.4 * len(table.tasks) + 1.2, 3), layout="constrained")
     for number, task in enumerate(table.tasks, 1):
         axes = figure.add_subplot(1, len(table.tasks), number)
@@ -105,7 +110,14 @@ def draw_widths(table: Table, shades: Mapping[str, str]) -> Figure:
 
 
 def draw_languages(table: Table, task: str, width: str, shades: Mapping[str, str]) -> Figure:
-    """Bars by language, a group each; languages from the easiest to the hardest."""
+    """Bars by language, a group each; languages from the easiest to the hardest.
+
+    Args:
+        table: of the results.
+        task: one of its tasks.
+        width: one of its widths.
+        shades: colour of each row.
+    """
     scores = {
         row: table.entries[row, width, task].by_language for row in table.rows if (row, width, task) in table.entries
     }
@@ -133,7 +145,12 @@ Curves = dict[str, dict[str, list[tuple[list[int], list[float]]]]]
 
 
 def read_curves(outcomes: Sequence[Outcome], runs: Path) -> Curves:
-    """Validation curves of the trained cells: steps and values of each run, by metric and row (with its width)."""
+    """Validation curves of the trained cells: steps and values of each run, by metric and row (with its width).
+
+    Args:
+        outcomes: of all cells.
+        runs: folder of the trainings.
+    """
     names = labels(outcomes)
     several = len({outcome.cell.width for outcome in outcomes if outcome.cell.run}) > 1
     curves: Curves = {}
@@ -156,7 +173,12 @@ def read_curves(outcomes: Sequence[Outcome], runs: Path) -> Curves:
 
 
 def draw_curves(curves: Curves, shades: Mapping[str, str]) -> Figure:
-    """A panel a metric, a line a row: the mean over seeds, and their range."""
+    """A panel a metric, a line a row: the mean over seeds, and their range.
+
+    Args:
+        curves: as `read_curves` finds them.
+        shades: colour of each row.
+    """
     figure = Figure(figsize=(3.4 * len(curves) + 1.2, 3), layout="constrained")
     styles = ("-", "--", ":", "-.")
     for number, (metric, rows) in enumerate(curves.items(), 1):

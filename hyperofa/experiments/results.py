@@ -38,7 +38,12 @@ class Outcome:
         return Scores({}, {}) if self.result is None else Scores.from_dict(self.result)
 
     def by_language(self, task: str, metric: str) -> dict[str, float]:
-        """Scores of the foreign languages; none where the metric was not measured."""
+        """Scores of the foreign languages; none where the metric was not measured.
+
+        Args:
+            task: of the score.
+            metric: of the score.
+        """
         return foreign(self.scores.get(task, {}).get(metric, {}))
 
 
@@ -102,7 +107,12 @@ class Table:
         return f"over languages ({'; '.join(f'{t}: {m.title}{_unit(m)}' for t, m in self.metrics.items())})"
 
     def best(self, width: str, task: str) -> set[str]:
-        """Rows with the best score of a column, as it is printed."""
+        """Rows with the best score of a column, as it is printed.
+
+        Args:
+            width: of the column.
+            task: of the column.
+        """
         metric = self.metrics[task]
         printed = {
             row: float(metric.text(entry.score.mean))
@@ -178,7 +188,12 @@ def tabulate(outcomes: Sequence[Outcome], baseline: str, metric: str = "", stric
 
 
 def other_metrics(outcomes: Sequence[Outcome], metric: str) -> list[str]:
-    """Metrics that a table of `metric` does not show, and of which one direction is better."""
+    """Metrics that a table of `metric` does not show, and of which one direction is better.
+
+    Args:
+        outcomes: of all cells.
+        metric: the one that is shown.
+    """
     return sorted({
         name
         for outcome in outcomes
@@ -210,6 +225,10 @@ def write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Write a row a cell: what it is, whether it finished, its rows by origin, its scores; the same for equal results.
 
     Scores of a language are columns `TASK METRIC LANGUAGE`, means over the foreign languages `TASK METRIC`.
+
+    Args:
+        path: file to write.
+        outcomes: of all cells.
     """
     names = labels(outcomes)
     rows = [_csv_row(outcome, names[outcome.cell.id]) for outcome in outcomes]
@@ -327,7 +346,12 @@ def _score_text(bold: str, interval: str) -> Callable[[Entry, bool], str]:
 
 
 def difference_text(entry: Entry, pattern: str) -> str:
-    """A difference to the baseline with its interval, `–` without one."""
+    """A difference to the baseline with its interval, `–` without one.
+
+    Args:
+        entry: of the table.
+        pattern: with places for the difference and its bounds.
+    """
     if entry.difference is None:
         return "–"
     digits = entry.metric.digits

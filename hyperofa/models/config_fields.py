@@ -26,7 +26,12 @@ def nested_configs(config: Any) -> Iterator[PretrainedConfig]:
 
 
 def size_fields(config: PretrainedConfig, size: int | None = None) -> list[str]:
-    """Config fields that hold a vocabulary size, this one or any."""
+    """Config fields that hold a vocabulary size, this one or any.
+
+    Args:
+        config: of a model.
+        size: the vocabulary's; `None` for any.
+    """
     alias = config.attribute_map.get("vocab_size")  # n_words in XLM
     names = [name for name in vars(config) if name == alias or ("vocab_size" in name and "type_vocab" not in name)]
     return [name for name in names if vars(config)[name] is not None and size in (None, vars(config)[name])]
@@ -43,6 +48,10 @@ def id_fields(config: Any) -> Iterator[tuple[str, str, Any]]:
 def rewrite_ids(config: Any, translate: Translate) -> None:
     """Set every id field of a config to what `translate` makes of its name and value.
 
+    Args:
+        config: changed in place.
+        translate: from a field's name and value to its new value.
+
     Raises:
         InputError: the config does not take it.
     """
@@ -55,7 +64,12 @@ def rewrite_ids(config: Any, translate: Translate) -> None:
 
 
 def no_target_token(name: str, source_id: Any) -> InputError:
-    """The error for an id field that a model cannot do without."""
+    """The error for an id field that a model cannot do without.
+
+    Args:
+        name: of the field.
+        source_id: its value.
+    """
     return InputError(
         f"expected a target token for {name} (of the source: {source_id}), which this model needs, found none; give a "
         "target tokenizer that has this token of the source's, or another source model"

@@ -76,7 +76,12 @@ def find_layout(model: PreTrainedModel) -> Layout:
 
 
 def unsupported(model: Any, why: str) -> InputError:
-    """The error for a model that keeps its vocabulary in a way that is not known here."""
+    """The error for a model that keeps its vocabulary in a way that is not known here.
+
+    Args:
+        model: the one that is not known.
+        why: end of the sentence.
+    """
     return InputError(f"{type(model).__name__} is not supported: {why}")
 
 
@@ -133,7 +138,12 @@ def _pad_bound(rebuilt: nn.Module, probe: nn.Module, held: Mapping[str, Tensor])
 
 
 def rebuild(model: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
-    """The model that `from_pretrained` would make from `config`, on the meta device: shapes without storage."""
+    """The model that `from_pretrained` would make from `config`, on the meta device: shapes without storage.
+
+    Args:
+        model: whose class to use.
+        config: to make it from.
+    """
     config = copy.deepcopy(config)
     for part in nested_configs(config):
         if isinstance(part.dtype, str):  # as saving leaves it; Apertus builds with it
@@ -151,5 +161,10 @@ def tensors_by_name(model: nn.Module) -> dict[str, Tensor]:
 
 
 def same_storage(one: Tensor, other: Tensor | None) -> bool:
-    """Whether two tensors are the same piece of storage."""
+    """Whether two tensors are the same piece of storage.
+
+    Args:
+        one: a tensor.
+        other: another, or none.
+    """
     return other is not None and one.data_ptr() == other.data_ptr() and one.shape == other.shape

@@ -66,7 +66,13 @@ def special_affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list
 
 
 def longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, limit: int) -> int:
-    """The most tokens, at most `limit`, that a model has positions for and its tokenizer allows."""
+    """The most tokens, at most `limit`, that a model has positions for and its tokenizer allows.
+
+    Args:
+        model: with or without a table of positions.
+        tokenizer: may set a limit of its own.
+        limit: of tokens.
+    """
     limit = min(limit, tokenizer.model_max_length)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(positions, int) or positions < 1:

@@ -153,7 +153,12 @@ def read_new_rows(model: Path) -> np.ndarray:
 
 
 def write_curves(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
-    """Write curves as CSV, one line a point; with a column of their names where they have any."""
+    """Write curves as CSV, one line a point; with a column of their names where they have any.
+
+    Args:
+        curves: points by name; one name, '', for a curve alone.
+        path: file to write.
+    """
     named = any(curves)
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

@@ -70,7 +70,12 @@ class SentenceRetrieval(Metric):
         self.add_state("keys", [], dist_reduce_fx="cat")
 
     def update(self, queries: Tensor, keys: Tensor) -> None:
-        """Add a batch of `(B, E)` unit vectors and their counterparts."""
+        """Add a batch of `(B, E)` unit vectors and their counterparts.
+
+        Args:
+            queries: `(B, E)`.
+            keys: `(B, E)`, the right one of each query in its row.
+        """
         self.queries.append(queries.detach())
         self.keys.append(keys.detach())
 

@@ -259,6 +259,10 @@ class _View(NamedTuple):
 def fixed_rows(bundle: Bundle, copied: Sequence[OverlapKind]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """What a hypernetwork need not predict of a target vocabulary.
 
+    Args:
+        bundle: the inputs.
+        copied: kinds of overlap that are not predicted.
+
     Returns:
         `(T, K)` coordinates of copied tokens and of fall-backs; `(T,)` bool, true for the tokens it is to predict; and
         `(T,)` biases of the head, `None` for one without.

@@ -186,7 +186,12 @@ def _sampled(counts: np.ndarray, limit: int, rng: np.random.Generator) -> tuple[
 
 
 def make_memory(bundle: Bundle, ids: np.ndarray) -> Memory:
-    """The source tokens that a net may look at: `(M, d)` pooled vectors of length 1 and `(M, K)` coordinates."""
+    """The source tokens that a net may look at: `(M, d)` pooled vectors of length 1 and `(M, K)` coordinates.
+
+    Args:
+        bundle: the inputs.
+        ids: `(M,)` source tokens.
+    """
     keys = np.array(bundle.pooled("source")[ids], np.float32)
     keys /= np.maximum(np.linalg.norm(keys, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return Memory(torch.from_numpy(keys), torch.from_numpy(np.array(bundle.coordinates[ids], np.float32)))

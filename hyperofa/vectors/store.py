@@ -30,7 +30,12 @@ _NOTE = "progress.json"
 
 
 class WordList(Sequence[str]):
-    """Words that stay on disk until asked for: one UTF-8 blob and `V + 1` int64 offsets into it."""
+    """Words that stay on disk until asked for.
+
+    Args:
+        blob: all words as UTF-8.
+        offsets: `(V + 1,)` int64, where each begins, and the end.
+    """
 
     def __init__(self, blob: bytes | mmap.mmap, offsets: NDArray[np.int64]) -> None:
         self._blob, self._offsets = blob, offsets
@@ -191,6 +196,11 @@ class StoreWriter:
 
     Every `CHECKPOINT` words it notes how far it is. Opened on a folder that a killed process left, it cuts the files
     back to the last note and goes on from there: `read` says which row of the input comes next.
+
+    Args:
+        folder: where to.
+        dim: width of the vectors.
+        dtype: of the vectors.
     """
 
     def __init__(self, folder: Path, dim: int, dtype: np.dtype[Any]) -> None:
