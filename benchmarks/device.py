@@ -29,11 +29,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hyperofa import nets
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.export.prediction import Trained, predict
+from hyperofa.export.prediction import predict
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
 from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.module import HyperModule
 from hyperofa.training.samplers import Draw, GroupedBatches
 from hyperofa.training.word_sets import WordIndices
@@ -143,7 +144,7 @@ def measure(name: str, bundle: Bundle, arguments: argparse.Namespace) -> dict[st
     width_of_words = (data.word_vectors.element_size() if on_device else 4) * data.word_dim
     forward = _operations(net, data, module._memory.to(torch.device("cpu")), words, tokens)
     prediction = Prediction(data._batch_size, arguments.seconds)
-    trained = Trained(net, ("exact",), data.max_words, data.words)
+    trained = Hypernetwork(net, ("exact",), data.max_words, data.words, data.bundle.meta.training_fingerprint)
     predict(trained, data.bundle, data._batch_size, prediction)  # type: ignore[arg-type]  # stands in for a Work
     sizes = np.sort(
         np.minimum(bundle.target.counts[bundle.target.covered], data.max_words)

@@ -186,12 +186,13 @@ def _plain_batches(bundle: "Bundle", side: "Side", tokens: np.ndarray) -> Iterat
 def predict(inputs: Inputs) -> Job:
     from torch.utils.flop_counter import FlopCounterMode
 
-    from hyperofa.export.prediction import Trained, predict
+    from hyperofa.export.prediction import predict
+    from hyperofa.training.hypernetwork import Hypernetwork
 
     bundle = _bundle(inputs)
     tokens, keys = int(bundle.target.covered.sum()), int(bundle.source.covered.sum())
     net = _default_net()(bundle.meta.word_dim, bundle.meta.coordinate_dim).eval()
-    trained = Trained(net, ("role", "symbol"), 32)
+    trained = Hypernetwork(net, ("role", "symbol"), 32, "heaviest", bundle.meta.training_fingerprint)
     counter = FlopCounterMode(display=False)
 
     def run() -> None:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from hyperofa.errors import InputError
     from hyperofa.evaluation.evaluate import evaluate
     from hyperofa.evaluation.scores import Scores
+    from hyperofa.evaluation.task import register_task
     from hyperofa.experiments.ablate import ablate
     from hyperofa.export.initialise import Initialised, initialise
     from hyperofa.methods.registry import register_method
@@ -18,15 +19,20 @@ if TYPE_CHECKING:
     from hyperofa.models.trim import trim
     from hyperofa.nets.registry import register_net
     from hyperofa.pretraining.pretrain import pretrain
+    from hyperofa.training.fit import fit
+    from hyperofa.training.hypernetwork import Hypernetwork
 
 _HOMES = {
     "Bundle": "bundle.bundle",
+    "Hypernetwork": "training.hypernetwork",
     "Initialised": "export.initialise",
     "InputError": "errors",
     "Scores": "evaluation.scores",
     "ablate": "experiments.ablate",
     "evaluate": "evaluation.evaluate",
+    "register_task": "evaluation.task",
     "expand": "models.expand",
+    "fit": "training.fit",
     "initialise": "export.initialise",
     "load_model": "models.loading",
     "prepare": "bundle.prepare",
@@ -38,18 +44,21 @@ _HOMES = {
 }
 __all__ = [
     "Bundle",
+    "Hypernetwork",
     "Initialised",
     "InputError",
     "Scores",
     "ablate",
     "evaluate",
     "expand",
+    "fit",
     "initialise",
     "load_model",
     "prepare",
     "pretrain",
     "register_method",
     "register_net",
+    "register_task",
     "trim",
     "verify",
 ]

@@ -22,7 +22,7 @@ COMMANDS = {
     "expand": "hyperofa.models.expand:expand",
     "trim": "hyperofa.models.trim:trim",
     "verify": "hyperofa.models.manifest:verify",
-    "evaluate": "hyperofa.evaluation.command:evaluate",
+    "evaluate": "hyperofa.evaluation.evaluate:evaluate",
     "pretrain": "hyperofa.pretraining.pretrain:pretrain",
     "hewitt": "hyperofa.experiments.hewitt:hewitt",
     "ablate": "hyperofa.experiments.ablate:ablate",

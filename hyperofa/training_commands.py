@@ -1,6 +1,5 @@
 """The commands of LightningCLI: train a hypernetwork, and measure one."""
 
-import logging
 import sys
 import warnings
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities import rank_zero
 
 from hyperofa.class_paths import check_classes
 from hyperofa.errors import InputError
@@ -18,6 +16,7 @@ from hyperofa.runtime.folders import fingerprint, sha256_text
 from hyperofa.training.checkpoints import read_checkpoint
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.divergence import StopDiverged
+from hyperofa.training.fit import hide_advertisements
 from hyperofa.training.module import HyperModule
 from hyperofa.training.resumption import Resumption
 
@@ -83,7 +82,7 @@ def run(words: list[str]) -> None:
     """
     for category in (DeprecationWarning, FutureWarning):  # Lightning's own, which a user can do nothing about
         warnings.filterwarnings("ignore", category=category, module=r"lightning\.")
-    logging.getLogger(rank_zero.__name__).addFilter(_is_no_advertisement)
+    hide_advertisements()
     HyperCLI(
         HyperModule,
         HyperDataModule,
@@ -99,7 +98,3 @@ def run(words: list[str]) -> None:
         parser_class=LightningParser,
         parser_kwargs={"prog": "hyperofa", "allow_abbrev": False},
     )
-
-
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("💡")

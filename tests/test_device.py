@@ -10,12 +10,13 @@ from lightning import Trainer, seed_everything
 from lightning.fabric.utilities import move_data_to_device
 
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.export.prediction import load_trained, predict
+from hyperofa.export.prediction import predict
 from hyperofa.models.loading import load_model
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.setformer import SetFormer
 from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.losses import normalised_l1
 from hyperofa.training.module import HyperModule
 from hyperofa.training.plm_loss import FrozenPLM
@@ -73,7 +74,7 @@ def test_a_compiled_net_trains_alike_and_its_checkpoint_is_a_net_s(bundles, tmp_
     for name, tensor in plain.items():
         torch.testing.assert_close(compiled[name], tensor, rtol=1e-3, atol=1e-4)
     bundle = Bundle.load(bundles["bert8"])
-    rows = [predict(load_trained(run / "checkpoints" / "last.ckpt", bundle), bundle).coordinates for run in runs]
+    rows = [predict(Hypernetwork.load(run / "checkpoints" / "last.ckpt", bundle), bundle).coordinates for run in runs]
     np.testing.assert_allclose(rows[1], rows[0], rtol=1e-2, atol=1e-3)
 
 
@@ -144,7 +145,7 @@ def test_prediction_on_a_gpu_agrees_with_a_cpu(name, fitted, bundles, monkeypatc
     rows = []
     for device in ("cpu", "cuda"):
         monkeypatch.setattr("hyperofa.export.prediction.best_device", lambda device=device: torch.device(device))
-        rows.append(predict(load_trained(fitted[name] / "checkpoints" / "best.ckpt", bundle), bundle).coordinates)
+        rows.append(predict(Hypernetwork.load(fitted[name] / "checkpoints" / "best.ckpt", bundle), bundle).coordinates)
     np.testing.assert_allclose(rows[1], rows[0], rtol=0, atol=2e-3)
 
 

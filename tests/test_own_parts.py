@@ -13,11 +13,11 @@ from hyperofa.errors import InputError
 from hyperofa.experiments import cells
 from hyperofa.experiments.grid import code_version, expand, flat
 from hyperofa.export.initialise import initialise
-from hyperofa.export.prediction import load_trained
 from hyperofa.methods.registry import METHODS, register_method
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.registry import NETS, build, register_net
 from hyperofa.runtime import trust
+from hyperofa.training.hypernetwork import Hypernetwork
 from tests.conftest import CONFIGS, ENGLISH, GERMAN, QUIET
 
 MODULE = "parts_of_my_own"
@@ -104,7 +104,7 @@ def test_a_net_of_ones_own_is_trained_and_exported(module, bundles, tmp_path, mo
     assert expected in capsys.readouterr().err
     main([*export, "--output", str(tmp_path / "model"), *own])
     assert (tmp_path / "model" / "model.safetensors").is_file()
-    trained = load_trained(checkpoint, Bundle.load(bundles["bert"]))
+    trained = Hypernetwork.load(checkpoint, Bundle.load(bundles["bert"]))
     assert (type(trained.net).__module__, trained.net.scale) == (MODULE, 0.5)
     with pytest.raises(SystemExit):
         main([*fit, "--model.net", f"{MODULE}.Unregistered", *own])

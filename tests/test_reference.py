@@ -21,13 +21,13 @@ from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.export.export import export
-from hyperofa.export.prediction import load_trained
 from hyperofa.methods.baselines import Predictions
 from hyperofa.methods.fallbacks import ORIGINS, plan_and_fill, target_inputs
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.reference import DEPARTURES, QUIRKS
 from hyperofa.tokens.canonical import OVERLAP_KINDS
 from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.samplers import GroupedBatches
 from hyperofa.training.word_sets import WordSetTable
 from hyperofa.vectors.conversion import convert_vectors
@@ -399,7 +399,7 @@ def test_a_published_net_is_exported_as_published(small, tmp_path):
     tiny += ["--trainer.logger.init_args.save_dir", str(tmp_path), "--data.max_words", "7"]
     main(["fit", *config, *tiny, *QUIET])
     checkpoint = next(tmp_path.rglob("last.ckpt"))
-    trained = load_trained(checkpoint, small)
+    trained = Hypernetwork.load(checkpoint, small)
     assert (trained.words, trained.max_words, trained.copied) == ("set", 7, ("exact", "case"))
     exported = export(small.path, "hyperofa", tmp_path / "model", [checkpoint])
     fuzzy = len(small.overlap.choose())

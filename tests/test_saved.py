@@ -15,8 +15,8 @@ import torch
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.export.export import export
-from hyperofa.export.prediction import load_trained
 from hyperofa.nets.inputs import Memory, WordSets
+from hyperofa.training.hypernetwork import Hypernetwork
 
 SAVED = Path(__file__).parent / "saved"
 CHECKPOINTS = {"fit": "fit.best.ckpt", "tokens": "tokens.last.ckpt"}
@@ -42,7 +42,7 @@ def test_class_paths_lead_to_what_moved(path):
 
 @pytest.mark.parametrize("name", sorted(CHECKPOINTS))
 def test_checkpoints_predict_as_they_did(name, bundles, tmp_path):
-    trained = load_trained(checkpoint_for(bundles["bert"], name, tmp_path), Bundle.load(bundles["bert"]))
+    trained = Hypernetwork.load(checkpoint_for(bundles["bert"], name, tmp_path), Bundle.load(bundles["bert"]))
     saved = {key: torch.from_numpy(value) for key, value in np.load(SAVED / "outputs.npz").items()}
     with torch.no_grad():
         output = trained.net(
@@ -69,7 +69,7 @@ def test_configs_train(name, bundles, text_file, tmp_path):
     main(["fit", "--config", config_for(name, bundles, text_file, tmp_path), "--trainer.max_epochs", "1"])
     run = tmp_path / name / "version_0"
     assert (run / "curves.png").is_file()
-    assert load_trained(run / "checkpoints" / "best.ckpt", Bundle.load(bundles["bert"])).max_words == 32
+    assert Hypernetwork.load(run / "checkpoints" / "best.ckpt", Bundle.load(bundles["bert"])).max_words == 32
 
 
 def test_training_resumes(bundles, text_file, tmp_path):

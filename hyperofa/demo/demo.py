@@ -17,9 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from matplotlib.figure import Figure
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -38,8 +37,7 @@ from hyperofa.runtime.folders import new_folder, write_json
 from hyperofa.runtime.ranges import Count, Seed, in_range
 from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.training.curves import CurvePlot
-from hyperofa.training.datamodule import HyperDataModule
-from hyperofa.training.module import HyperModule
+from hyperofa.training.fit import BEST, fit
 from hyperofa.training.text_views import ViewCounts
 
 _METHODS = ("random", "mean", "subtokens", "ofa", "ofa_tuned", "hyperofa")
@@ -125,7 +123,7 @@ def demo(
         for method in _METHODS:
             model = folder / "models" / method
             export(folder / "bundle", method, model, [checkpoint] if METHODS[method].trained else None, seed=seed)
-            scores = evaluate(model, encoder, folder, languages=_FOREIGN, sentences=held_out)
+            scores = evaluate(model, encoder, folder, languages=list(_FOREIGN), sentences=held_out)
             accuracy[method] = {language: round(top1, 3) for language, top1 in scores["SR-B"]["top1"].items()}
             sys.stderr.write(f"      {method}: {np.mean(list(accuracy[method].values())):.1f} %\n")
         result = Demo(output, accuracy, held_out)
@@ -217,16 +215,11 @@ def _fit(folder: Path, steps: int, seed: int) -> Path:
         "log_every_n_steps": 1,
         "enable_model_summary": False,
     }
-    lightning.seed_everything(seed, verbose=False)
-    data = HyperDataModule(str(folder / "bundle"), [str(folder / "english.txt")], views=views, **batches)
-    checkpoint = ModelCheckpoint(folder / "checkpoint", **best)
-    trainer = lightning.Trainer(
-        logger=CSVLogger(folder, "checkpoint", ""),
-        callbacks=[checkpoint, CurvePlot(), TQDMProgressBar()],
-        use_distributed_sampler=False,
-        **options,
-    )
-    trainer.fit(HyperModule(data.word_dim, data.coordinate_dim), datamodule=data)
+    checkpoint = folder / "checkpoint" / BEST
+    fit(
+        folder / "bundle", folder / "english.txt", output=checkpoint.parent, trainer=options, patience=0,
+        monitor=best["monitor"], views=views, **batches,
+    )  # fmt: skip
 
     def of_class(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
         return {"class_path": f"{cls.__module__}.{cls.__name__}", "init_args": arguments}
@@ -239,7 +232,7 @@ def _fit(folder: Path, steps: int, seed: int) -> Path:
         "data": {"bundle": "by_hand/bundle", "text": ["english.txt"], "views": asdict(views), **batches},
     }
     write_json(folder / "fit.json", config)
-    return Path(checkpoint.best_model_path)
+    return checkpoint
 
 
 def _by_hand(result: Demo, source: Path, seed: int) -> str:

@@ -1,6 +1,5 @@
 """Evaluate a model with a new vocabulary on every task that there is data for."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,36 +7,36 @@ from typing import Any
 from hyperofa.errors import InputError
 from hyperofa.evaluation.scores import Scores
 from hyperofa.evaluation.task import UNNAMED, Finding, LoadedModel, Request, Sample, Task, find_tasks
-from hyperofa.models.loading import load_model
+from hyperofa.models.source import ModelLike, source_of
 from hyperofa.runtime.folders import write_json
 from hyperofa.runtime.ranges import Count, in_range
-from hyperofa.tokens.canonical import load_tokenizer
 
 
 @in_range()
 def evaluate(
-    model: str | Path | LoadedModel,
-    source_model: str | Path | LoadedModel,
-    data: str | Path | None = None,
-    text: Sequence[str | Path] = (),
-    languages: Sequence[str] | None = None,
+    model: ModelLike,
+    source_model: ModelLike,
+    data: Path | None = None,
+    languages: list[str] | None = None,
     sentences: Count = 500,
     layer: int = -1,
-    output: str | Path | None = None,
+    output: Path | None = None,
+    text: list[Path] | None = None,
 ) -> Scores:
     """Score a model with a new vocabulary: sentence retrieval against the source model, bits per byte and more.
 
     Args:
-        model: folder, hub id, or `(model, tokenizer)`, which is moved to the GPU if there is one, in evaluation mode.
-        source_model: the model whose vocabulary was replaced, likewise.
-        data: folder with test data: `heldout.tsv.gz` (language, verse id, text; English among the languages) for SR-B,
-            `tatoeba/LNG-eng.tsv.gz` (foreign, English) for SR-T.
-        text: files of text that the source model knows, one sentence a line. If given, of a causal or masked language
-            model: KL divergence of old and new next-token distributions, mass on new tokens, partition functions.
+        model: folder that `hyperofa export` wrote, or `(model, tokenizer)` in memory; it is moved to the GPU if there
+            is one, in evaluation mode.
+        source_model: folder or hub id of the source model, or it and its tokenizer in memory; likewise.
+        data: folder with `heldout.tsv.gz` (language, verse id, text; English among the languages) for SR-B, with
+            `tatoeba/LNG-eng.tsv.gz` (foreign, English) for SR-T, or both. Without it, no retrieval.
         languages: only these. All if not given.
         sentences: at most this many of each language, and lines of each text.
         layer: hidden state that sentences are compared in, -1 the last; the papers read 8.
-        output: JSON file to write the scores to as well; what a task draws is beside it.
+        output: JSON file to write the scores to as well; with --text, histograms beside it (.png).
+        text: files of text that the source model knows, one sentence a line. If given, of a causal or masked language
+            model: KL divergence of old and new next-token distributions, mass on new tokens, partition functions.
 
     Returns:
         The scores, by task, metric and language.
@@ -53,10 +52,9 @@ def evaluate(
     """
     if output is not None:
         _check_output(Path(output), drawn=bool(text))
-    request = Request(None if data is None else Path(data), list(map(Path, text)), languages, sentences, layer)
+    request = Request(None if data is None else Path(data), list(map(Path, text or [])), languages, sentences, layer)
     found = _read(request)
-    target = load_pair(model, "--model")
-    source = load_pair(source_model, "--source_model")
+    target, source = _load(model, "--model"), _load(source_model, "--source_model")
     findings = [(task, task.score(samples, target, source, request)) for task, samples in found]
     scores = _join(findings)
     if output is not None:
@@ -69,48 +67,12 @@ def evaluate(
     return scores
 
 
-def _check_output(output: Path, drawn: bool) -> None:
-    """See that no file is lost but the scores of an earlier evaluation, and the picture that came with them.
-
-    Args:
-        output: the JSON file.
-        drawn: whether this evaluation draws a picture beside it.
-    """
-    picture = output.with_suffix(".png")
-    if output == picture:
-        raise InputError(f"--output {output}: expected the name of a JSON file, found that of a picture")
-    try:
-        found = json.loads(output.read_text(encoding="utf-8"))
-        earlier = [output, *([picture] if "shift" in found["scores"] else [])] if found["metrics"] else []
-    except (OSError, ValueError, KeyError, TypeError):
-        earlier = []
-    for path in (output, *([picture] if drawn else [])):
-        if path.exists() and path not in earlier:
-            raise InputError(
-                f"--output {output}: expected a new file, or scores of an earlier evaluation to replace, but {path} is "
-                f"another {'folder' if path.is_dir() else 'file'}; give another name"
-            )
-
-
-def load_pair(model: str | Path | LoadedModel, flag: str) -> LoadedModel:
-    """A model and its tokenizer.
-
-    Args:
-        model: folder, hub id, or both in memory.
-        flag: named in errors.
-
-    Raises:
-        InputError: neither.
-    """
-    if isinstance(model, str | Path):
-        return load_model(model, flag), load_tokenizer(model, flag)
-    try:
-        loaded, tokenizer = model
-    except TypeError:
-        raise InputError(
-            f"{flag}: expected a folder, a hub id or (model, tokenizer), found {type(model).__name__}"
-        ) from None
-    return loaded.eval(), tokenizer
+def _load(model: ModelLike, flag: str) -> LoadedModel:
+    """A model and its tokenizer; those in memory are read as they are, without a copy."""
+    found = source_of(model, flag)
+    if found.in_memory is None:
+        return found.load(), found.load_tokenizer()
+    return found.in_memory[0].eval(), found.in_memory[1]
 
 
 def _read(request: Request) -> list[tuple[Task, Sequence[Sample]]]:

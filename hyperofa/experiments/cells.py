@@ -20,7 +20,7 @@ from jsonargparse import auto_cli
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
-from hyperofa.evaluation.command import evaluate
+from hyperofa.evaluation.evaluate import evaluate
 from hyperofa.experiments.grid import Cell, nested
 from hyperofa.export.export import export
 from hyperofa.methods.registry import method_named

@@ -9,9 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightning
 import numpy as np
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
@@ -26,9 +24,7 @@ from hyperofa.runtime.folders import new_folder, versions, write_json
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.text_files import hold_out, read_lines
 from hyperofa.tokens.canonical import load_tokenizer
-from hyperofa.training.datamodule import HyperDataModule
-from hyperofa.training.divergence import StopDiverged
-from hyperofa.training.module import HyperModule
+from hyperofa.training.fit import BEST, fit
 from hyperofa.training.text_views import ViewCounts
 from hyperofa.vectors.readers import split_spec
 
@@ -120,7 +116,8 @@ def hewitt(
             source_model, str(folder / "tokenizer"), vectors, folder / "bundle", seed=training.seed, max_words=max_words
         )
         if checkpoint is None and any(method.trained for method in chosen):
-            checkpoint = _fit(bundle, text, epochs, training.seed, folder / "hypernetwork")
+            checkpoint = folder / "hypernetwork" / BEST
+            _fit(bundle, text, epochs, training.seed, checkpoint.parent)
         source = load_model(source_model), load_tokenizer(source_model, "--source_model")
         curves: dict[str, list[Point]] = {}
         safety: dict[str, DistributionShift] = {}
@@ -134,7 +131,7 @@ def hewitt(
             if not keep_models:
                 shutil.rmtree(path)
         if not keep_models:
-            (folder / "models").rmdir()
+            shutil.rmtree(folder / "models")  # the locks of the exports are still in it
         write_curves(curves, folder / "curves.csv")
         plot_curves(curves, folder / "curves.png")
         table = {
@@ -145,12 +142,16 @@ def hewitt(
     return Hewitt(output, added, curves, safety)
 
 
-def _fit(bundle: Bundle, text: list[Path], epochs: int, seed: int, folder: Path) -> Path:
+def _fit(bundle: Bundle, text: list[Path], epochs: int, seed: int, output: Path) -> None:
     """Train a hypernetwork on source tokens and, through the source model, on the text; the best by held-out tokens."""
-    lightning.seed_everything(seed, verbose=False)
-    data = HyperDataModule(
-        str(bundle.path),
-        [str(path) for path in text],
+    fit(
+        bundle,
+        text,
+        output=output,
+        seed=seed,
+        monitor="val/mrr",
+        patience=0,
+        trainer={"max_epochs": epochs, "log_every_n_steps": 5},
         streams="both",
         sentences=24,
         views=ViewCounts(translated=0, target=24, source=24),
@@ -158,19 +159,4 @@ def _fit(bundle: Bundle, text: list[Path], epochs: int, seed: int, folder: Path)
         text_languages=sorted(np.unique(bundle.words.languages).tolist()),
         steps=20,
         validation_sentences=100,
-        seed=seed,
     )
-    best = ModelCheckpoint(folder, "best", monitor="val/mrr", mode="max")
-    trainer = lightning.Trainer(
-        max_epochs=epochs,
-        accelerator="auto",
-        devices=1,
-        logger=False,
-        callbacks=[StopDiverged(), best],
-        gradient_clip_val=1.0,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-        log_every_n_steps=5,
-    )
-    trainer.fit(HyperModule(data.word_dim, data.coordinate_dim), datamodule=data)
-    return Path(best.best_model_path)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.errors import InputError
 from hyperofa.evaluation.shift import measure
-from hyperofa.export.prediction import Trained, learned_share, predict, trained_on
+from hyperofa.export.prediction import learned_share, predict
 from hyperofa.methods import baselines
 from hyperofa.methods.baselines import TUNED_OFA, OFAConfig, Predictions
 from hyperofa.methods.fallbacks import ORIGINS, Filled, plan_and_fill, target_inputs
@@ -26,8 +26,9 @@ from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
 from hyperofa.runtime.text_files import read_lines
 from hyperofa.tokens.canonical import OVERLAP_KINDS, OverlapKind
+from hyperofa.training.hypernetwork import Hypernetwork, trained_on
 
-Hypernetwork = str | Path | Trained
+HypernetworkLike = str | Path | Hypernetwork
 _SAFETY_LINES = 100
 _COLUMNS = ("id", "token", "origin", "overlap", "words", "norm", "sources")
 
@@ -211,7 +212,7 @@ def initialise(
     bundle: Bundle | str | Path,
     method: str = "hyperofa",
     *,
-    hypernetwork: Hypernetwork | Sequence[Hypernetwork] | None = None,
+    hypernetwork: HypernetworkLike | Sequence[HypernetworkLike] | None = None,
     source_model: ModelLike | None = None,
     mixing: OFAConfig = TUNED_OFA,
     ofa_share: float | None = 0.0,
@@ -254,7 +255,7 @@ def initialise(
     call = written_call(initialise, {**locals(), "cache": IN_MEMORY})
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     given = [] if hypernetwork is None else hypernetwork if isinstance(hypernetwork, Sequence) else [hypernetwork]
-    nets: list[Hypernetwork] = [hypernetwork] if isinstance(hypernetwork, str) else list(given)
+    nets: list[HypernetworkLike] = [hypernetwork] if isinstance(hypernetwork, str) else list(given)
     chosen = check_choice(bundle, method, nets, ofa_share)
     source = source_of(source_model or bundle.source_model)
     load_source(bundle, source)
@@ -330,7 +331,7 @@ def load_source(bundle: Bundle, source: SourceModel) -> tuple[PreTrainedModel, V
 def _from_nets(
     bundle: Bundle,
     method: Method,
-    nets: Sequence[Trained],
+    nets: Sequence[Hypernetwork],
     mixing: OFAConfig,
     ofa_share: float | None,
     copied: Sequence[OverlapKind] | None,

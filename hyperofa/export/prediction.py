@@ -1,6 +1,5 @@
-"""From a checkpoint to coordinates: load a trained net without its training code, and predict target tokens."""
+"""From a trained hypernetwork to the coordinates of target tokens."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,106 +9,17 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 
 from hyperofa.bundle.bundle import Bundle, Side
-from hyperofa.errors import InputError
 from hyperofa.methods.baselines import InitInputs, OFAConfig, Predictions, blend, ofa
-from hyperofa.nets.net import Net
-from hyperofa.nets.registry import build
 from hyperofa.runtime.devices import best_device
-from hyperofa.runtime.folders import sha256_file
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
-from hyperofa.tokens.canonical import OverlapKind
-from hyperofa.training.checkpoints import read_checkpoint
+from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.metrics import TokenMetrics
-from hyperofa.training.word_sets import WordIndices, WordOrder, WordSetTable, make_memory, nearest_indices, self_indices
+from hyperofa.training.word_sets import WordIndices, WordSetTable, make_memory, nearest_indices, self_indices
 from hyperofa.training.word_table import Placement, load_table
 from hyperofa.vectors.neighbours import NeighbourIndex
 
 SHARD = 8_192
 """Tokens of a shard: what a kill costs."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A hypernetwork as `hyperofa fit` left it.
-
-    Attributes:
-        net: in evaluation mode.
-        copied: kinds of overlap it was not trained to predict.
-        max_words: words a token is described by.
-        words: which they are.
-        training_fingerprint: of the bundles that it fits, see `Meta`.
-        digest: hash of what it is: of its checkpoint file, if it was read from one.
-    """
-
-    net: Net
-    copied: tuple[OverlapKind, ...]
-    max_words: int
-    words: WordOrder = "heaviest"
-    training_fingerprint: str = ""
-    digest: str = ""
-
-
-def trained_on(bundle: Bundle, hypernetwork: str | Path | Trained) -> Trained:
-    """A hypernetwork that fits a bundle.
-
-    Args:
-        bundle: what it will be used on.
-        hypernetwork: a trained one, or its checkpoint.
-
-    Raises:
-        InputError: as `load_trained`.
-    """
-    if not isinstance(hypernetwork, Trained):
-        return load_trained(hypernetwork, bundle)
-    _check_fit(hypernetwork, bundle, "hypernetwork")
-    return hypernetwork
-
-
-def load_trained(path: str | Path, bundle: Bundle) -> Trained:
-    """Load a checkpoint; only tensors and plain data are read from it, no code.
-
-    Args:
-        path: `.ckpt` file of `hyperofa fit`.
-        bundle: what it will be used on.
-
-    Raises:
-        InputError: no checkpoint of a hypernetwork, or one trained on something else: other vectors, another source
-            model or other widths.
-    """
-    checkpoint = read_checkpoint(path)
-    recorded = checkpoint["hyperofa"]
-    try:
-        net = build(recorded["net"])
-    except InputError as error:
-        raise InputError(f"--checkpoint {path}: {error}") from None
-    trained = Trained(
-        net, tuple(recorded["copied"]), recorded["max_words"], recorded["words"], recorded["space"], sha256_file(path)
-    )
-    _check_fit(trained, bundle, f"--checkpoint {path}")
-    weights = {name.removeprefix("net."): value for name, value in checkpoint["state_dict"].items()}
-    try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"--checkpoint {path}: expected the weights of a {type(net).__name__}; {reason}") from None
-    net.eval()
-    return trained
-
-
-def _check_fit(trained: Trained, bundle: Bundle, name: str) -> None:
-    """Refuse a net that was trained on something else than a bundle of this kind; `name` is named in errors."""
-    net = trained.net
-    widths, expected = (net.word_dim, net.coordinate_dim), (bundle.meta.word_dim, bundle.meta.coordinate_dim)
-    if widths != expected:
-        raise InputError(
-            f"{name}: expected a net of word width {expected[0]} and coordinate width {expected[1]} for "
-            f"--bundle {bundle.path}, found {widths[0]} and {widths[1]}"
-        )
-    if trained.training_fingerprint != bundle.meta.training_fingerprint:
-        raise InputError(
-            f"{name}: expected a net for the vectors, source model and source languages of --bundle "
-            f"{bundle.path}, found one trained on others; train on this bundle"
-        )
 
 
 class CoordinateFile(Callback):
@@ -124,7 +34,7 @@ class CoordinateFile(Callback):
 
 
 def predict(
-    trained: Trained,
+    trained: Hypernetwork,
     bundle: Bundle,
     batch_size: int = 1024,
     cache: ShardCache = IN_MEMORY,
@@ -152,7 +62,7 @@ def predict(
 
 
 def _coordinates(
-    trained: Trained,
+    trained: Hypernetwork,
     bundle: Bundle,
     side: Side,
     ids: np.ndarray,
@@ -198,7 +108,7 @@ def _coordinates(
     return rows
 
 
-def learned_share(bundle: Bundle, trained: Trained, mixing: OFAConfig) -> float:
+def learned_share(bundle: Bundle, trained: Hypernetwork, mixing: OFAConfig) -> float:
     """The part of OFA, in tenths, with which blended rows best single out the validation tokens among the source's.
 
     Args:

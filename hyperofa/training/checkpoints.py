@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -12,12 +12,34 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
 from hyperofa.errors import InputError
+from hyperofa.nets.net import Net
 from hyperofa.training.divergence import not_finite
 
-_RECORD = {"net": dict, "space": str, "copied": list, "max_words": int, "words": str}
+RECORD = "hyperofa"
+"""Key of what a checkpoint says of its net, beside Lightning's own."""
+_FIELDS = {"net": dict, "space": str, "copied": list, "max_words": int, "words": str}
 _STATE = {
     "epoch": int, "global_step": int, "loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list
 }  # fmt: skip
+
+
+def make_record(net: Net, fingerprint: str, copied: Sequence[str], max_words: int, words: str) -> dict[str, Any]:
+    """What a checkpoint says of its net, so that it can be rebuilt without a config: plain data.
+
+    Args:
+        net: the hypernetwork.
+        fingerprint: of what it is trained on, `Meta.training_fingerprint` of the bundle.
+        copied: kinds of overlap that it is not trained to predict.
+        max_words: words a token is described by.
+        words: which they are.
+    """
+    return {
+        "net": net.spec(),
+        "space": fingerprint,
+        "copied": list(copied),
+        "max_words": max_words,
+        "words": words,
+    }
 
 
 def read_checkpoint(path: str | Path, flag: str = "--checkpoint", resumable: bool = False) -> dict[str, Any]:
@@ -44,11 +66,11 @@ def read_checkpoint(path: str | Path, flag: str = "--checkpoint", resumable: boo
         raise InputError(f"{expected}; {reason}") from None
     if damaged:
         raise InputError(f"{expected}, found a damaged one ({damaged})")
-    if not isinstance(checkpoint, dict) or not {"hyperofa", "state_dict"} <= checkpoint.keys():
+    if not isinstance(checkpoint, dict) or not {RECORD, "state_dict"} <= checkpoint.keys():
         raise InputError(f"{expected}, found one of something else")
     weights = checkpoint["state_dict"]
     whole = isinstance(weights, dict) and all(isinstance(weight, Tensor) for weight in weights.values())
-    if not whole or not _has(checkpoint["hyperofa"], _RECORD):
+    if not whole or not _has(checkpoint[RECORD], _FIELDS):
         raise InputError(f"{expected}, found one with another record of its net")
     if resumable and "optimizer_states" not in checkpoint:
         raise InputError(

@@ -22,6 +22,7 @@ from hyperofa.nets.registry import check_registered
 from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.runtime.ranges import Count, NonNegative, Positive, in_range
 from hyperofa.training.batches import TextBatch, TokenBatch
+from hyperofa.training.checkpoints import RECORD, make_record
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.language_loss import HeadError, language_loss
 from hyperofa.training.language_views import LanguageViews
@@ -332,13 +333,9 @@ class HyperModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Record the net's kind, arguments and widths, so that it can be rebuilt without a config; plain data only."""
         data = self._data
-        checkpoint["hyperofa"] = {
-            "net": self.net.spec(),
-            "space": data.bundle.meta.training_fingerprint,
-            "copied": list(data.copied),
-            "max_words": data.max_words,
-            "words": data.words,
-        }
+        checkpoint[RECORD] = make_record(
+            self.net, data.bundle.meta.training_fingerprint, data.copied, data.max_words, data.words
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another net before its tensors fail to fit.
@@ -346,7 +343,7 @@ class HyperModule(lightning.LightningModule):
         Raises:
             InputError: the checkpoint's net is not this one, or was trained in another space.
         """
-        found = checkpoint.get("hyperofa", {})
+        found = checkpoint.get(RECORD, {})
         if found.get("net") != self.net.spec():
             raise InputError(
                 f"--ckpt_path: expected a checkpoint of {self.net.spec()}, found one of {found.get('net')}; use its "

@@ -11,11 +11,11 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.export.initialise import initialise
-from hyperofa.export.prediction import load_trained
 from hyperofa.models.expand import expand
 from hyperofa.models.trim import trim
 from hyperofa.models.vocabulary import hash_rows, read_vocabulary
 from hyperofa.runtime.folders import sha256_file
+from hyperofa.training.hypernetwork import Hypernetwork
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_model_in_memory_serves_as_its_folder_does(bundles, in_memory, model_f
 
 def test_a_net_is_a_checkpoint_or_what_was_read_from_it(bundles, fitted):
     bundle, path = Bundle.load(bundles["bert"]), fitted["tokens"] / "checkpoints" / "best.ckpt"
-    net = load_trained(path, bundle)
+    net = Hypernetwork.load(path, bundle)
     one, *others = (initialise(bundle, hypernetwork=given) for given in (path, str(path), [path], net, [net, path]))
     for other in others:
         np.testing.assert_allclose(other.coordinates, one.coordinates, rtol=1e-6)
@@ -107,7 +107,7 @@ def test_what_does_not_belong_together_is_refused(bundles, arguments, message):
 
 
 def test_a_net_for_another_bundle_is_refused(bundles, fitted):
-    net = load_trained(fitted["tokens"] / "checkpoints" / "best.ckpt", Bundle.load(bundles["bert"]))
+    net = Hypernetwork.load(fitted["tokens"] / "checkpoints" / "best.ckpt", Bundle.load(bundles["bert"]))
     with pytest.raises(InputError, match="hypernetwork: expected a net of word width 12 and coordinate width 8"):
         initialise(bundles["bert8"], hypernetwork=net)
 

@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.export.prediction import load_trained, predict
+from hyperofa.export.prediction import predict
+from hyperofa.training.hypernetwork import Hypernetwork
 
 
 @pytest.mark.parametrize("name", ["fit", "tokens"])
 def test_the_batch_size_does_not_matter(name, fitted, bundles):
     bundle = Bundle.load(bundles["bert"])
-    trained = load_trained(fitted[name] / "checkpoints" / "best.ckpt", bundle)
+    trained = Hypernetwork.load(fitted[name] / "checkpoints" / "best.ckpt", bundle)
     rows = [predict(trained, bundle, batch_size) for batch_size in (1, 17, 1024)]
     for other in rows[1:]:
         np.testing.assert_array_equal(other.known, bundle.target.covered)
@@ -18,7 +19,7 @@ def test_the_batch_size_does_not_matter(name, fitted, bundles):
 
 
 def test_a_checkpoint_remembers_how_it_was_trained(fitted, bundles):
-    trained = load_trained(fitted["fit"] / "checkpoints" / "best.ckpt", Bundle.load(bundles["bert"]))
+    trained = Hypernetwork.load(fitted["fit"] / "checkpoints" / "best.ckpt", Bundle.load(bundles["bert"]))
     assert type(trained.net).__name__ == "SourceAttention"
     assert not trained.net.training
     assert trained.copied == ("role", "symbol", "native")  # it has a head

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.export.prediction import load_trained, predict
+from hyperofa.export.prediction import predict
 from hyperofa.nets.inputs import FEATURES, Memory, WordSets
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.registry import build
 from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.word_sets import nearest_indices
 from hyperofa.vectors.neighbours import NeighbourIndex
 from tests.conftest import CONFIGS, QUIET, TINY_TEXT
@@ -238,7 +239,7 @@ def test_fit_with_neighbours_predicts(bundles, text_file, tmp_path, capsys):
     run = tmp_path / "fit" / "version_0"
     best = run / "checkpoints" / "best.ckpt"
     bundle = Bundle.load(bundles["bert"])
-    trained = load_trained(best, bundle)
+    trained = Hypernetwork.load(best, bundle)
     assert trained.net.neighbours == 4
     expected, again = predict(trained, bundle), predict(trained, bundle, 5)
     np.testing.assert_allclose(again.coordinates, expected.coordinates, rtol=1e-4, atol=1e-5)

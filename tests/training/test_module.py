@@ -16,10 +16,11 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.errors import InputError
-from hyperofa.export.prediction import load_trained, predict
+from hyperofa.export.prediction import predict
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.registry import NETS
 from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.module import HyperModule
 from hyperofa.training.text_views import ViewCounts
 from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS
@@ -143,7 +144,7 @@ def test_a_checkpoint_holds_the_net_alone(fitted, bundles):
     bundle = Bundle.load(bundles["bert"])
     for run, path in ((run, run / "checkpoints" / "best.ckpt") for run in fitted.values()):
         checkpoint = torch.load(path, weights_only=True)
-        trained = load_trained(path, bundle)
+        trained = Hypernetwork.load(path, bundle)
         assert set(checkpoint["state_dict"]) == {f"net.{name}" for name in trained.net.state_dict()}
         assert not {"optimizer_states", "callbacks"} & checkpoint.keys()
         parameters = sum(parameter.numel() for parameter in trained.net.parameters())
@@ -212,7 +213,7 @@ def test_validate_test_and_predict_read_a_checkpoint(fitted, bundles, tmp_path, 
     with np.load(next(tmp_path.rglob("coordinates-0.npz"))) as file:
         found = dict(file)
     bundle = Bundle.load(bundles["bert"])
-    expected = predict(load_trained(run / "checkpoints" / "best.ckpt", bundle), bundle)
+    expected = predict(Hypernetwork.load(run / "checkpoints" / "best.ckpt", bundle), bundle)
     assert sorted(found["ids"]) == np.flatnonzero(expected.known).tolist()
     np.testing.assert_allclose(found["coordinates"], expected.coordinates[found["ids"]], rtol=1e-4, atol=1e-5)
 

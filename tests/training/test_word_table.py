@@ -7,10 +7,11 @@ from lightning import seed_everything
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.errors import InputError
-from hyperofa.export.prediction import load_trained, predict
+from hyperofa.export.prediction import predict
 from hyperofa.nets.inputs import WordSets
 from hyperofa.training import word_table as wordtable
 from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.module import HyperModule
 from hyperofa.training.text_views import ViewCounts
 from hyperofa.training.word_sets import WordIndices, WordSetTable
@@ -119,7 +120,7 @@ def test_workers_give_places(bundles):
 
 @pytest.mark.parametrize("name", ["fit", "tokens"])
 def test_prediction_with_a_table_agrees(name, fitted, bundle):
-    trained = load_trained(fitted[name] / "checkpoints" / "best.ckpt", bundle)
+    trained = Hypernetwork.load(fitted[name] / "checkpoints" / "best.ckpt", bundle)
     streamed, tabled = (predict(trained, bundle, word_table=residence) for residence in ("stream", "device"))
     np.testing.assert_array_equal(tabled.known, streamed.known)
     np.testing.assert_allclose(tabled.coordinates, streamed.coordinates, rtol=0, atol=2e-3)

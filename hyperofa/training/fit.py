@@ -1,0 +1,173 @@
+"""Train a hypernetwork: data, module, trainer and callbacks with the settings that are recommended."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from hyperofa.bundle.bundle import Bundle
+from hyperofa.errors import InputError
+from hyperofa.nets.net import Net
+from hyperofa.nets.registry import NETS
+from hyperofa.runtime.folders import new_folder
+from hyperofa.training.curves import CurvePlot
+from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.divergence import StopDiverged
+from hyperofa.training.hypernetwork import Hypernetwork, file_names, split_options
+from hyperofa.training.module import HyperModule
+
+BEST = "best.ckpt"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Recommended settings, those of a file in `configs/`.
+
+    Attributes:
+        monitor: metric that chooses the checkpoint, the higher the better.
+        patience: validations without a better one after which training ends.
+        trainer: of Lightning's Trainer.
+        options: of the data and the module.
+    """
+
+    monitor: str
+    patience: int
+    trainer: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_TRAINER = {"accelerator": "auto", "devices": 1, "gradient_clip_val": 1.0}
+ON_TEXT = Recipe("val/score", 4, {**_TRAINER, "max_epochs": 6, "log_every_n_steps": 10}, {"steps": 50})
+"""`configs/fit.yaml`."""
+ON_TOKENS = Recipe(
+    "val/mrr",
+    10,
+    {**_TRAINER, "max_epochs": 60},
+    {"streams": "tokens", "batch_size": 256, "contrastive_weight": 0.5},
+)
+"""`configs/tokens.yaml`, whose net is an MLP."""
+
+
+def fit(
+    bundle: Bundle | str | Path,
+    text: str | Path | Sequence[str | Path] | None = None,
+    *,
+    net: str | Callable[[int, int], Net] = "SourceAttention",
+    trainer: Mapping[str, Any] | Trainer | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    seed: int = 0,
+    monitor: str | None = None,
+    patience: int | None = None,
+    **options: Any,
+) -> Hypernetwork:
+    """Train a hypernetwork on a bundle, in this process, with the settings that are recommended.
+
+    `hyperofa fit` trains on several devices and machines too, and goes on where it was killed.
+
+    Args:
+        bundle: what `prepare` made, or its folder.
+        text: files of sentences in a language that the source model knows, one a line. Without any, source tokens are
+            all that it learns from: quicker, and much weaker.
+        net: name of a class in `hyperofa.nets`, or what makes a net of the word width and the coordinate width.
+        trainer: options of Lightning's Trainer over the recommended ones, such as `{"max_epochs": 3}`; or a Trainer,
+            with callbacks of its own.
+        output: folder for the checkpoint `best.ckpt`, `metrics.csv` and `curves.png`; nothing is kept if not given.
+        overwrite: replace the folder of an earlier run.
+        seed: of what is held out, drawn and initialised.
+        monitor: metric that chooses the checkpoint, the higher the better: `val/score` with text, `val/mrr` without, if
+            not given.
+        patience: validations without a better one after which training ends, 0 for never; 4 with text, 10 without.
+        options: of `HyperDataModule` and `HyperModule`: what `hyperofa fit` calls `--data.…` and `--model.…`.
+
+    Returns:
+        The hypernetwork at its best validation.
+
+    Raises:
+        InputError: an input is missing or does not serve.
+
+    Example:
+        >>> hypernetwork = fit(bundle, "english.txt", output="runs/first")  # doctest: +SKIP
+        >>> hypernetwork.test(bundle)["test/mrr"]  # doctest: +SKIP
+    """
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    files = file_names(text)
+    recipe = ON_TEXT if files else ON_TOKENS
+    of_data, of_module = split_options({**recipe.options, "seed": seed, **options})
+    hide_advertisements()
+    with isolate_rng(), _run_folder(output, overwrite, [opened.path, *files]) as folder:
+        lightning.seed_everything(seed, verbose=False)
+        data = HyperDataModule(str(opened.path), files, **of_data)
+        runner = trainer if isinstance(trainer, Trainer) else _make_trainer(folder, recipe, monitor, patience, trainer)
+        if runner.world_size > 1:
+            raise InputError(
+                f"trainer: expected one process, found {runner.world_size}; train on several with `hyperofa fit`"
+            )
+        runner.fit(HyperModule(data.word_dim, data.coordinate_dim, _net_maker(net), **of_module), datamodule=data)
+        best = getattr(runner.checkpoint_callback, "best_model_path", "") or folder / BEST
+        if not Path(best).is_file():  # a Trainer without a checkpoint
+            runner.save_checkpoint(best, weights_only=True)
+        return Hypernetwork.load(best, opened)
+
+
+def hide_advertisements() -> None:
+    """Keep back what Lightning says of other products."""
+    logging.getLogger(rank_zero.__name__).addFilter(_is_no_advertisement)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("💡")
+
+
+@contextmanager
+def _run_folder(output: str | Path | None, overwrite: bool, inputs: list[str | Path]) -> Iterator[Path]:
+    """The folder of a run, kept when all has gone well; a temporary one if none is asked for."""
+    if output is None:
+        with tempfile.TemporaryDirectory(prefix="hyperofa-fit-") as folder:
+            yield Path(folder)
+    else:
+        with new_folder(output, overwrite, kind="run", inputs=inputs) as folder:
+            yield folder
+
+
+def _make_trainer(
+    folder: Path, recipe: Recipe, monitor: str | None, patience: int | None, given: Mapping[str, Any] | None
+) -> Trainer:
+    """A trainer with what is recommended, and over it what is given; callbacks are added to the recommended ones."""
+    settings = {**recipe.trainer, "enable_model_summary": False, "use_distributed_sampler": False, **(given or {})}
+    own = settings.pop("callbacks", None) or []
+    own = [own] if isinstance(own, Callback) else list(own)
+    monitor = recipe.monitor if monitor is None else monitor
+    patience = recipe.patience if patience is None else patience
+    # Weights alone: anything else in a checkpoint holds the path of its folder, and no two are alike.
+    callbacks: list[Callback] = [
+        ModelCheckpoint(folder, Path(BEST).stem, monitor=monitor, mode="max", save_weights_only=True),
+        CurvePlot(),
+        StopDiverged(),
+        *([EarlyStopping(monitor, mode="max", patience=patience)] if patience else []),
+        *own,
+    ]
+    if settings.get("enable_progress_bar", True) and not any(isinstance(each, ProgressBar) for each in own):
+        callbacks.append(TQDMProgressBar())  # in a shell and in a notebook alike
+    try:
+        return Trainer(callbacks=callbacks, **{"logger": CSVLogger(folder.parent, folder.name, ""), **settings})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"trainer: {error}") from None
+
+
+def _net_maker(net: str | Callable[[int, int], Net]) -> Callable[[int, int], Net]:
+    if not isinstance(net, str):
+        return net
+    if net not in NETS:
+        raise InputError(f"net: expected one of {', '.join(NETS)}, or a callable that makes a net; found {net!r}")
+    return NETS[net]

@@ -1,0 +1,201 @@
+"""A trained hypernetwork: what it is, where it fits, how good it is."""
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+
+from hyperofa.bundle.bundle import Bundle
+from hyperofa.errors import InputError
+from hyperofa.nets.net import Net
+from hyperofa.nets.registry import build
+from hyperofa.runtime.folders import sha256_file
+from hyperofa.tokens.canonical import OverlapKind
+from hyperofa.training.checkpoints import RECORD, WholeFiles, make_record, read_checkpoint
+from hyperofa.training.datamodule import HyperDataModule
+from hyperofa.training.module import HyperModule
+from hyperofa.training.word_sets import WordOrder
+
+_OWN = {"bundle", "text", "net", "word_dim", "coordinate_dim"}
+"""Arguments of data and module that are no options."""
+
+
+@dataclass(frozen=True)
+class Hypernetwork:
+    """A hypernetwork as `fit` left it.
+
+    Attributes:
+        net: in evaluation mode.
+        copied: kinds of overlap it was not trained to predict.
+        max_words: words a token is described by.
+        words: which they are.
+        training_fingerprint: of the bundles that it fits, see `Meta`.
+        digest: hash of what it is: of its checkpoint file, if it was read from one.
+    """
+
+    net: Net
+    copied: tuple[OverlapKind, ...]
+    max_words: int
+    words: WordOrder = "heaviest"
+    training_fingerprint: str = ""
+    digest: str = ""
+
+    @classmethod
+    def load(cls, path: str | Path, bundle: Bundle | None = None) -> "Hypernetwork":
+        """Load a checkpoint; only tensors and plain data are read from it, no code.
+
+        Args:
+            path: file that `save` or `hyperofa fit` wrote.
+            bundle: what it will be used on, to find out now whether it can be.
+
+        Raises:
+            InputError: no checkpoint of a hypernetwork, or one trained on something else: other vectors, another source
+                model or other widths.
+        """
+        checkpoint = read_checkpoint(path)
+        record = checkpoint[RECORD]
+        try:
+            net = build(record["net"])
+        except InputError as error:
+            raise InputError(f"--checkpoint {path}: {error}") from None
+        described = tuple(record["copied"]), record["max_words"], record["words"], record["space"]
+        found = cls(net, *described, sha256_file(path))
+        if bundle is not None:
+            found.check(bundle, f"--checkpoint {path}")
+        weights = {name.removeprefix("net."): value for name, value in checkpoint["state_dict"].items()}
+        try:
+            net.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"--checkpoint {path}: expected the weights of a {type(net).__name__}; {reason}") from None
+        net.eval()
+        return found
+
+    def check(self, bundle: Bundle, name: str = "hypernetwork") -> None:
+        """See whether it fits a bundle.
+
+        Args:
+            bundle: what it will be used on.
+            name: of the hypernetwork in errors.
+
+        Raises:
+            InputError: it was trained on other vectors, another source model or other widths.
+        """
+        widths = self.net.word_dim, self.net.coordinate_dim
+        expected = bundle.meta.word_dim, bundle.meta.coordinate_dim
+        if widths != expected:
+            raise InputError(
+                f"{name}: expected a net of word width {expected[0]} and coordinate width {expected[1]} for --bundle "
+                f"{bundle.path}, found {widths[0]} and {widths[1]}"
+            )
+        if self.training_fingerprint != bundle.meta.training_fingerprint:
+            raise InputError(
+                f"{name}: expected a net for the vectors, source model and source languages of --bundle {bundle.path}, "
+                "found one trained on others; train on this bundle"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint, which `load`, `hyperofa export` and `hyperofa test --ckpt_path` read."""
+        record = make_record(self.net, self.training_fingerprint, self.copied, self.max_words, self.words)
+        weights = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        version = {"pytorch-lightning_version": lightning.__version__}
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        WholeFiles().save_checkpoint({RECORD: record, "state_dict": weights, **version}, Path(path))
+
+    def validate(
+        self, bundle: Bundle | str | Path, text: str | Path | Sequence[str | Path] | None = None, **options: Any
+    ) -> dict[str, float]:
+        """Measure it on held-out source tokens and, where there is text, on held-out sentences of it.
+
+        Args:
+            bundle: what it was trained on, or another bundle of the same vectors and source model.
+            text: files of source-language sentences, one a line; those of training have the same ones held out.
+            options: of `HyperDataModule`, and of `HyperModule` where a loss is to be measured as it was trained.
+
+        Returns:
+            `val/token_loss`, `val/mrr`, `val/translated_mrr` and others, by name.
+        """
+        return self._measure("validate", bundle, text, options)
+
+    def test(self, bundle: Bundle | str | Path, **options: Any) -> dict[str, float]:
+        """Measure it on the test tokens: the same for every method on the bundle.
+
+        Args:
+            bundle: as for `validate`.
+            options: likewise.
+
+        Returns:
+            `test/mrr`, `test/cosine` and others, by name.
+        """
+        return self._measure("test", bundle, None, options)
+
+    def _measure(
+        self,
+        stage: Literal["validate", "test"],
+        bundle: Bundle | str | Path,
+        text: str | Path | Sequence[str | Path] | None,
+        options: dict[str, Any],
+    ) -> dict[str, float]:
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        self.check(opened)
+        of_data, of_module = split_options(options)
+        settings = {"copied": self.copied, "max_words": self.max_words, "words": self.words, **of_data}
+        data = HyperDataModule(str(opened.path), file_names(text), **settings)
+        module = HyperModule(data.word_dim, data.coordinate_dim, net=lambda *_: self.net, **of_module)
+        quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+        trainer = lightning.Trainer(devices=1, use_distributed_sampler=False, **quiet)
+        run = trainer.validate if stage == "validate" else trainer.test
+        found = run(module, datamodule=data, verbose=False)
+        self.net.cpu().eval()
+        return {name: value for stream in found for name, value in stream.items()}
+
+
+def trained_on(bundle: Bundle, hypernetwork: str | Path | Hypernetwork) -> Hypernetwork:
+    """A hypernetwork that fits a bundle.
+
+    Args:
+        bundle: what it will be used on.
+        hypernetwork: a trained one, or its checkpoint.
+
+    Raises:
+        InputError: as `Hypernetwork.load`.
+    """
+    if not isinstance(hypernetwork, Hypernetwork):
+        return Hypernetwork.load(hypernetwork, bundle)
+    hypernetwork.check(bundle)
+    return hypernetwork
+
+
+def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options by whose they are.
+
+    Args:
+        options: arguments of `HyperDataModule` and `HyperModule`, none of which have the same name.
+
+    Returns:
+        Those of the data, and those of the module.
+
+    Raises:
+        InputError: a name that neither takes.
+    """
+    of_data, of_module = (set(inspect.signature(kind).parameters) - _OWN for kind in (HyperDataModule, HyperModule))
+    for name in options:
+        if name not in of_data | of_module:
+            near = difflib.get_close_matches(name, sorted(of_data | of_module), 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise InputError(f"{name}: expected an option of HyperDataModule or HyperModule, found neither{hint}")
+    return (
+        {name: value for name, value in options.items() if name in of_data},
+        {name: value for name, value in options.items() if name not in of_data},
+    )
+
+
+def file_names(files: str | Path | Sequence[str | Path] | None) -> list[str]:
+    """Names of one file, several, or none."""
+    if files is None:
+        return []
+    return [str(files)] if isinstance(files, str | Path) else [str(file) for file in files]

@@ -1,0 +1,139 @@
+"""Training as a library call: the same nets as the command trains, in memory and on disk."""
+
+import random
+
+import pytest
+import torch
+import yaml
+from lightning import Trainer
+
+from hyperofa.bundle.bundle import Bundle
+from hyperofa.cli import main
+from hyperofa.errors import InputError
+from hyperofa.nets.mlp import MLP
+from hyperofa.training.fit import ON_TEXT, ON_TOKENS, Recipe, fit
+from hyperofa.training.hypernetwork import Hypernetwork
+from tests.conftest import CONFIGS, QUIET
+
+SILENT = {"enable_progress_bar": False, "accelerator": "cpu", "log_every_n_steps": 1}
+SMALL = {"sentences": 4, "steps": 2, "validation_sentences": 4}
+
+
+def small_mlp(word_dim, coordinate_dim):
+    return MLP(word_dim, coordinate_dim, hidden_dim=4, num_layers=1, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def trained(bundles, tmp_path_factory):
+    output = tmp_path_factory.mktemp("fit") / "run"
+    found = fit(
+        bundles["bert"], net=small_mlp, output=output, trainer={"max_epochs": 2, **SILENT}, seed=3, batch_size=32
+    )
+    return found, output
+
+
+@pytest.mark.parametrize(("name", "recipe"), [("fit", ON_TEXT), ("tokens", ON_TOKENS)])
+def test_the_recipes_are_the_configs(name, recipe):
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
+    callbacks = {
+        each["class_path"].rpartition(".")[2]: each.get("init_args") for each in config["trainer"]["callbacks"]
+    }
+    best, early = callbacks["ModelCheckpoint"], callbacks["EarlyStopping"]
+    options = {**config["data"], **{key: value for key, value in config["model"].items() if key != "net"}}
+    if name == "fit":
+        assert options.pop("streams") == "text"  # as without the option
+    trainer = {key: value for key, value in config["trainer"].items() if key not in ("logger", "callbacks")}
+    assert Recipe(best["monitor"], early["patience"], trainer, options) == recipe
+    assert (best["mode"], best["filename"], best["save_weights_only"], early["mode"]) == ("max", "best", True, "max")
+    assert (early["monitor"], config["seed_everything"]) == (best["monitor"], 0)
+
+
+def test_the_command_trains_the_same_net(trained, bundles, tmp_path):
+    """From the recommended settings on both ways, to the byte of every weight."""
+    arguments = ["fit", "--config", str(CONFIGS / "tokens.yaml"), "--data.bundle", str(bundles["bert"])]
+    arguments += ["--model.net.init_args.hidden_dim", "4", "--model.net.init_args.num_layers", "1"]
+    arguments += ["--trainer.max_epochs", "2", "--data.batch_size", "32", "--seed_everything", "3", "--data.seed", "3"]
+    arguments += ["--trainer.logger.init_args.save_dir", str(tmp_path), "--trainer.logger.init_args.version", "run"]
+    main([*arguments, *QUIET])
+    commanded = Hypernetwork.load(tmp_path / "tokens" / "run" / "checkpoints" / "best.ckpt")
+    weights = trained[0].net.state_dict()
+    assert weights
+    for name, value in commanded.net.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    assert (commanded.copied, commanded.max_words, commanded.words) == (("role", "symbol"), 32, "heaviest")
+
+
+def test_what_is_left(trained):
+    names = {path.name for path in trained[1].iterdir()}
+    assert {"best.ckpt", "metrics.csv", "curves.png"} <= names
+    assert not trained[0].net.training
+
+
+def test_nothing_is_left_and_no_generator_is_touched(bundles, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    states = torch.random.get_rng_state(), random.getstate()
+    found = fit(Bundle.load(bundles["bert"]), net=small_mlp, trainer={"max_epochs": 1, **SILENT})
+    assert found.training_fingerprint == Bundle.load(bundles["bert"]).meta.training_fingerprint
+    assert not list(tmp_path.iterdir())
+    assert torch.equal(torch.random.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+
+
+def test_a_hypernetwork_is_saved_loaded_and_measured(trained, bundles, tmp_path):
+    found, output = trained
+    found.save(tmp_path / "new" / "net.ckpt")
+    again = Hypernetwork.load(tmp_path / "new" / "net.ckpt", Bundle.load(bundles["bert"]))
+    for name, value in found.net.state_dict().items():
+        assert torch.equal(again.net.state_dict()[name], value)
+    tested = found.test(bundles["bert"])
+    assert tested == again.test(Bundle.load(bundles["bert"]))
+    assert {"test/mrr", "test/cosine", "test/token_loss"} <= tested.keys()
+    validated = found.validate(bundles["bert"], streams="tokens", batch_size=32, seed=3)
+    logged = [line.split(",") for line in (output / "metrics.csv").read_text().splitlines()]
+    column = logged[0].index("val/mrr")
+    best = max(float(row[column]) for row in logged[1:] if row[column])
+    assert validated["val/mrr"] == pytest.approx(best, abs=1e-6)
+    with pytest.raises(InputError, match="hypernetwork: expected a net of word width"):
+        found.test(bundles["bert8"])
+
+
+def test_what_is_saved_is_a_checkpoint_for_the_commands(trained, bundles, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained[0].save(tmp_path / "net.ckpt")
+    arguments = ["--config", str(CONFIGS / "tokens.yaml"), "--data.bundle", str(bundles["bert"])]
+    arguments += ["--model.net.init_args.hidden_dim", "4", "--model.net.init_args.num_layers", "1"]
+    main(["test", *arguments, "--ckpt_path", str(tmp_path / "net.ckpt"), *QUIET, "--trainer.logger", "false"])
+    main(["export", "--bundle", str(bundles["bert"]), "--method", "hyperofa", "--checkpoint",
+          str(tmp_path / "net.ckpt"), "--output", str(tmp_path / "model")])  # fmt: skip
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+def test_text_is_read_and_a_trainer_may_be_ones_own(bundles, text_file, tmp_path):
+    trainer = Trainer(max_steps=1, limit_val_batches=0, logger=False, enable_checkpointing=False,
+                      default_root_dir=tmp_path, enable_model_summary=False, **SILENT)  # fmt: skip
+    found = fit(bundles["bert"], text_file, trainer=trainer, **SMALL)
+    assert type(found.net).__name__ == "SourceAttention"
+    assert "val/translated_mrr" in found.validate(bundles["bert"], [text_file], **SMALL)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"batch_sise": 3}, "batch_sise: expected an option of HyperDataModule or HyperModule, found neither; did you mean "
+                        "batch_size"),
+    ({"word_dim": 3}, "word_dim: expected an option"),
+    ({"net": "LSTM"}, "net: expected one of SourceAttention, MLP, .* found 'LSTM'"),
+    ({"trainer": {"epochs": 3}}, "trainer: .*epochs"),
+    ({"trainer": {"devices": 2, "accelerator": "cpu"}}, "trainer: expected one process, found 2"),
+])  # fmt: skip
+def test_mistakes(arguments, message, bundles, tmp_path):
+    with pytest.raises(InputError, match=message):
+        fit(bundles["bert"], output=tmp_path / "run", **arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_replaced_only_when_asked(trained, bundles):
+    _, output = trained
+    with pytest.raises(InputError, match="already exists"):
+        fit(bundles["bert"], net=small_mlp, output=output, trainer={"max_epochs": 1, **SILENT})
+    before = (output / "metrics.csv").read_bytes()
+    fit(bundles["bert"], net=small_mlp, output=output, overwrite=True, trainer={"max_epochs": 1, **SILENT})
+    assert (output / "metrics.csv").read_bytes() != before
