@@ -4,6 +4,7 @@ import ast
 import doctest
 import gzip
 import inspect
+import runpy
 import subprocess
 import sys
 from importlib import import_module
@@ -44,8 +45,9 @@ def files(model_folders, tokenizer_folders, vector_file, text_file, bundles, fit
 @pytest.mark.parametrize("name", CALLABLES)
 def test_every_call_has_an_example_that_runs(name, files, monkeypatch, capfd):
     monkeypatch.chdir(files)
-    for module, registry in (("methods", "METHODS"), ("nets", "NETS")):  # what an example registers goes again
-        there = import_module(f"hyperofa.{module}.registry")
+    registries = {"methods.registry": "METHODS", "nets.registry": "NETS", "evaluation.task": "_REGISTERED"}
+    for module, registry in registries.items():  # what an example registers goes again
+        there = import_module(f"hyperofa.{module}")
         monkeypatch.setattr(there, registry, dict(getattr(there, registry)))
     (example,) = doctest.DocTestFinder(recurse=False).find(getattr(hyperofa, name), name, globs={})
     assert example.examples, f"{name} has no example"
@@ -81,3 +83,26 @@ def test_type_checkers_see_what_python_does():
 def test_another_name_is_none():
     with pytest.raises(AttributeError, match="module hyperofa has no attribute magic"):
         hyperofa.magic  # noqa: B018
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_the_readme_leads_from_vectors_to_a_scored_model(files, tmp_path, monkeypatch, capsys):
+    """Word by word what the README says, with shorter training; the model stays in memory until it is saved."""
+    readme = (Path(hyperofa.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("**From Python**")[2]
+    code = section.partition("```python\n")[2].partition("```")[0]
+    names = {"bert-base-uncased": "bert", "TOKENIZER": "tokenizer", "vectors.vec": "words.vec"}
+    names |= {"english.txt": "english.txt", "DATA": "data"}
+    for told, there in names.items():
+        assert f'"{told}"' in code
+        code = code.replace(f'"{told}"', repr(str(files / there)))
+    assert '{"max_epochs": 6}' in code
+    monkeypatch.chdir(tmp_path)
+    code = code.replace('{"max_epochs": 6}', '{"max_epochs": 1, "limit_train_batches": 1}')
+    (tmp_path / "notebook.py").write_text(code, encoding="utf-8")
+    found = runpy.run_path(str(tmp_path / "notebook.py"))
+    said = capsys.readouterr().out
+    assert str(found["scores"]) in said
+    assert set(found["scores"]["SR-B"]["top10"]) == {"eng", "deu"}
+    assert "<table>" in found["scores"]._repr_html_()
+    assert (tmp_path / "data" / "model" / "model.safetensors").is_file()

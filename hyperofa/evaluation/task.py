@@ -93,7 +93,26 @@ _REGISTERED: dict[str, Task] = {}
 
 
 def register_task(task: Task) -> Task:
-    """Add a task that is not a module of this room; one of the same name is replaced."""
+    """Add a task that is not a module of this room; one of the same name is replaced.
+
+    Args:
+        task: what it reads, and what it measures.
+
+    Returns:
+        The task.
+
+    Example:
+        >>> import hyperofa
+        >>> from hyperofa.evaluation.scores import Metric
+        >>> from hyperofa.evaluation.task import Finding, Task
+        >>> metrics = {"size": Metric("rows of the vocabulary", "", None, 0, main=True)}
+        >>> def read(request):
+        ...     return []  # of each language in request.data something with a `language`
+        >>> def score(samples, model, source_model, request):
+        ...     return Finding({"size": {"size": {each.language: len(model[1]) for each in samples}}})
+        >>> hyperofa.register_task(Task("size", metrics, "data", "sizes.txt", read, score)).name
+        'size'
+    """
     _REGISTERED[task.name] = task
     return task
 

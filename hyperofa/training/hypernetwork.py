@@ -146,8 +146,8 @@ class Hypernetwork:
         settings = {"copied": self.copied, "max_words": self.max_words, "words": self.words, **of_data}
         data = HyperDataModule(str(opened.path), file_names(text), **settings)
         module = HyperModule(data.word_dim, data.coordinate_dim, net=lambda *_: self.net, **of_module)
-        quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-        trainer = lightning.Trainer(devices=1, use_distributed_sampler=False, **quiet)
+        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False)
+        trainer = lightning.Trainer(devices=1, use_distributed_sampler=False, **quiet)  # type: ignore[arg-type]
         run = trainer.validate if stage == "validate" else trainer.test
         found = run(module, datamodule=data, verbose=False)
         self.net.cpu().eval()
