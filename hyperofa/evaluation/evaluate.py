@@ -1,5 +1,6 @@
 """Evaluate a model with a new vocabulary on every task that there is data for."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,29 @@ def evaluate(
             if finding.draw is not None:
                 finding.draw(output)
     return scores
+
+
+def _check_output(output: Path, drawn: bool) -> None:
+    """See that no file is lost but the scores of an earlier evaluation, and the picture that came with them.
+
+    Args:
+        output: the JSON file.
+        drawn: whether this evaluation draws a picture beside it.
+    """
+    picture = output.with_suffix(".png")
+    if output == picture:
+        raise InputError(f"--output {output}: expected the name of a JSON file, found that of a picture")
+    try:
+        found = json.loads(output.read_text(encoding="utf-8"))
+        earlier = [output, *([picture] if "shift" in found["scores"] else [])] if found["metrics"] else []
+    except (OSError, ValueError, KeyError, TypeError):
+        earlier = []
+    for path in (output, *([picture] if drawn else [])):
+        if path.exists() and path not in earlier:
+            raise InputError(
+                f"--output {output}: expected a new file, or scores of an earlier evaluation to replace, but {path} is "
+                f"another {'folder' if path.is_dir() else 'file'}; give another name"
+            )
 
 
 def _load(model: ModelLike, flag: str) -> LoadedModel:
