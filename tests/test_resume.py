@@ -244,6 +244,8 @@ def test_an_error_leaves_nothing(tmp_path):
 def test_only_one_may_write(tmp_path):
     other = f"""
 from hyperofa.runtime.folders import InputError, resumed_folder
+
+pytestmark = pytest.mark.slow  # each test starts processes, and kills them
 try:
     with resumed_folder({str(tmp_path / "a")!r}, "one"):
         pass
