@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from contextlib import suppress
 from typing import Any
 
 from lightning import Trainer
@@ -54,6 +55,19 @@ class HyperCLI(LightningCLI):
         except (TypeError, ValueError) as error:
             raise InputError(f"--trainer: {error}") from None
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run; what fails while a checkpoint is loaded is the checkpoint's fault."""
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            if isinstance(error, InputError) or not self.model.restoring:
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(
+                f"--ckpt_path {self.trainer.ckpt_path}: expected a checkpoint of `hyperofa fit` for these settings, "
+                f"found one that does not load ({reason})"
+            ) from None
+
     def before_fit(self) -> None:
         """Go on with a run of the same settings and input that was killed."""
         config, data, logger = self.config["fit"], self.datamodule, self.trainer.logger
@@ -71,11 +85,35 @@ class HyperCLI(LightningCLI):
             sys.stdout.write(f"best checkpoint: {best}\n")
 
 
-def run(words: list[str]) -> None:
+class _KnownSettings(Exception):
+    """A command line was parsed, and no more is wanted."""
+
+
+class _CheckingCLI(HyperCLI):
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        raise _KnownSettings
+
+
+def check(words: list[str]) -> None:
+    """Parse a command line as `run` does, and stop there.
+
+    Args:
+        words: the command and its flags.
+
+    Raises:
+        InputError: flags that the command does not have or take.
+    """
+    with suppress(_KnownSettings):
+        run(words, _CheckingCLI)
+
+
+def run(words: list[str], command_line: type[HyperCLI] = HyperCLI) -> None:
     """Run one of the commands.
 
     Args:
         words: the command and its flags.
+        command_line: what parses them.
 
     Raises:
         InputError: a mistake of the user.
@@ -83,7 +121,7 @@ def run(words: list[str]) -> None:
     for category in (DeprecationWarning, FutureWarning):  # Lightning's own, which a user can do nothing about
         warnings.filterwarnings("ignore", category=category, module=r"lightning\.")
     hide_advertisements()
-    HyperCLI(
+    command_line(
         HyperModule,
         HyperDataModule,
         args=gather_lists(words, {"data.": HyperDataModule, "model.": HyperModule}),

@@ -23,8 +23,10 @@ ORDER = [
     ["methods"],
     ["training"],
     ["export", "pretraining"],
+    ["flags", "class_paths"],
+    ["training_commands"],
     ["experiments", "demo"],
-    ["curves", "flags", "class_paths", "signatures", "training_commands", "cli", "__init__", "__main__"],
+    ["curves", "signatures", "cli", "__init__", "__main__"],
 ]
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
 

@@ -16,6 +16,7 @@ import torch
 from hyperofa.errors import InputError
 from hyperofa.evaluation.task import find_tasks
 from hyperofa.experiments.cells import log_tail, read_failure, read_result, run_cell, spawn, write_cell, write_failure
+from hyperofa.experiments.check import check_settings
 from hyperofa.experiments.grid import STAGES, Cell, code_version, expand, flat, shown
 from hyperofa.experiments.report import Provenance, write_report
 from hyperofa.experiments.results import Outcome, labels, tabulate, to_markdown, width_name
@@ -33,6 +34,11 @@ class Ablation:
     outcomes: list[Outcome]
     metric: str
     baseline: str
+
+    @property
+    def intact(self) -> bool:
+        """Whether there is anything to report: a cell that did not fail."""
+        return any(outcome.status != "failed" for outcome in self.outcomes)
 
     def __str__(self) -> str:
         counts = {status: sum(o.status == status for o in self.outcomes) for status in ("finished", "failed", "open")}
@@ -122,6 +128,7 @@ def ablate(
     known = {name for task in find_tasks() for name in task.metrics}
     if metric not in known:
         raise InputError(f"--metric: expected one of {', '.join(sorted(known))}; found {metric}")
+    check_settings(cells)
     for planned in cells:
         write_cell(output, planned)
     open_cells = [planned for planned in cells if read_result(output, planned) is None]
@@ -134,6 +141,8 @@ def ablate(
     outcomes = run_all(output, cells, devices, _in_process(output, keep_models))
     provenance = Provenance(title, version, common, grid, methods, time.monotonic() - started)
     write_report(output, outcomes, baseline, metric, provenance)
+    if all(outcome.status == "failed" for outcome in outcomes):
+        _say(f"hyperofa: --output {output}: every cell failed; what each said is in cells/*/log.txt")
     return Ablation(output, outcomes, metric, baseline)
 
 

@@ -5,6 +5,7 @@ A folder of an ablation holds `bundles/` and `runs/` (trained nets), shared by t
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,10 +22,10 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
 from hyperofa.evaluation.evaluate import evaluate
-from hyperofa.experiments.grid import Cell, nested
+from hyperofa.experiments.grid import Cell, is_name, nested
 from hyperofa.export.export import export
 from hyperofa.methods.registry import method_named
-from hyperofa.runtime.folders import new_folder, read_json, versions, write_json
+from hyperofa.runtime.folders import read_json, versions, write_json
 from hyperofa.runtime.locks import locked
 from hyperofa.runtime.processes import tied_to_this_process
 from hyperofa.runtime.trust import trust_flags
@@ -32,6 +33,8 @@ from hyperofa.training.checkpoints import read_checkpoint
 
 _LOGGER = "lightning.pytorch.loggers.CSVLogger"
 _LOG_TAIL = 2_000
+TIMES = "seconds.json"
+"""In a cell's folder: how long each stage took. Of two runs of the same cells no other file differs."""
 
 
 def write_cell(output: Path, cell: Cell) -> None:
@@ -45,15 +48,41 @@ def write_cell(output: Path, cell: Cell) -> None:
     _replace(output / "cells" / cell.id / "cell.json", asdict(cell))
 
 
+def read_cell(output: Path, cell_id: str) -> Cell:
+    """What `write_cell` left.
+
+    Args:
+        output: folder of the ablation.
+        cell_id: a folder of `cells/` in it.
+
+    Raises:
+        InputError: no cell of that name, or one that would write to another folder than its own.
+    """
+    expected = f"--cell {cell_id}: expected a cell of the ablation in --output {output}"
+    if not is_name(cell_id) or not (output / "cells" / cell_id / "cell.json").is_file():
+        raise InputError(f"{expected}, found none")
+    try:
+        cell = Cell(**read_json(output / "cells" / cell_id / "cell.json"))
+    except TypeError as error:
+        raise InputError(f"{expected}, found something else in its cell.json ({error})") from None
+    names = {"id": cell.id, "bundle": cell.bundle, "run": cell.run or "none"}
+    if cell.id != cell_id or not all(map(is_name, names.values())) or not isinstance(cell.settings, dict):
+        raise InputError(f"{expected}, found another one in its cell.json: {names}")
+    return cell
+
+
 def read_result(output: Path, cell: Cell) -> dict[str, Any] | None:
-    """What a finished cell left, `None` if it is not finished.
+    """What a finished cell left, `None` if it is not finished; `seconds`, by stage, are of another file.
 
     Args:
         output: folder of the ablation.
         cell: one of its cells.
     """
-    path = output / "cells" / cell.id / "result.json"
-    return read_json(path) if path.is_file() else None
+    folder = output / "cells" / cell.id
+    if not (folder / "result.json").is_file():
+        return None
+    took = {"seconds": read_json(folder / TIMES)} if (folder / TIMES).is_file() else {}
+    return {"seconds": {}} | read_json(folder / "result.json") | took
 
 
 def read_failure(output: Path, cell: Cell) -> str | None:
@@ -104,23 +133,23 @@ def run_cell(output: Path, cell_id: str, keep_models: bool = False) -> None:
     Raises:
         InputError: there is no such cell, or one of its stages refused its input; recorded as well.
     """
-    folder = output / "cells" / cell_id
-    if not (folder / "cell.json").is_file():
-        raise InputError(f"--cell {cell_id}: expected a cell of the ablation in --output {output}, found none")
-    cell = Cell(**read_json(folder / "cell.json"))
+    cell = read_cell(output, cell_id)
+    folder = output / "cells" / cell.id
     with locked(folder):
         if read_result(output, cell) is not None:
             return
         try:
-            result = _result(output, cell, folder, keep_models)
+            result, seconds = _result(output, cell, folder, keep_models)
         except Exception as error:  # whatever ended the cell is recorded, for the others to go on, and raised again
             write_failure(output, cell_id, str(error) if isinstance(error, InputError) else repr(error))
             raise
+        _replace(folder / TIMES, seconds)
         _replace(folder / "result.json", result)
         (folder / "failure.json").unlink(missing_ok=True)
 
 
-def _result(output: Path, cell: Cell, folder: Path, keep_models: bool) -> dict[str, Any]:
+def _result(output: Path, cell: Cell, folder: Path, keep_models: bool) -> tuple[dict[str, Any], dict[str, float]]:
+    """What the cell found, and the seconds of each stage."""
     seconds: dict[str, float] = {}
 
     @contextmanager
@@ -147,16 +176,16 @@ def _result(output: Path, cell: Cell, folder: Path, keep_models: bool) -> dict[s
         for path in (folder / "model").glob("*"):
             if path.suffix in (".safetensors", ".bin"):
                 path.unlink()
-    return {
+    found = {
         **scores.as_dict(),
         "rows": exported.counts,
         "coordinate_dim": bundle.meta.coordinate_dim,
         "explained": bundle.meta.explained,
         "bundle": bundle.meta.counts,
         "parameters": parameters,
-        "seconds": seconds,
         "versions": versions(),
     }
+    return found, seconds
 
 
 def _ensure_bundle(output: Path, cell: Cell) -> Bundle:
@@ -170,17 +199,37 @@ def _ensure_bundle(output: Path, cell: Cell) -> Bundle:
 def _ensure_run(output: Path, cell: Cell, bundle: Bundle) -> Path:
     """Train in a process of its own, so that nothing of it stays in this one's memory; the checkpoint."""
     path = output / "runs" / cell.run
+    partial = path.with_name(f".{path.name}.training")  # where a killed training waits for the next start
     with locked(path):
         if not path.is_dir():
-            with new_folder(path) as folder:
-                _fit(cell, bundle, folder)
+            left = partial.is_dir()
+            partial.mkdir(parents=True, exist_ok=True)
+            try:
+                _fit(cell, bundle, partial)
+            except InputError:
+                if not left:
+                    raise
+                shutil.rmtree(partial)  # perhaps it cannot be gone on with
+                partial.mkdir()
+                _fit(cell, bundle, partial)
+            partial.rename(path)
     found = sorted(path.rglob("best*.ckpt")) or sorted(path.rglob("*.ckpt"))
     if not found:
         raise InputError(f"{path}: expected a checkpoint there after training, found none; does the config save one?")
     return found[0]
 
 
-def _fit(cell: Cell, bundle: Bundle, folder: Path) -> None:
+def fit_words(cell: Cell, bundle: Path, folder: Path) -> list[str]:
+    """The command line of a cell's training; its settings are written to `settings.yaml`.
+
+    Args:
+        cell: one that is trained.
+        bundle: its bundle.
+        folder: where it is trained.
+
+    Raises:
+        InputError: the cell has no config.
+    """
     flags = cell.flags("fit")
     configs = flags.pop("config", None)
     if configs is None:
@@ -192,7 +241,7 @@ def _fit(cell: Cell, bundle: Bundle, folder: Path) -> None:
             "data.seed": cell.seed,
             **flags,
             "seed_everything": cell.seed,
-            "data.bundle": str(bundle.path),
+            "data.bundle": str(bundle),
             "trainer.default_root_dir": str(folder),
             "trainer.logger": {
                 "class_path": _LOGGER,
@@ -202,10 +251,13 @@ def _fit(cell: Cell, bundle: Bundle, folder: Path) -> None:
     )
     _write_yaml(folder / "settings.yaml", settings)
     files = [*([configs] if isinstance(configs, str) else configs), str(folder / "settings.yaml")]
-    configs = [word for file in files for word in ("--config", file)]
-    command = [sys.executable, "-P", "-m", "hyperofa", "fit", *configs, *trust_flags()]
+    return ["fit", *(word for file in files for word in ("--config", file))]
+
+
+def _fit(cell: Cell, bundle: Bundle, folder: Path) -> None:
+    words = [*fit_words(cell, bundle.path, folder), *trust_flags()]
     log = folder / "log.txt"
-    code = spawn(command, log).wait()
+    code = spawn([sys.executable, "-P", "-m", "hyperofa", *words], log).wait()
     if code != 0:
         raise InputError(f"{cell.method}: `hyperofa fit` ended with code {code}: {_tail(log)}")
 
@@ -220,7 +272,9 @@ def spawn(command: Sequence[str], log: Path | None = None, **environment: str) -
         log: file for what it says; that of this process if not given.
         environment: variables to set.
     """
-    options: dict[str, Any] = {"env": {**os.environ, **environment}}
+    # Nothing of the current folder is imported, by its children neither; bars are no use in a file.
+    settled = {"PYTHONSAFEPATH": "1", "TQDM_DISABLE": "1"}
+    options: dict[str, Any] = {"env": {**os.environ, **settled, **environment}}
     if log is None:
         return subprocess.Popen(tied_to_this_process(command), **options)
     with log.open("wb") as file:

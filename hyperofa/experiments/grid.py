@@ -155,6 +155,11 @@ def shown(value: Any) -> str:
     return json.dumps(value) if isinstance(value, Mapping | list | tuple) else str(value)
 
 
+def is_name(text: Any) -> bool:
+    """Whether a text can be the name of a file or folder in one that is given: no path."""
+    return isinstance(text, str) and re.fullmatch(r"[\w-]+", text) is not None
+
+
 def nested(flags: Mapping[str, Any]) -> Settings:
     """Dotted keys as a tree: `{"a.b": 1}` → `{"a": {"b": 1}}`; an inner mapping is joined with what is there."""
     tree: Settings = {}

@@ -63,7 +63,7 @@ def build(spec: dict[str, Any]) -> Net:
     """
     arguments = dict(spec)
     name = arguments.pop("class", None)
-    if name not in NETS:
+    if not isinstance(name, str) or name not in NETS:
         module = name.rpartition(".")[0] if isinstance(name, str) else ""
         raise InputError(
             f"expected a registered net, found {name!r}; if you trust the module {module}, let it call "
@@ -73,5 +73,5 @@ def build(spec: dict[str, Any]) -> Net:
         )
     try:
         return NETS[name](**arguments)
-    except TypeError as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise InputError(f"expected the arguments of {name}, found {arguments} ({error})") from None

@@ -304,7 +304,7 @@ def train(
         The curve; its first point is before training.
 
     Raises:
-        InputError: the model or a text does not serve.
+        InputError: the model, a text or an option does not serve.
     """
     objective = objective_of(model)
     mask_id = None
@@ -324,27 +324,30 @@ def train(
     vocabulary = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - special))
     module = LanguageModelling(model, training, texts, mask_id, vocabulary, new_rows)
     lightning.seed_everything(training.seed, verbose=False)
-    trainer = lightning.Trainer(
-        accelerator=options.accelerator,
-        devices=options.devices,
-        num_nodes=options.num_nodes,
-        strategy=options.strategy,
-        precision=options.precision,  # type: ignore[arg-type]
-        max_steps=training.total,
-        max_epochs=-1,
-        gradient_clip_val=training.clip,
-        accumulate_grad_batches=training.accumulate,
-        reload_dataloaders_every_n_epochs=1,  # an epoch ends at a point of the curve, and the last may be shorter
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        use_distributed_sampler=False,
-        inference_mode=False,  # the sums are reset while validating, and updated while training
-        callbacks=[StopDiverged(_ADVICE), *([] if checkpoint is None else [_Saving(checkpoint)])],
-        enable_checkpointing=False,
-        logger=False,
-        enable_model_summary=False,
-        enable_progress_bar=options.progress,
-    )
+    try:
+        trainer = lightning.Trainer(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            num_nodes=options.num_nodes,
+            strategy=options.strategy,
+            precision=options.precision,  # type: ignore[arg-type]
+            max_steps=training.total,
+            max_epochs=-1,
+            gradient_clip_val=training.clip,
+            accumulate_grad_batches=training.accumulate,
+            reload_dataloaders_every_n_epochs=1,  # an epoch ends at a point of the curve, and the last may be shorter
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            use_distributed_sampler=False,
+            inference_mode=False,  # the sums are reset while validating, and updated while training
+            callbacks=[StopDiverged(_ADVICE), *([] if checkpoint is None else [_Saving(checkpoint)])],
+            enable_checkpointing=False,
+            logger=False,
+            enable_model_summary=False,
+            enable_progress_bar=options.progress,
+        )
+    except (TypeError, ValueError, RuntimeError) as error:  # what it refuses is the user's mistake
+        raise InputError(f"--trainer: {error}") from None
     if not resume:
         trainer.validate(module, verbose=False)
         module.model.train()

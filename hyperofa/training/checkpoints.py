@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zipfile import BadZipFile, ZipFile
 
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from hyperofa.errors import InputError
 from hyperofa.nets.net import Net
+from hyperofa.tokens.canonical import OVERLAP_KINDS
 from hyperofa.training.divergence import not_finite
+from hyperofa.training.word_sets import WordOrder
 
 RECORD = "hyperofa"
 """Key of what a checkpoint says of its net, beside Lightning's own."""
@@ -70,7 +72,8 @@ def read_checkpoint(path: str | Path, flag: str = "--checkpoint", resumable: boo
         raise InputError(f"{expected}, found one of something else")
     weights = checkpoint["state_dict"]
     whole = isinstance(weights, dict) and all(isinstance(weight, Tensor) for weight in weights.values())
-    if not whole or not _has(checkpoint[RECORD], _FIELDS):
+    record = checkpoint[RECORD]
+    if not whole or not _has(record, _FIELDS) or not _is_meant(record):
         raise InputError(f"{expected}, found one with another record of its net")
     if resumable and "optimizer_states" not in checkpoint:
         raise InputError(
@@ -94,6 +97,12 @@ def _first_damaged(path: str | Path) -> str | None:
 
 def _has(record: Any, fields: Mapping[str, type]) -> bool:
     return isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in fields.items())
+
+
+def _is_meant(record: Mapping[str, Any]) -> bool:
+    """Whether the values of a record are among those that `hyperofa fit` writes."""
+    kinds = all(kind in OVERLAP_KINDS for kind in record["copied"])
+    return kinds and record["max_words"] > 0 and record["words"] in get_args(WordOrder)
 
 
 class WholeFiles(TorchCheckpointIO):

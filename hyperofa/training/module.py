@@ -120,6 +120,7 @@ class HyperModule(lightning.LightningModule):
         }
         self._optimizer, self._learning_rate, self._weight_decay = optimizer, learning_rate, weight_decay
         self._schedule, self._decay = schedule, (step_epochs, step_factor)
+        self.restoring = False  # whether a checkpoint is being loaded at this moment
         self._plm: list[FrozenPLM] = []  # in a list, lest it becomes a submodule
         self._token_metrics = TokenMetrics()
         self._side_metrics = torch.nn.ModuleDict({side: TokenMetrics() for side in ("input", "output")})
@@ -164,10 +165,16 @@ class HyperModule(lightning.LightningModule):
         for plm in self._plm:
             plm.to(self.device)
 
-    on_validation_start = on_test_start = on_predict_start = on_fit_start
+    def on_validation_start(self) -> None:
+        """As `on_fit_start`; what there was to load is loaded."""
+        self.restoring = False
+        self.on_fit_start()
+
+    on_test_start = on_predict_start = on_validation_start
 
     def on_train_start(self) -> None:
         """Note the seed that the run began with."""
+        self.restoring = False
         self._seed = torch.initial_seed()
 
     def on_train_batch_start(self, batch: Any, batch_number: int) -> None:
@@ -343,6 +350,7 @@ class HyperModule(lightning.LightningModule):
         Raises:
             InputError: the checkpoint's net is not this one, or was trained in another space.
         """
+        self.restoring = True
         found = checkpoint.get(RECORD, {})
         if found.get("net") != self.net.spec():
             raise InputError(

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from hyperofa.experiments.ablate import ablate, find_gpus, run_all
 from hyperofa.experiments.grid import WIDTH, expand, nested, shown
 from hyperofa.experiments.results import tabulate
 from hyperofa.experiments.statistics import Interval, mean_interval, mean_over_seeds, paired_difference
+from hyperofa.runtime.folders import sha256_file
 from tests.conftest import CONFIGS, ENGLISH, GERMAN, QUIET
 
 METHODS = {
@@ -245,7 +247,8 @@ def test_gpus_are_those_one_may_use(monkeypatch):
     assert find_gpus() == ["0", "1"]
 
 
-def test_commands_and_a_slurm_script(small_plan, tmp_path_factory):
+def test_commands_and_a_slurm_script(small_plan, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(ablation, "check_settings", lambda cells: None)  # of files that are not there
     folder = tmp_path_factory.mktemp("with space")
     settings = {"prepare": {"source_model": "m"}, "methods": METHODS, "grid": {"seed": [0, 1]}, "version": "v"}
     lines = ablate(folder, **settings, print_commands=True).splitlines()
@@ -272,6 +275,21 @@ def test_unknown_cells_are_refused(tmp_path):
         ablate(tmp_path, cell="x")
     with pytest.raises(InputError, match="--jobs: expected at least 1"):
         ablate(tmp_path, methods=METHODS, jobs=0)
+
+
+@pytest.mark.parametrize("change", [
+    {"id": "../../elsewhere"}, {"bundle": "../../elsewhere"}, {"run": "../elsewhere"}, {"settings": None}, {"more": 1},
+])  # fmt: skip
+def test_a_cell_writes_nowhere_but_in_its_place(change, small_plan):
+    output, found = small_plan
+    path = output / "cells" / found[0].id / "cell.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    before = sorted(output.parent.rglob("*"))
+    with pytest.raises(InputError, match=f"--cell {found[0].id}: expected a cell of the ablation"):
+        ablate(output, cell=found[0].id)
+    with pytest.raises(InputError, match="expected a cell of the ablation"):
+        ablate(output, cell=f"../cells/{found[0].id}")
+    assert sorted(output.parent.rglob("*")) == before
 
 
 # --- the real thing, tiny --------------------------------------------------------------------------------------------
@@ -307,7 +325,7 @@ def config(data, model_folders, tokenizer_folders, vector_file, tmp_path):
                 "export.method": "hyperofa",
                 "fit.config": str(CONFIGS / "tokens.yaml"),
                 "fit.model.net": net,
-                "fit.trainer.max_epochs": 2,
+                "fit.trainer.max_epochs": 30,
                 **{f"fit.{key}": yaml.safe_load(value) for key, value in quiet.items()},
             },
         },
@@ -325,30 +343,46 @@ def rows_of(output):
         return list(csv.DictReader(file))
 
 
+def contents(folder: Path) -> dict[str, str]:
+    """Hashes of all files below a folder, by their paths; not of those that tell of time, or with what command."""
+    other = {cells.TIMES, "log.txt", "report.html", "README.md", "manifest.json"}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(folder)): sha256_file(path) for path in files if path.name not in other}
+
+
 def test_an_ablation_killed_half_way_ends_as_one_left_alone(config, tmp_path, monkeypatch, capsys):
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    command = [sys.executable, "-m", "hyperofa", "ablate", "--config", str(config), "--output", str(killed)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    killed, whole = tmp_path / "killed" / "out", tmp_path / "whole" / "out"
+    for folder in (killed.parent, whole.parent):
+        folder.mkdir()
+    (killed.parent / "numpy.py").write_text("open('IMPORTED', 'w').close()\n")  # no child imports it
+    command = [sys.executable, "-P", "-m", "hyperofa", "ablate", "--config", str(config), "--output", "out"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=killed.parent)
     deadline = time.monotonic() + 300
-    while not list(killed.glob("cells/ofa-*/result.json")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    begun = "runs/.*.training/checkpoints/last.ckpt"
+    while not list(killed.glob(begun)) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "results.csv").exists()
     assert not list(killed.glob("cells/hyperofa-*/result.json"))
     finished = {path: path.stat().st_mtime_ns for path in killed.glob("cells/ofa-*/result.json")}
     assert len(finished) == 1
+    assert len(list(killed.glob(begun))) == 1
 
-    main(["ablate", "--config", str(config), "--output", str(killed)])
+    monkeypatch.chdir(killed.parent)
+    main(["ablate", "--config", str(config), "--output", "out"])
     assert "already there" in capsys.readouterr().err
     assert all(path.stat().st_mtime_ns == at for path, at in finished.items())
+    (log,) = killed.glob("runs/*/log.txt")
+    assert "which was not finished" in log.read_text(encoding="utf-8")
+    assert not (killed.parent / "IMPORTED").exists()
 
     # Left alone; here each cell runs in this process, which is faster.
+    monkeypatch.chdir(whole.parent)
     monkeypatch.setattr(ablation, "_in_process", lambda output, keep: lambda cell, _: cells.run_cell(output, cell.id))
-    main(["ablate", "--config", str(config), "--output", str(whole)])
-    assert (killed / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
-    for name in ("table.md", "table.tex", "plots/languages-SR-B.svg"):
-        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    main(["ablate", "--config", str(config), "--output", "out"])
+    found = [contents(folder) for folder in (killed, whole)]
+    assert found[0] == found[1]
     rows = rows_of(whole)
     assert [(row["method"], row["status"], row["prepare.coordinate_dim"]) for row in rows] == [
         ("OFA", "finished", "6"), ("HYPEROFA", "finished", "6"),
@@ -379,10 +413,11 @@ def test_an_ablation_killed_half_way_ends_as_one_left_alone(config, tmp_path, mo
     assert len(list((whole / "bundles").glob("*/meta.json"))) == 1
 
 
-def test_a_cell_that_refuses_its_input_says_so(config, tmp_path, monkeypatch):
+def test_cells_that_refuse_their_input_say_so(config, tmp_path, monkeypatch, capsys):
     settings = yaml.safe_load(config.read_text())
-    settings["methods"] = {"OFA": {"export.method": "ofa"}, "HYPEROFA": {"export.method": "hyperofa"}}
+    del settings["methods"]["HYPEROFA"]
     settings["evaluate"]["languages"] = ["xxx"]
+    config.write_text(yaml.safe_dump(settings))
 
     def run(output, keep):
         def cell_alone(cell, device):
@@ -393,13 +428,38 @@ def test_a_cell_that_refuses_its_input_says_so(config, tmp_path, monkeypatch):
         return cell_alone
 
     monkeypatch.setattr(ablation, "_in_process", run)
-    result = ablate(tmp_path / "out", **settings)
-    errors = {outcome.cell.method: outcome.error for outcome in result.outcomes}
-    assert "--languages xxx: expected languages with sentences" in errors["OFA"]
-    assert "HYPEROFA: expected fit.config" in errors["HYPEROFA"]
-    assert "2 failed of 2 cells" in str(result)
+    with pytest.raises(SystemExit, match="1"):
+        main(["ablate", "--config", str(config), "--output", str(tmp_path / "out")])
+    said = capsys.readouterr()
+    assert "--languages xxx: expected languages with sentences" in said.out
+    assert "1 failed of 1 cells" in said.out
+    assert "every cell failed" in said.err.splitlines()[-1]
     assert {row["status"] for row in rows_of(tmp_path / "out")} == {"failed"}
     assert "--languages xxx" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("prepare.coordinate_dims", 3, r"\w+: prepare: .*coordinate_dims"),
+    ("prepare.max_words", "many", r"\w+: prepare: .*max_words.*many"),
+    ("export.mixing.temprature", 3, r"\w+: export: .*temprature"),
+    ("evaluate.sentence", 3, r"\w+: evaluate: .*sentence"),
+    ("fit.model.netto", "MLP", "HYPEROFA: fit: .*netto"),
+    ("fit.trainer.max_epochs", "many", "HYPEROFA: fit: .*max_epochs: expected int or null, found many"),
+    ("fit.model.net", "os.system", "HYPEROFA: fit: .*expected a class of hyperofa"),
+    ("fit.config", "nowhere.yaml", "HYPEROFA: fit: --config: .*nowhere.yaml"),
+    ("fit.config", None, "HYPEROFA: fit: HYPEROFA: expected fit.config"),
+])  # fmt: skip
+def test_settings_are_checked_before_anything_runs(key, value, message, config, tmp_path, capsys):
+    settings = yaml.safe_load(config.read_text())
+    stage, _, flag = key.partition(".")
+    settings.setdefault(stage, {})[flag] = value
+    if stage == "fit":
+        settings["methods"]["HYPEROFA"].pop(key, None)
+    config.write_text(yaml.safe_dump(settings))
+    with pytest.raises(SystemExit, match="2"):
+        main(["ablate", "--config", str(config), "--output", str(tmp_path / "out")])
+    assert re.search(rf"^hyperofa: methods: {message}", capsys.readouterr().err.splitlines()[-1])
+    assert not (tmp_path / "out").exists()
 
 
 def test_children_end_with_their_parent(tmp_path):

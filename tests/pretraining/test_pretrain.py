@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -345,3 +346,21 @@ def test_nothing_is_lost_when_a_run_is_refused(folders, tmp_path):
         with pytest.raises(InputError, match=message):
             pretrain(str(model), [folders["text"]], output, **given | {"training": small(**changes)})
         assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(("flag", "value", "message"), [
+    ("trainer.devices", "0", "devices.*0"),
+    ("trainer.num_nodes=-1", None, "num_nodes.*-1"),
+    ("trainer.accelerator", "abacus", "--trainer: .*abacus"),
+    ("trainer.precision", "3-true", "--trainer: .*3-true"),
+    ("trainer.strategy", "fast", "--trainer: .*fast"),
+    ("training.learning_rate", ".nan", "learning_rate.*nan"),
+    ("training.clip", ".nan", "clip.*nan"),
+])  # fmt: skip
+def test_options_out_of_range_are_told_in_a_line(flag, value, message, folders, tmp_path, capsys):
+    words = ["pretrain", "--model", str(folders["causal"]), "--text", str(folders["text"])]
+    words += ["--output", str(tmp_path / "out"), "--trainer.progress", "false", f"--{flag}"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, *([] if value is None else [value])])
+    assert re.search(message, capsys.readouterr().err.splitlines()[-1])
+    assert not (tmp_path / "out").exists()

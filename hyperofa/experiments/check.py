@@ -1,0 +1,61 @@
+"""Whether the commands of an ablation would take its settings: asked before any of them runs."""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hyperofa.bundle.prepare import prepare
+from hyperofa.errors import InputError
+from hyperofa.evaluation.evaluate import evaluate
+from hyperofa.experiments.cells import fit_words
+from hyperofa.experiments.grid import Cell, nested
+from hyperofa.export.export import export
+from hyperofa.flags import Parser
+from hyperofa.methods.registry import method_named
+
+# What a cell adds itself.
+_OWN: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
+    "prepare": (prepare, {"output": "x"}),
+    "export": (export, {"output": "x", "bundle": "x"}),
+    "evaluate": (evaluate, {"output": "x", "model": "x"}),
+}
+
+
+def check_settings(cells: Sequence[Cell]) -> None:
+    """Parse every stage's settings as its command does; each combination once, whatever the seed.
+
+    Args:
+        cells: all of the ablation.
+
+    Raises:
+        InputError: a setting that a command does not have or take, with the method and the stage that it is of.
+    """
+    seen: set[str] = set()
+    for cell in cells:
+        trained = method_named(cell.settings["export.method"]).trained
+        for stage in (*_OWN, *(["fit"] if trained else [])):
+            settings = cell.flags(stage)
+            key = json.dumps([stage, settings], sort_keys=True, default=str)
+            if key in seen:
+                continue
+            seen.add(key)
+            try:
+                _parse_fit(cell) if stage == "fit" else _parse(stage, settings)
+            except InputError as error:
+                raise InputError(f"methods: {cell.method}: {stage}: {error}") from None
+
+
+def _parse(stage: str, settings: dict[str, Any]) -> None:
+    command, own = _OWN[stage]
+    parser = Parser(prog=f"hyperofa [options] {stage}", exit_on_error=True)
+    parser.add_function_arguments(command)
+    parser.parse_object(nested({**own, **settings}))
+
+
+def _parse_fit(cell: Cell) -> None:
+    from hyperofa.training_commands import check
+
+    with tempfile.TemporaryDirectory() as folder:
+        check(fit_words(cell, Path("x"), Path(folder)))
