@@ -11,7 +11,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -111,8 +111,8 @@ def demo(
         train_tokenizer([text for sentence in train for text in sentence.values()], folder / "tokenizer", vocabulary)
 
         _tell(4, "preparing the bundle: which words hold which token, which tokens the source model has")
-        tokenizer, vectors = str(folder / "tokenizer"), str(folder / "vectors.vec")
-        prepare(str(source), tokenizer, [vectors], folder / "bundle", source_languages=["eng"], seed=seed)
+        with chdir(folder):  # else the bundle would tell the name of a temporary folder, and no two were alike
+            prepare(str(source), "tokenizer", ["vectors.vec"], Path("bundle"), source_languages=["eng"], seed=seed)
 
         _tell(5, f"fitting the hypernetwork on English, through the frozen source model: {_EPOCHS} × {steps} steps")
         checkpoint = _fit(folder, steps, seed)
