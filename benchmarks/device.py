@@ -33,6 +33,7 @@ from hyperofa.export.prediction import predict
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
+from hyperofa.nets.registry import build
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.module import HyperModule
@@ -137,7 +138,7 @@ def measure(name: str, bundle: Bundle, arguments: argparse.Namespace) -> dict[st
     )
     training = Training()
     _fit(module, data, training, arguments)
-    net, on_device = nets.build(module.net.spec()).eval(), len(data.word_vectors) > 1  # on the CPU, and not compiled
+    net, on_device = build(module.net.spec()).eval(), len(data.word_vectors) > 1  # on the CPU, and not compiled
     net.load_state_dict(module.net.state_dict())
     steps, tokens, words = training.steps, training.tokens, training.words
     weights = sum(parameter.numel() for parameter in net.parameters())

@@ -28,7 +28,7 @@ from hyperofa.bundle.native import with_native
 from hyperofa.errors import InputError
 from hyperofa.models.vocabulary import Vocabulary, hash_rows
 from hyperofa.runtime.folders import read_json
-from hyperofa.tokens.canonical import OVERLAP_KINDS, Overlap, Token, canonical_tokens, extends, load_tokenizer
+from hyperofa.tokens.canonical import SPELLED_KINDS, Overlap, Token, canonical_tokens, extends, load_tokenizer
 from hyperofa.tokens.matching import Matches
 from hyperofa.vectors.store import WordVectors
 
@@ -155,11 +155,11 @@ class Bundle:
             self._expect(f"{side}/indptr.npy", indptr.shape == (size + 1,), f"one entry more than its {size} tokens")
             whole = indptr[0] == 0 and indptr[-1] == len(words) and bool((np.diff(indptr) >= 0).all())
             self._expect(f"{side}/indptr.npy", whole, f"ascending numbers from 0 to {len(words)}")
-        overlap = self.overlap
+        overlap = self._spelled_overlap
         same = len({part.shape for part in (overlap.target_ids, overlap.source_ids, overlap.kinds)}) == 1
         self._expect("overlap.npz", same and overlap.kinds.ndim == 1, "three lists of one length")
         bounds = ((overlap.target_ids, meta.target_tokens), (overlap.source_ids, meta.source_tokens))
-        for ids, bound in (*bounds, (overlap.kinds, len(OVERLAP_KINDS))):
+        for ids, bound in (*bounds, (overlap.kinds, len(SPELLED_KINDS))):
             self._expect("overlap.npz", _are_ids(ids, bound), f"ids from 0 to {bound - 1}")
         for ids in self.split.values():
             self._expect("split.npz", _are_ids(ids, meta.source_tokens), f"ids from 0 to {meta.source_tokens - 1}")
@@ -267,10 +267,14 @@ class Bundle:
     @cached_property
     def overlap(self) -> Overlap:
         """Target tokens that the source has too; `native` ones are told where the source languages are known."""
-        found = Overlap(*self._arrays("overlap.npz", ("target_ids", "source_ids", "kinds")))
         if self.meta.reference or self.meta.source_languages is None:
-            return found
-        return with_native(found, self.target, self.words, self.meta.source_languages)
+            return self._spelled_overlap
+        return with_native(self._spelled_overlap, self.target, self.words, self.meta.source_languages)
+
+    @cached_property
+    def _spelled_overlap(self) -> Overlap:
+        """As the bundle stores it, without `native` ones."""
+        return Overlap(*self._arrays("overlap.npz", ("target_ids", "source_ids", "kinds")))
 
     @cached_property
     def split(self) -> dict[SplitName, np.ndarray]:

@@ -23,7 +23,9 @@ from hyperofa.runtime.trust import REMOTE_CODE_FLAG, remote_code_trusted
 
 OverlapKind = Literal["role", "symbol", "exact", "case", "native"]
 OVERLAP_KINDS: tuple[OverlapKind, ...] = get_args(OverlapKind)
-_BY_SPELLING: tuple[OverlapKind, ...] = ("role", "symbol", "exact", "case")  # `native` takes words too
+SPELLED_KINDS = OVERLAP_KINDS[:-1]
+"""Those that the two vocabularies tell; `native` takes words too."""
+
 Family = Literal["wordpiece", "bytelevel", "wordlevel", "sentencepiece"]
 
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -313,7 +315,7 @@ def find_overlap(
     for target_id, token in enumerate(target):
         if token is None:
             continue
-        for kind in _BY_SPELLING:
+        for kind in SPELLED_KINDS:
             found = look_up(token, kind)
             if found is not None:
                 rows.append((target_id, found, OVERLAP_KINDS.index(kind)))
