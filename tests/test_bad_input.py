@@ -125,7 +125,7 @@ def test_a_key_that_comes_twice(prepare_words, refused, bundles, tmp_path):
 
 @pytest.mark.parametrize("chance", [-1, 1, float("nan")])
 def test_chances_out_of_range(chance, bundles):
-    with pytest.raises(InputError, match=r"--data\.word_dropout: expected a chance from 0 to below 1"):
+    with pytest.raises(InputError, match=r"--data\.word_dropout: expected a number from 0 to below 1"):
         HyperDataModule(str(bundles["bert8"]), word_dropout=chance)
 
 
@@ -159,7 +159,7 @@ def test_unknown_languages(prepare_words, refused):
 
 
 def test_nothing_in_common(prepare_words, refused, tmp_path):
-    path = write_vectors(tmp_path / "odd.vec", {"eng:☃☃": np.ones(3), "eng:☂": np.ones(3)})
+    path = write_vectors(tmp_path / "odd.vec", {"eng:☃☃": np.ones(3), "eng:☂": np.arange(3) + 1.0})
     match(r"--source_model .*: none of its \d+ tokens is in a word of --vectors", refused(*prepare_words(vectors=path)))
 
 

@@ -19,19 +19,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Bounds:
-    """The lowest and the highest value, or all above a lowest one that is not among them."""
+    """The lowest and the highest value; `above` and `below` leave out the bound itself."""
 
     low: float
     high: float | None = None
     above: bool = False
+    below: bool = False
 
     def holds(self, value: float) -> bool:
         """Whether a number is within; NaN never is."""
-        return (value > self.low if self.above else value >= self.low) and (self.high is None or value <= self.high)
+        high = float("inf") if self.high is None else self.high
+        over_low = value > self.low if self.above else value >= self.low
+        return over_low and (value < high if self.below else value <= high)
 
     def __repr__(self) -> str:  # `--help` shows it
         if self.high is not None:
-            return f"a number from {self.low} to {self.high}"
+            return f"a number from {self.low} to {'below ' if self.below else ''}{self.high}"
         return f"a number above {self.low}" if self.above else f"at least {self.low}"
 
 
@@ -39,6 +42,7 @@ Count = Annotated[int, Bounds(1)]
 Size = Annotated[int, Bounds(0)]
 Seed = Annotated[int, Bounds(0, 2**32 - 1)]
 Share = Annotated[float, Bounds(0, 1)]
+Chance = Annotated[float, Bounds(0, 1, below=True)]
 NonNegative = Annotated[float, Bounds(0)]
 Positive = Annotated[float, Bounds(0, above=True)]
 

@@ -23,7 +23,7 @@ from hyperofa.models.objectives import Objective, objective_at
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
 from hyperofa.reference import GROUP
-from hyperofa.runtime.ranges import Count, Seed, Share, Size, in_range
+from hyperofa.runtime.ranges import Chance, Count, Seed, Size, in_range
 from hyperofa.runtime.text_files import read_lines, read_pairs
 from hyperofa.tokens.canonical import OverlapKind, bare_backend
 from hyperofa.training.batches import TokenBatch
@@ -116,7 +116,7 @@ class HyperDataModule(lightning.LightningDataModule):
         max_words: Count = 32,
         words: WordOrder = "heaviest",
         augmentation: Augmentation = "dropout",
-        word_dropout: Share = 0.1,
+        word_dropout: Chance = 0.1,
         batches: Literal["random", "ascending"] = "random",
         sentences: Count = 96,
         views: ViewCounts = ViewCounts(),  # noqa: B008  frozen
@@ -140,8 +140,6 @@ class HyperDataModule(lightning.LightningDataModule):
         self._text_files, self._parallel_files = list(text or []), list(parallel or [])
         self._asked_streams, self._asked_copied, self._judges = streams, copied, judges
         self._text_languages, self._drawing = text_languages, drawing
-        if not 0 <= word_dropout < 1:
-            raise InputError(f"--data.word_dropout: expected a chance from 0 to below 1, found {word_dropout}")
         if views.parallel and not parallel:
             raise InputError("--data.parallel: expected a file of parallel text for --data.views.parallel, found none")
         if language_views.parallel and not parallel:
