@@ -17,6 +17,7 @@ from hyperofa.runtime.folders import resumed_folder, sha256_file
 from hyperofa.vectors.conversion import convert_vectors
 from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS, contents, write_vectors
 
+pytestmark = pytest.mark.slow  # each test starts processes, and kills them
 HERE = Path(__file__).parent
 SMALL = (
     "import hyperofa.cli, hyperofa.methods.baselines, hyperofa.export.prediction, hyperofa.bundle.pooling\n"
@@ -245,7 +246,6 @@ def test_only_one_may_write(tmp_path):
     other = f"""
 from hyperofa.runtime.folders import InputError, resumed_folder
 
-pytestmark = pytest.mark.slow  # each test starts processes, and kills them
 try:
     with resumed_folder({str(tmp_path / "a")!r}, "one"):
         pass

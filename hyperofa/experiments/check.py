@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def _parse(stage: str, settings: dict[str, Any]) -> None:
     command, own = _OWN[stage]
     parser = Parser(prog=f"hyperofa [options] {stage}", exit_on_error=True)
     parser.add_function_arguments(command)
-    parser.parse_object(nested({**own, **settings}))
+    parser.parse_object(deepcopy(nested({**own, **settings})))  # it puts what it parsed into lists that it is given
 
 
 def _parse_fit(cell: Cell) -> None:
