@@ -146,7 +146,7 @@ def measure(name: str, bundle: Bundle, arguments: argparse.Namespace) -> dict[st
     forward = _operations(net, data, module._memory.to(torch.device("cpu")), words, tokens)
     prediction = Prediction(data._batch_size, arguments.seconds)
     trained = Hypernetwork(net, ("exact",), data.max_words, data.words, data.bundle.meta.training_fingerprint)
-    predict(trained, data.bundle, data._batch_size, prediction)  # type: ignore[arg-type]  # stands in for a Work
+    predict(trained, data.bundle, data._batch_size, prediction)  # type: ignore[arg-type]  # stands in for a ShardCache
     sizes = np.sort(
         np.minimum(bundle.target.counts[bundle.target.covered], data.max_words)
     )  # in the order of `predict`

@@ -12,7 +12,7 @@ from typing import Any
 from jsonargparse import Namespace, set_parsing_settings
 
 from hyperofa.errors import InputError
-from hyperofa.runtime.trust import FLAG, trust, trusted
+from hyperofa.runtime.trust import FLAG, take_flag, trust, trusted
 
 _ALLOWED = [
     "hyperofa.nets",
@@ -44,18 +44,10 @@ def restrict_class_paths(words: list[str]) -> list[str]:
     Raises:
         InputError: `--trust` without a module, or with one that is not there.
     """
-    others: list[str] = []
-    modules: list[str] = []
-    left = iter(words)
-    for word in left:
-        flag, _, value = word.partition("=")
-        if flag != FLAG:
-            others.append(word)
-            continue
-        module = value or next(left, "")
+    others, modules = take_flag(words, FLAG)
+    for module in modules:
         if not all(part.isidentifier() for part in module.split(".")):
             raise InputError(f"{FLAG}: expected the name of a module, such as my_nets, found {module!r}")
-        modules.append(module)
     trust(modules)
     set_parsing_settings(
         import_path_denylist=["*"],

@@ -76,15 +76,31 @@ def take_remote_code_flag(words: Sequence[str]) -> list[str]:
     """
     global _remote_code
     _remote_code = False
-    others: list[str] = []
-    left = iter(words)
-    for word in left:
-        flag, _, value = word.partition("=")
-        if flag != REMOTE_CODE_FLAG:
-            others.append(word)
-            continue
-        value = value or next(left, "")
+    others, values = take_flag(words, REMOTE_CODE_FLAG)
+    for value in values:
         if value not in ("true", "false"):
             raise InputError(f"{REMOTE_CODE_FLAG}: expected true or false, found {value!r}")
         _remote_code = value == "true"
     return others
+
+
+def take_flag(words: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
+    """Split a flag off a command line, `--flag VALUE` and `--flag=VALUE` alike.
+
+    Args:
+        words: the command line.
+        flag: with its dashes.
+
+    Returns:
+        The other words, and the flag's values in their order; an empty one where nothing follows it.
+    """
+    others: list[str] = []
+    values: list[str] = []
+    left = iter(words)
+    for word in left:
+        name, _, value = word.partition("=")
+        if name == flag:
+            values.append(value or next(left, ""))
+        else:
+            others.append(word)
+    return others, values
