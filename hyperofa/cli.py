@@ -26,6 +26,7 @@ COMMANDS = {
     "pretrain": "hyperofa.pretraining.pretrain:pretrain",
     "hewitt": "hyperofa.experiments.hewitt:hewitt",
     "ablate": "hyperofa.experiments.ablate:ablate",
+    "config": "hyperofa.presets:config",
 }
 """Own commands, and where their functions are."""
 
@@ -39,7 +40,7 @@ _TRUST = """With any command:
   --trust MODULE            import it, and let settings name the classes in it
   --trust_remote_code true  run the code that models and tokenizers bring along; only those whose code you have read"""
 _TRACEBACK = "HYPEROFA_TRACEBACK"  # environment variable
-_FIRST_FLAGS = {"verify": "--model"}  # of commands that take a word without one
+_WITHOUT_FLAGS = {"verify": ["--model"], "config": ["--action", "--name"]}  # what words without a flag are, in order
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -61,11 +62,12 @@ def main(args: Sequence[str] | None = None) -> None:
 
     from hyperofa.class_paths import restrict_class_paths
     from hyperofa.flags import check_configs
+    from hyperofa.presets import use_presets
     from hyperofa.runtime.trust import take_remote_code_flag
 
     try:
         with command_line(words):
-            words = take_remote_code_flag(restrict_class_paths(words)) or [""]
+            words = use_presets(take_remote_code_flag(restrict_class_paths(words))) or [""]
             check_configs(words)
             if words[0] in TRAINING_COMMANDS:
                 from hyperofa import training_commands
@@ -115,20 +117,22 @@ def _run_own(words: list[str]) -> Any:
     name = words[0]
     if name not in COMMANDS:
         raise InputError(f"expected one of the commands {', '.join([*COMMANDS, *TRAINING_COMMANDS])}, found {name!r}")
-    if name in _FIRST_FLAGS and len(words) > 1 and not words[1].startswith("-"):
-        words = [name, _FIRST_FLAGS[name], *words[1:]]
+    for place, flag in enumerate(_WITHOUT_FLAGS.get(name, [])):
+        if len(words) <= 2 * place + 1 or words[2 * place + 1].startswith("-"):
+            break
+        words = [*words[: 2 * place + 1], flag, *words[2 * place + 1 :]]
 
     from jsonargparse import auto_cli
 
     from hyperofa.flags import Parser, gather_lists
 
     signature = read_signature(COMMANDS[name])
-    words = gather_lists(words, {"": signature})
-    options: dict[str, Any] = {"parser_class": Parser, "prog": "hyperofa", "as_positional": False}
+    options: dict[str, Any] = {"parser_class": Parser, "as_positional": False, "allow_abbrev": False}
+    options |= {"args": gather_lists(words[1:], {"": signature}), "prog": f"hyperofa [options] {name}"}
     module, _, function = COMMANDS[name].partition(":")
     if module not in sys.modules:
-        auto_cli({name: signature}, args=words, allow_abbrev=False, **options)  # ends here at --help or a mistake
-    return auto_cli({name: getattr(import_module(module), function)}, args=words, allow_abbrev=False, **options)
+        auto_cli(signature, **options)  # ends here at --help or a mistake
+    return auto_cli(getattr(import_module(module), function), **options)
 
 
 def _show(result: Any) -> None:

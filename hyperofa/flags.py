@@ -74,7 +74,8 @@ def _one_line(message: str) -> str:
         )
     missing = re.fullmatch(r"(the following arguments are required: )(.*)", message)
     if missing:
-        return missing[1] + re.sub(r"\b\w+\.([\w.]+)", r"--\1", missing[2])
+        names = (re.sub(r"^(fit|validate|test|predict)\.", "", name) for name in missing[2].split(", "))
+        return missing[1] + ", ".join(f"--{name}" for name in names)
     kinds = re.findall(r"Expected an? <class '(\w+)'>", message)
     choices = re.search(r"typing\.Literal\[(.*?)\]", message)
     found = re.match(r"(--[\w.]+:).* (?:Given|Got) value: (.*)$", message)

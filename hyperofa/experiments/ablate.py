@@ -84,7 +84,7 @@ def ablate(
         evaluate: flags of `hyperofa evaluate` for all cells; `data` for one.
         methods: rows of the table: by name, settings of each, `export.method` for one, and perhaps a `grid` of its own.
         grid: lists of values by key; `seed` is a key too. Values go into strings that name their key in braces:
-            `configs/paper/roberta-{prepare.coordinate_dim}.yaml`.
+            `paper/roberta-{prepare.coordinate_dim}`.
         baseline: method that the others are compared with.
         metric: what the tables show of the tasks that have it, such as top1 or top10 of retrieval; of other tasks they
             show the main one. The CSV has all.

@@ -25,6 +25,7 @@ from hyperofa.evaluation.evaluate import evaluate
 from hyperofa.experiments.grid import Cell, is_name, nested
 from hyperofa.export.export import export
 from hyperofa.methods.registry import method_named
+from hyperofa.presets import find_config
 from hyperofa.runtime.folders import read_json, versions, write_json
 from hyperofa.runtime.locks import locked
 from hyperofa.runtime.processes import tied_to_this_process
@@ -233,7 +234,7 @@ def fit_words(cell: Cell, bundle: Path, folder: Path) -> list[str]:
     flags = cell.flags("fit")
     configs = flags.pop("config", None)
     if configs is None:
-        raise InputError(f"{cell.method}: expected fit.config, a file such as configs/fit.yaml, found none")
+        raise InputError(f"{cell.method}: expected fit.config, a file or a preset such as fit, found none")
     settings = nested(
         {
             "trainer.enable_progress_bar": False,
@@ -250,7 +251,7 @@ def fit_words(cell: Cell, bundle: Path, folder: Path) -> list[str]:
         }
     )
     _write_yaml(folder / "settings.yaml", settings)
-    files = [*([configs] if isinstance(configs, str) else configs), str(folder / "settings.yaml")]
+    files = [*map(find_config, [configs] if isinstance(configs, str) else configs), str(folder / "settings.yaml")]
     return ["fit", *(word for file in files for word in ("--config", file))]
 
 

@@ -108,7 +108,7 @@ def model_card(
         "The rows are a start: train the model on text of its new languages before use.",
         "",
         "```sh",
-        "hyperofa pretrain --config configs/pretrain.yaml --model path/to/this/folder",
+        "hyperofa pretrain --config pretrain --model path/to/this/folder",
         "```",
         "",
         "Any trainer of transformers will do, as it is a plain model."

@@ -216,7 +216,7 @@ class HyperDataModule(lightning.LightningDataModule):
         if stage == "fit" and self._streams != "tokens" and not self._text_files:
             raise InputError(
                 "--data.text: expected a file of source-language sentences, one a line, found none; give one, or train "
-                "on the source tokens alone with --config configs/tokens.yaml"
+                "on the source tokens alone with --config tokens"
             )
         bundle = self.bundle
         # On text nothing is held out of the source tokens, since each is hidden from itself.

@@ -65,7 +65,7 @@ def test_an_answer_of_the_wrong_shape_is_refused(inputs):
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_a_grid_has_a_cell_a_seed_where_the_method_is_seeded(method):
-    settings = {"M": {"export.method": method.name, "fit.config": "configs/fit.yaml"}}
+    settings = {"M": {"export.method": method.name, "fit.config": "fit"}}
     cells = expand(settings, {"prepare.source_model": "m"}, {"seed": [0, 1, 2]}, "code")
     assert [cell.seed for cell in cells] == ([0, 1, 2] if method.seeded else [0])
     assert all(bool(cell.run) == method.trained for cell in cells)
