@@ -91,7 +91,7 @@ def _reason(error: Exception) -> str | None:
     said as it is. What our own code raises, and did not mean to, is a fault.
     """
     if isinstance(error, InputError):
-        return str(error)
+        return error.with_flags
     if isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         return ": ".join([*names[:1], error.strerror])

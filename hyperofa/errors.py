@@ -1,8 +1,39 @@
 """The one error that is the user's to mend."""
 
+import re
+
+_FLAG = re.compile(
+    r"`[^`]*`"  # a command, left as it is
+    r"|(?<![\w/-])--(?!help\b)(?P<name>[a-z]\w*(?:\.\w+)*)"
+    r"(?: (?:(?P<constant>true|false|null)\b|(?P<word>[A-Za-z]*[a-z]\w*)(?=[:;,)]|$)))?"
+)
+_OF_COMMANDS = re.compile(r" \(--trust [^)]*\)")  # nothing that a call takes
+_CONSTANTS = {"true": "True", "false": "False", "null": "None"}
+_NAMES = {"checkpoint": "hypernetwork"}  # parameters that have another name than their flag
+
 
 class InputError(ValueError):
-    """Bad input: the message says what was expected, what was found, what to do, and names the flag or file.
+    """Bad input: the message says what was expected, what was found, what to do, and names the parameter or file.
 
-    The command line prints the message alone, without a traceback, and exits with code 2.
+    It is written as the command line has it, `--data.text gone.txt` or `--overwrite true`, and printed so there: alone,
+    without a traceback, with exit code 2. To whoever calls the library it says `text gone.txt` and `overwrite=True`.
     """
+
+    @property
+    def with_flags(self) -> str:
+        """The message as the command line has it; another message that quotes this one quotes it so."""
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        return _FLAG.sub(_parameter, _OF_COMMANDS.sub("", self.with_flags))
+
+
+def _parameter(flag: re.Match[str]) -> str:
+    """A flag, and its value where one follows, as a call in Python has it."""
+    if flag["name"] is None:
+        return flag[0]
+    name = re.sub(r"^(data|model)\.|\binit_args\.", "", flag["name"])
+    name = _NAMES.get(name, name)
+    if flag["constant"]:
+        return f"{name}={_CONSTANTS[flag['constant']]}"
+    return f"{name}={flag['word']!r}" if flag["word"] else name

@@ -224,7 +224,7 @@ def split_tokens(ids: Sequence[int]) -> dict[Literal["train", "val", "test"], np
     if validation == train:
         raise InputError(
             f"--reference true: expected words for at least 40 source tokens, so that 2.5 % of them are one, found "
-            f"{len(order)}; leave --reference out"
+            f"{len(order)}; leave out --reference"
         )
     ids_in_order = np.array(order, np.int64)
     return {

@@ -125,7 +125,7 @@ def test_a_key_that_comes_twice(prepare_words, refused, bundles, tmp_path):
 
 @pytest.mark.parametrize("chance", [-1, 1, float("nan")])
 def test_chances_out_of_range(chance, bundles):
-    with pytest.raises(InputError, match=r"--data\.word_dropout: expected a number from 0 to below 1"):
+    with pytest.raises(InputError, match=r"word_dropout: expected a number from 0 to below 1"):
         HyperDataModule(str(bundles["bert8"]), word_dropout=chance)
 
 

@@ -321,7 +321,7 @@ def test_a_reference_bundle_exports_with_every_method(small, tmp_path):
 
 def test_the_published_split_takes_no_shares(model_folders, tokenizer_folders, vector_file, tmp_path):
     inputs = str(model_folders["bert"]), str(tokenizer_folders["unigram"]), [str(vector_file)]
-    with pytest.raises(InputError, match=r"--reference true: expected no --validation_share"):
+    with pytest.raises(InputError, match=r"reference=True: expected no validation_share"):
         prepare(*inputs, tmp_path / "bundle", seed=1, reference=True)
     with pytest.raises(InputError, match="expected words for at least 40 source tokens"):
         reference.split_tokens(list(range(39)))

@@ -312,7 +312,7 @@ def test_who_can_judge_text(sources, replaced, tokenizer_folders, vector_file, t
     load_tokenizer(sources["bert"]).save_pretrained(tmp_path / "body")
     body = make_bundle(tmp_path / "body", tokenizer_folders["unigram"], vector_file, tmp_path / "bundle").path
     assert data(body) == (None, True, ("role", "symbol"))
-    with pytest.raises(InputError, match=r"--data\.judges language: expected a causal language model, or a masked one"):
+    with pytest.raises(InputError, match=r"judges='language': expected a causal language model, or a masked one"):
         data(body, judges="language")
     masked = make_bundle(sources["bert"], tokenizer_folders["unigram"], vector_file, tmp_path / "masked").path
     assert data(masked) == ("masked", True, ("role", "symbol", "native"))
@@ -344,7 +344,7 @@ def test_a_head_that_takes_no_other_rows_leaves_the_text_to_sentence_vectors(rep
 
 def test_parallel_text_is_for_language_models_too(replaced, text_file, tmp_path):
     bundle = str(replaced["llama"].path)
-    with pytest.raises(InputError, match=r"--data\.parallel: expected .* --data\.language_views\.parallel"):
+    with pytest.raises(InputError, match=r"parallel: expected .* language_views\.parallel"):
         HyperDataModule(bundle, [str(text_file)], language_views=ViewCounts(parallel=3))
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text("the river\tder Fluss\nthe rain\tder Regen\n", encoding="utf-8")

@@ -206,7 +206,7 @@ def _convert(words: _Words, steps: "_Steps", sides: Sequence[_Side], folder: Pat
             try:
                 WordVectors.load(folder / "words").language_ids_of(side.languages or [])
             except InputError as error:
-                raise InputError(f"--{side.name}_languages: {error}") from None
+                raise InputError(f"--{side.name}_languages: {error.with_flags}") from None
     group.wait()
     return WordVectors.load(folder / "words")
 

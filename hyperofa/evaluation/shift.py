@@ -237,7 +237,7 @@ def measure(source: LoadedModel, target: LoadedModel, lines: Sequence[str], seed
     objective = objective_of(old, "--source_model")
     if objective_of(new) != objective:
         raise InputError(
-            f"--model: expected a {objective} language model as --source_model is, found {type(new).__name__}"
+            f"--model: expected a {objective} language model like --source_model, found {type(new).__name__}"
         )
     rows = [_rows(model) for model in (old, new)]
     pairs = pair_tokens(old_tokenizer, new_tokenizer, *rows)

@@ -142,7 +142,7 @@ def run_cell(output: Path, cell_id: str, keep_models: bool = False) -> None:
         try:
             result, seconds = _result(output, cell, folder, keep_models)
         except Exception as error:  # whatever ended the cell is recorded, for the others to go on, and raised again
-            write_failure(output, cell_id, str(error) if isinstance(error, InputError) else repr(error))
+            write_failure(output, cell_id, error.with_flags if isinstance(error, InputError) else repr(error))
             raise
         _replace(folder / TIMES, seconds)
         _replace(folder / "result.json", result)

@@ -45,7 +45,7 @@ def check_settings(cells: Sequence[Cell]) -> None:
             try:
                 _parse_fit(cell) if stage == "fit" else _parse(stage, settings)
             except InputError as error:
-                raise InputError(f"methods: {cell.method}: {stage}: {error}") from None
+                raise InputError(f"methods: {cell.method}: {stage}: {error.with_flags}") from None
 
 
 def _parse(stage: str, settings: dict[str, Any]) -> None:

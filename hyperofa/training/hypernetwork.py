@@ -61,7 +61,7 @@ class Hypernetwork:
         try:
             net = build(record["net"])
         except InputError as error:
-            raise InputError(f"--checkpoint {path}: {error}") from None
+            raise InputError(f"--checkpoint {path}: {error.with_flags}") from None
         described = tuple(record["copied"]), record["max_words"], record["words"], record["space"]
         found = cls(net, *described, sha256_file(path))
         if bundle is not None:

@@ -85,7 +85,7 @@ class Resumption(Callback):
                 self._found = self.state_key in callbacks
                 known = set(callbacks[self.state_key].get("written", [])) if self._found else known
             except InputError as error:
-                rank_zero_info(f"{error}; the run begins again.")
+                rank_zero_info(f"{error.with_flags}; the run begins again.")
         if is_first_process():
             for name in _written(folder):
                 if name not in known:

@@ -146,7 +146,7 @@ def test_blocks_and_memory_maps_change_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("k", [0, -1, 13, 100])
 def test_width_out_of_range(k):
-    with pytest.raises(InputError, match=rf"--coordinate_dim: expected a width from 1 to 12 .* found {k}"):
+    with pytest.raises(InputError, match=rf"coordinate_dim: expected a width from 1 to 12 .* found {k}"):
         factorize(matrix(), k)
 
 

@@ -98,7 +98,7 @@ def test_a_bundle_is_replaced_only_when_asked(arguments, tmp_path):
     output = tmp_path / "bundle"
     prepare(**arguments, output=output)
     before = hashes(output)
-    with pytest.raises(InputError, match=r"already exists and is not empty; give another --output, or --overwrite"):
+    with pytest.raises(InputError, match=r"already exists and is not empty; give another output, or overwrite"):
         prepare(**arguments, output=output)
     broken = {**arguments, "vectors": [str(tmp_path / "none.vec")]}
     with pytest.raises(InputError, match=r"none\.vec: expected a file of word vectors"):
@@ -141,11 +141,9 @@ def test_rows_of_the_coordinates_are_the_embeddings(bundles, model_folders):
 
 
 def test_shares_must_leave_something(arguments, tmp_path):
-    with pytest.raises(InputError, match="expected --validation_share and --test_share above 0 and together below 1"):
+    with pytest.raises(InputError, match="expected validation_share and test_share above 0 and together below 1"):
         prepare(**arguments, validation_share=0.5, test_share=0.5, output=tmp_path / "bundle")
-    with pytest.raises(
-        InputError, match=r"--validation_share 0\.995 and --test_share 0\.001 leave none of \d+ strings"
-    ):
+    with pytest.raises(InputError, match=r"validation_share 0\.995 and test_share 0\.001 leave none of \d+ strings"):
         prepare(**arguments, validation_share=0.995, test_share=0.001, output=tmp_path / "bundle")
 
 

@@ -142,7 +142,7 @@ def test_one_file_is_a_task(room, model_folders):
     assert Scores.load(room / "out" / "scores.json") == scores
     assert (room / "out" / "scores.txt").read_text() == "drawn"
     assert list(evaluate(pair, pair, room / "data", languages=["fin"])["fertility"]["rate"]) == ["fin"]
-    with pytest.raises(InputError, match="--languages xxx: expected languages with sentences in --data"):
+    with pytest.raises(InputError, match="languages='xxx': expected languages with sentences in data"):
         evaluate(pair, pair, room / "data", languages=["fin", "xxx"])
 
 
@@ -157,7 +157,5 @@ def test_a_task_may_be_registered(monkeypatch, tmp_path):
 
 
 def test_models_are_folders_or_in_memory(model_folders, room):
-    with pytest.raises(
-        InputError, match=r"--model: expected a folder, a hub id or \(model, tokenizer\), found NoneType"
-    ):
+    with pytest.raises(InputError, match=r"model: expected a folder, a hub id or \(model, tokenizer\), found NoneType"):
         evaluate(None, model_folders["bert"], room / "data")

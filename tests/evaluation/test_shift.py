@@ -254,14 +254,14 @@ def test_a_replacement_is_measured_on_shared_tokens(model_folders, tokenizer_fol
 
 def test_mistakes(pairs, model_folders):
     causal, masked = (load(pairs[0][kind]) for kind in ("causal", "masked"))
-    with pytest.raises(InputError, match="--model: expected a causal language model as --source_model is, found Rob"):
+    with pytest.raises(InputError, match="model: expected a causal language model like source_model, found Rob"):
         measure(causal, masked, ENGLISH)
-    with pytest.raises(InputError, match="--text: expected lines with at least 4 successive tokens"):
+    with pytest.raises(InputError, match="text: expected lines with at least 4 successive tokens"):
         measure(masked, load(model_folders["xlmr"]), ["x"])
     t5 = AutoConfig.for_model("t5", d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=9)
     with pytest.raises(InputError, match="expected a causal or masked language model, found T5ForConditionalGen"):
         objective_of(T5ForConditionalGeneration(t5))
-    with pytest.raises(InputError, match="expected --data, --text or both"):
+    with pytest.raises(InputError, match="expected data, text or both"):
         evaluate(pairs[0]["causal"], str(pairs[0]["causal"]))
 
 

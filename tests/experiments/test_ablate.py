@@ -271,9 +271,9 @@ def test_commands_and_a_slurm_script(small_plan, tmp_path_factory, monkeypatch):
 
 
 def test_unknown_cells_are_refused(tmp_path):
-    with pytest.raises(InputError, match="--cell x: expected a cell of the ablation"):
+    with pytest.raises(InputError, match="cell='x': expected a cell of the ablation"):
         ablate(tmp_path, cell="x")
-    with pytest.raises(InputError, match="--jobs: expected at least 1"):
+    with pytest.raises(InputError, match="jobs: expected at least 1"):
         ablate(tmp_path, methods=METHODS, jobs=0)
 
 
@@ -285,7 +285,7 @@ def test_a_cell_writes_nowhere_but_in_its_place(change, small_plan):
     path = output / "cells" / found[0].id / "cell.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     before = sorted(output.parent.rglob("*"))
-    with pytest.raises(InputError, match=f"--cell {found[0].id}: expected a cell of the ablation"):
+    with pytest.raises(InputError, match=f"cell.*{found[0].id}.*: expected a cell of the ablation"):
         ablate(output, cell=found[0].id)
     with pytest.raises(InputError, match="expected a cell of the ablation"):
         ablate(output, cell=f"../cells/{found[0].id}")
@@ -516,5 +516,5 @@ def test_text_alone_is_scored_tabulated_and_drawn(config, model_folders, tmp_pat
     assert kl["OFA"] != kl["Mean"]
     assert "is best at shift" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "out" / "plots" / "languages-shift.svg").is_file()
-    with pytest.raises(InputError, match=r"--metric: expected one of .*kl_mean, .*top1, top10; found topp10"):
+    with pytest.raises(InputError, match=r"metric: expected one of .*kl_mean, .*top1, top10; found topp10"):
         ablate(tmp_path / "out", **settings | {"metric": "topp10"})

@@ -151,8 +151,8 @@ def test_a_users_story(world, tmp_path):
 
 def test_mistakes(world, tmp_path):
     given = str(world / "model"), [world / "text.txt"], [str(world / "words.vec")], tmp_path / "out"
-    with pytest.raises(InputError, match=r"--methods: expected one of hyperofa, .*; found best"):
+    with pytest.raises(InputError, match=r"methods: expected one of hyperofa, .*; found best"):
         hewitt(*given, methods=["best"])
-    with pytest.raises(InputError, match="--epochs: expected at least 1, found 0"):
+    with pytest.raises(InputError, match="epochs: expected at least 1, found 0"):
         hewitt(*given, epochs=0)
     assert not (tmp_path / "out").exists()

@@ -113,7 +113,7 @@ def test_a_net_for_another_bundle_is_refused(bundles, fitted):
 
 
 def test_another_source_model_is_refused(bundles, model_folders):
-    with pytest.raises(InputError, match=r"--source_model .*roberta: expected the model that --bundle"):
+    with pytest.raises(InputError, match=r"source_model .*roberta: expected the model that bundle"):
         initialise(bundles["bert"], "mean", source_model=model_folders["roberta"])
 
 
@@ -123,7 +123,7 @@ def test_expanding_takes_a_tokenizer_in_memory(in_memory, model_folders, tmp_pat
         expand(given, tmp_path / name, words=tmp_path / "words.txt")
     digests = {sha256_file(tmp_path / name / "tokenizer.json") for name in ("folder", "pair", "alone")}
     assert len(digests) == 1
-    with pytest.raises(InputError, match=r"--source_model: expected a folder, a hub id or a tokenizer, found int"):
+    with pytest.raises(InputError, match=r"source_model: expected a folder, a hub id or a tokenizer, found int"):
         expand(3, tmp_path / "other", words=tmp_path / "words.txt")
 
 

@@ -170,5 +170,5 @@ def test_blend_moves_only_what_both_know():
 
 @pytest.mark.parametrize("mixing", [OFAConfig(neighbours=0), OFAConfig(temperature=0)])
 def test_a_mixture_needs_neighbours_and_a_temperature(mixing):
-    with pytest.raises(InputError, match=r"--mixing: expected at least 1 neighbour and a temperature above 0"):
+    with pytest.raises(InputError, match=r"mixing: expected at least 1 neighbour and a temperature above 0"):
         baselines.ofa(make_task(), mixing)

@@ -210,11 +210,11 @@ class TestErrors:
         words = tmp_path / "w.txt"
         words.write_text("zebra\n", encoding="utf-8")
         source, out = str(folders["unigram"]), tmp_path / "out"
-        with pytest.raises(InputError, match="--words FILE, --tokenizer T, or --text FILE with --count N; found none"):
+        with pytest.raises(InputError, match="words FILE, tokenizer T, or text FILE with count N; found none"):
             expand(source, out)
         with pytest.raises(InputError, match="expected one of the two, found both"):
             expand(source, out, words=words, tokenizer=source)
-        with pytest.raises(InputError, match="--count: expected at least 1, found 0"):
+        with pytest.raises(InputError, match="count: expected at least 1, found 0"):
             expand(source, out, text=[words], count=0)
         with pytest.raises(InputError, match="words that the source tokenizer lacks, found none"):
             expand(source, out, tokenizer=source)

@@ -126,7 +126,7 @@ def test_a_filled_in_card_can_be_ignored(folder, capsys):
     assert verify(folder, ignore=["README.md"]).intact
     main(["verify", "--model", str(folder), "--ignore", "README.md"])
     assert "intact" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"--ignore README: expected a file of"):
+    with pytest.raises(InputError, match=r"ignore README: expected a file of"):
         verify(folder, ignore=["README"])
 
 

@@ -172,9 +172,9 @@ def test_merges_with_marks_are_refused():
 
 
 def test_errors(models_on_disk, sample, tmp_path):
-    with pytest.raises(InputError, match="--min_count: expected at least 1, found 0"):
+    with pytest.raises(InputError, match="min_count: expected at least 1, found 0"):
         trim(str(models_on_disk / "llama"), [sample], tmp_path / "out", min_count=0)
-    with pytest.raises(InputError, match=r"--text .*none\.txt: expected a text file"):
+    with pytest.raises(InputError, match=r"text .*none\.txt: expected a text file"):
         trim(str(models_on_disk / "llama"), [tmp_path / "none.txt"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -235,16 +235,19 @@ def test_an_interrupted_run_goes_on(folders, tmp_path, monkeypatch):
         pretrain(str(model), [folders["text"]], tmp_path / "parts", **given)
     monkeypatch.undo()
     assert not (tmp_path / "parts" / "config.json").exists()
-    with pytest.raises(InputError, match=r"already exists and is not empty; .*--resume true"):
+    with pytest.raises(InputError, match=r"already exists and is not empty; .*resume=True"):
         pretrain(str(model), [folders["text"]], tmp_path / "parts", **given)
-    with pytest.raises(InputError, match=r"--resume: expected a run with .*use its settings and text"):
+    with pytest.raises(InputError, match=r"resume: expected a run with .*use its settings and text"):
         pretrain(str(model), [folders["text"]], tmp_path / "parts", resume=True, training=small(), trainer=QUIET)
     parts = pretrain(str(model), [folders["text"]], tmp_path / "parts", resume=True, **given)
     assert [point.step for point in parts.curve] == [0, 2, 4, 6, 8]
+    written = json.loads((tmp_path / "parts" / "pretraining.json").read_text())["command"]
+    assert written.startswith(f"pretrain({str(model)!r}, [{str(folders['text'])!r}], ")
+    assert "resume=True" in written
     assert [point.loss for point in parts.curve] == pytest.approx([point.loss for point in whole.curve])
     files = [load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", tmp_path / "parts")]
     assert all(torch.equal(files[0][name], files[1][name]) for name in files[0])
-    with pytest.raises(InputError, match="--resume: expected the checkpoint of an interrupted run"):
+    with pytest.raises(InputError, match="resume: expected the checkpoint of an interrupted run"):
         pretrain(str(model), [folders["text"]], tmp_path / "parts", resume=True, **given)
 
 
@@ -277,23 +280,23 @@ def test_two_processes_train_one_model(folders, tmp_path):
 
 def test_mistakes(folders, model_folders, tmp_path):
     text, causal = [folders["text"]], str(folders["causal"])
-    with pytest.raises(InputError, match=r"--training.steps: expected at least 0, found -1"):
+    with pytest.raises(InputError, match=r"training.steps: expected at least 0, found -1"):
         Training(steps=-1)
-    with pytest.raises(InputError, match=r"--training.learning_rate: expected a number above 0, found 0"):
+    with pytest.raises(InputError, match=r"training.learning_rate: expected a number above 0, found 0"):
         Training(learning_rate=0)
     with pytest.raises(InputError, match="expected at least one step, found none"):
         Training(steps=0)
-    with pytest.raises(InputError, match=r"--training.new_steps: expected provenance.tsv in --model"):
+    with pytest.raises(InputError, match=r"training.new_steps: expected provenance.tsv in model"):
         pretrain(causal, text, tmp_path / "out", training=small(new_steps=1))
-    with pytest.raises(InputError, match=r"--text .*nothing.txt: expected a text file, found none"):
+    with pytest.raises(InputError, match=r"text .*nothing.txt: expected a text file, found none"):
         pretrain(causal, [tmp_path / "nothing.txt"], tmp_path / "out")
-    with pytest.raises(InputError, match=r"--model .*expected a folder or hub id with a Hugging Face model"):
+    with pytest.raises(InputError, match=r"model .*expected a folder or hub id with a Hugging Face model"):
         pretrain(str(tmp_path / "none"), text, tmp_path / "out")
-    with pytest.raises(InputError, match="--validation_lines: expected at least 1"):
+    with pytest.raises(InputError, match="validation_lines: expected at least 1"):
         pretrain(causal, text, tmp_path / "out", validation_lines=0)
-    with pytest.raises(InputError, match=r"expected --training.block_size above 2, found 2"):
+    with pytest.raises(InputError, match=r"expected training.block_size above 2, found 2"):
         pretrain(causal, text, tmp_path / "out", training=small(block_size=2), trainer=QUIET)
-    with pytest.raises(InputError, match="--text: expected at least 2 lines"):
+    with pytest.raises(InputError, match="text: expected at least 2 lines"):
         hold_out(["a"], 1, 0)
     (tmp_path / "provenance.tsv").write_text("nonsense\n", encoding="utf-8")
     np.testing.assert_array_equal(read_new_rows(tmp_path), [])

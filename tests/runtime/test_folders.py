@@ -40,7 +40,7 @@ def names(folder: Path) -> list[str]:
 @WAYS
 def test_what_hyperofa_wrote_is_replaced(way, tmp_path):
     write(way, tmp_path / "out", "old")
-    with pytest.raises(InputError, match=r"out already exists and is not empty; .*--overwrite true"):
+    with pytest.raises(InputError, match=r"out already exists and is not empty; .*overwrite=True"):
         write(way, tmp_path / "out")
     write(way, tmp_path / "out", overwrite=True)
     assert (tmp_path / "out" / "parts" / "one").read_text() == "new"
@@ -62,7 +62,7 @@ def test_what_others_wrote_stays(way, what, tmp_path):
     elif what == "a foreign link":
         (out / "parts" / "thesis").symlink_to(tmp_path)
     before = names(tmp_path)
-    with pytest.raises(InputError, match=r"--overwrite true: expected .* hyperofa wrote"):
+    with pytest.raises(InputError, match=r"overwrite=True: expected .* hyperofa wrote"):
         write(way, out, overwrite=True)
     assert names(tmp_path) == before
     assert (out / "parts" / "one").read_text() == "old"
@@ -114,7 +114,7 @@ def test_an_interrupted_folder_can_be_gone_on_with_or_replaced(tmp_path):
 def test_inputs_are_not_replaced(way, tmp_path):
     write(way, tmp_path / "out", "old")
     for given in (tmp_path / "out", tmp_path / "out" / "parts" / "one", str(tmp_path / "out" / "parts")):
-        with pytest.raises(InputError, match=r"--output .*out: expected a folder apart from the input, found .* in it"):
+        with pytest.raises(InputError, match=r"output .*out: expected a folder apart from the input, found .* in it"):
             write(way, tmp_path / "out", overwrite=True, inputs=[None, "bert-base-uncased", given])
     (tmp_path / "link").symlink_to(tmp_path / "out" / "parts" / "one")
     with pytest.raises(InputError, match="apart from the input"):

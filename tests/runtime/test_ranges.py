@@ -49,7 +49,7 @@ def test_within_bounds():
 
 def test_fields():
     assert Options(2).count == 2
-    with pytest.raises(InputError, match=r"--options\.count: expected at least 1, found 0"):
+    with pytest.raises(InputError, match=r"options\.count: expected at least 1, found 0"):
         Options(0)
     fields = {Training: "seed", TrainerOptions: "num_nodes", ViewCounts: "source"}
     for options, field in fields.items():

@@ -20,9 +20,9 @@ def test_lines_are_read_from_every_kind_of_file(tmp_path):
     (tmp_path / "bom.txt").write_bytes("\ufeffsix\n".encode())
     assert read_lines([tmp_path / "bom.txt"]) == ["six"]
     (tmp_path / "latin").write_bytes(b"f\xfcnf\n")
-    with pytest.raises(InputError, match=r"--data\.text .*latin: expected UTF-8 text"):
+    with pytest.raises(InputError, match=r"text .*latin: expected UTF-8 text"):
         read_lines([tmp_path / "latin"])
-    with pytest.raises(InputError, match=r"--data\.parallel .*a\.txt line 1: expected .* found 1 columns"):
+    with pytest.raises(InputError, match=r"parallel .*a\.txt line 1: expected .* found 1 columns"):
         read_pairs([tmp_path / "a.txt"])
 
 

@@ -112,7 +112,7 @@ def test_overlap_pairs_mean_the_same(source, target):
 
 
 def test_folder_without_tokenizer_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match=r"--target_tokenizer .*: expected a folder or hub id with a tokenizer"):
+    with pytest.raises(InputError, match=r"target_tokenizer .*: expected a folder or hub id with a tokenizer"):
         load_tokenizer(tmp_path)
 
 
@@ -121,5 +121,5 @@ def test_one_token_with_an_id_far_from_the_others_is_refused(tokenizer_folders, 
     state = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     state["model"]["vocab"]["far"] = 900_000_000
     (folder / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
-    with pytest.raises(InputError, match=r"--target_tokenizer .*: .*found id 900,000,000 among 201 tokens"):
+    with pytest.raises(InputError, match=r"target_tokenizer .*: .*found id 900,000,000 among 201 tokens"):
         load_tokenizer(folder)

@@ -75,9 +75,7 @@ def test_with_its_own_rows_a_model_says_what_it_says(name):
 
 
 def test_models_whose_head_cannot_be_given_rows():
-    with pytest.raises(
-        InputError, match=r"--data\.judges: expected sentence for a BertModel, found language: it has no"
-    ):
+    with pytest.raises(InputError, match=r"judges: expected sentence for a BertModel, found language: it has no"):
         FrozenPLM(BertModel(BertConfig(**SIZES)), head=True)
 
     model = made("GPT-2, tied")

@@ -136,7 +136,7 @@ def test_the_weight_of_tokens_falls(bundles):
 
     trainer(max_epochs=4, limit_val_batches=0, callbacks=[Watch()]).fit(module, data)
     assert losses == pytest.approx([2, 1, 0, 0])
-    with pytest.raises(InputError, match=r"--model\.token_epochs: expected at least 1, found 0"):
+    with pytest.raises(InputError, match=r"token_epochs: expected at least 1, found 0"):
         HyperModule(data.word_dim, data.coordinate_dim, token_epochs=0)
 
 

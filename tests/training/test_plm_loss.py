@@ -56,9 +56,9 @@ def test_scaled_embeddings_are_scaled():
 
 
 def test_layers_that_are_not_there(model_folders):
-    with pytest.raises(InputError, match=r"--model\.layers: expected numbers from -3 to 2, found \[3\]"):
+    with pytest.raises(InputError, match=r"layers: expected numbers from -3 to 2, found \[3\]"):
         FrozenPLM(load_model(model_folders["bert"]), layers=(1, 3))
-    with pytest.raises(InputError, match=r"at least one layer in --model\.layers"):
+    with pytest.raises(InputError, match=r"at least one layer in layers"):
         FrozenPLM(load_model(model_folders["bert"]), layers=())
 
 

@@ -76,7 +76,7 @@ def test_a_table_too_big_for_the_device_stays_in_the_bundle(bundle, monkeypatch)
     assert len(load_table([table], "auto", torch.device("cuda"))) == 1
     assert isinstance(table.sets(bundle.split["val"]), WordSets)
     monkeypatch.setattr(wordtable, "free_memory", lambda device: size - 1)
-    with pytest.raises(InputError, match=r"--data\.word_table device: expected 0\.0 GiB of free memory on cpu"):
+    with pytest.raises(InputError, match=r"word_table='device': expected 0\.0 GiB of free memory on cpu"):
         load_table([table], "device", CPU)
 
 

@@ -287,7 +287,7 @@ def test_quantised_fasttext_is_refused(tmp_path, model):
 
 def test_pickle_needs_a_flag(tmp_path, toy):
     path = save_gensim(tmp_path / "toy.wv", *toy)
-    with pytest.raises(InputError, match=r"toy\.wv: gensim's format is a pickle.*--allow_pickle true"):
+    with pytest.raises(InputError, match=r"toy\.wv: gensim's format is a pickle.*allow_pickle=True"):
         convert_vectors([str(path)], tmp_path / "store")
 
 
@@ -328,18 +328,18 @@ def test_unknown_missing_and_empty_inputs_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"a\.csv: unknown extension; expected one of \.vec, \.txt"):
         open_file(tmp_path / "a.csv")
-    with pytest.raises(InputError, match=r"gone\.vec: expected a file of word vectors \(--vectors\), found nothing"):
+    with pytest.raises(InputError, match=r"gone\.vec: expected a file of word vectors \(vectors\), found nothing"):
         open_file(tmp_path / "gone.vec")
     with pytest.raises(InputError, match=r"english=a\.vec: expected a file .*found nothing there"):
         convert_vectors(["english=a.vec"], tmp_path / "store")
     with pytest.raises(InputError, match=r"empty: expected a store or vector files .* found none"):
         convert_vectors([str(tmp_path / "empty")], tmp_path / "store")
-    with pytest.raises(InputError, match=r"--vectors: expected at least one file"):
+    with pytest.raises(InputError, match=r"vectors: expected at least one file"):
         convert_vectors([], tmp_path / "store")
     (tmp_path / "a.vec").mkdir()
     with pytest.raises(InputError, match=r"a\.vec: cannot be read"):
         open_file(tmp_path / "a.vec")
-    with pytest.raises(InputError, match="--max_words: expected at least 1, found 0"):
+    with pytest.raises(InputError, match="max_words: expected at least 1, found 0"):
         convert_vectors(["a.vec"], tmp_path / "store", max_words=0)
 
 

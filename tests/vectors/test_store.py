@@ -191,7 +191,7 @@ def test_equal_input_gives_equal_bytes_and_other_input_another_hash(tmp_path):
 
 def test_store_is_not_overwritten_without_a_flag(tmp_path):
     convert(tmp_path, ["a"])
-    with pytest.raises(InputError, match=r"already exists.*--overwrite true"):
+    with pytest.raises(InputError, match=r"already exists.*overwrite=True"):
         convert(tmp_path, ["b"])
     assert WordVectors.load(tmp_path / "store").words[:] == ["a"]
     assert convert(tmp_path, ["b"], overwrite=True).words[:] == ["b"]
