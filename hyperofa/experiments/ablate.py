@@ -20,6 +20,7 @@ from hyperofa.experiments.check import check_settings
 from hyperofa.experiments.grid import STAGES, Cell, code_version, expand, flat, shown
 from hyperofa.experiments.report import Provenance, write_report
 from hyperofa.experiments.results import Outcome, labels, tabulate, to_markdown, width_name
+from hyperofa.runtime.calls import written_call
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.trust import trust_flags
 
@@ -114,6 +115,7 @@ def ablate(
         >>> len(commands.splitlines())  # a seed changes nothing about OFA
         3
     """
+    call = written_call(ablate, locals())
     if cell is not None:
         run_cell(output, cell, keep_models)
         return None
@@ -139,7 +141,7 @@ def ablate(
     devices: list[str | None] = [*(find_gpus() if gpus is None else gpus)] or [None] * jobs
     started = time.monotonic()
     outcomes = run_all(output, cells, devices, _in_process(output, keep_models))
-    provenance = Provenance(title, version, common, grid, methods, time.monotonic() - started)
+    provenance = Provenance(title, version, common, grid, methods, call, time.monotonic() - started)
     write_report(output, outcomes, baseline, metric, provenance)
     if all(outcome.status == "failed" for outcome in outcomes):
         _say(f"hyperofa: --output {output}: every cell failed; what each said is in cells/*/log.txt")

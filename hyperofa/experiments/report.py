@@ -3,8 +3,6 @@
 import base64
 import json
 import platform
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ from hyperofa.experiments.results import (
     width_name,
     write_csv,
 )
+from hyperofa.runtime.calls import Call
 from hyperofa.runtime.folders import versions
 
 
@@ -41,6 +40,7 @@ class Provenance:
         common: settings of all cells.
         grid: values by key.
         methods: settings by name.
+        call: that made the report.
         seconds: that this start took.
     """
 
@@ -49,6 +49,7 @@ class Provenance:
     common: Settings
     grid: Settings
     methods: dict[str, dict[str, Any]]
+    call: Call
     seconds: float = 0.0
 
 
@@ -236,7 +237,7 @@ def _origin(outcomes: Sequence[Outcome], provenance: Provenance) -> dict[str, st
     results = [outcome.result for outcome in outcomes if outcome.result is not None]
     counts = {json.dumps(result["bundle"], sort_keys=True) for result in results}
     facts = {
-        "command": shlex.join(["hyperofa", *sys.argv[1:]]),
+        "command": provenance.call.text,
         "version of the code": provenance.code,
         "Python": platform.python_version(),
         **(results[-1]["versions"] if results else versions()),

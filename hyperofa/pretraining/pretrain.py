@@ -1,9 +1,7 @@
 """Continual pretraining: a model folder and text in, a model folder and its curve out."""
 
 import csv
-import shlex
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, astuple, dataclass, fields
@@ -20,6 +18,7 @@ from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
 from hyperofa.models.saving import save_model
 from hyperofa.pretraining.language_model import Point, TrainerOptions, Training, train
+from hyperofa.runtime.calls import written_call
 from hyperofa.runtime.folders import kept_folder, versions, write_json
 from hyperofa.runtime.processes import is_first_process
 from hyperofa.runtime.text_files import hold_out, read_lines
@@ -88,6 +87,7 @@ def pretrain(
         >>> [point.step for point in trained.curve]
         [0, 1, 2]
     """
+    call = written_call(pretrain, locals())
     if resume and not (output / _CHECKPOINT).is_file():
         raise InputError(f"--resume: expected the checkpoint of an interrupted run in --output {output}, found none")
     lines = read_lines(text, "--text")
@@ -108,6 +108,7 @@ def pretrain(
         )
         torch.nn.Module.to(loaded, dtype)
         settings = {"model": model, "text": [str(path) for path in text], "training": asdict(training)}
+        settings |= {"versions": versions(), "command": call.text}
         rank_zero_only(_write)(loaded, tokenizer, curve, settings, training.new_steps, output)
     return Pretrained(output, curve)
 
@@ -124,8 +125,7 @@ def _write(
     tokenizer.save_pretrained(output)
     write_curves({"": curve}, output / "curve.csv")
     plot_curves({"": curve}, output / "curve.png", new_steps)
-    command = shlex.join(["hyperofa", *sys.argv[1:]])
-    write_json(output / "pretraining.json", settings | {"versions": versions(), "command": command})
+    write_json(output / "pretraining.json", settings)
     shutil.rmtree((output / _CHECKPOINT).parent)
 
 

@@ -14,6 +14,7 @@ from hyperofa.experiments.grid import WIDTH, expand
 from hyperofa.experiments.report import Provenance, write_report
 from hyperofa.experiments.results import Outcome, labels, other_metrics, tabulate, to_latex, to_markdown, write_csv
 from hyperofa.experiments.statistics import mean_interval
+from hyperofa.runtime.calls import Call
 
 LANGUAGES = ["deu", "rus", "swh", "tur", "fin", "hin", "vie", "yor"]
 METHODS = {
@@ -25,6 +26,7 @@ METHODS = {
         "grid": {"fit.model.distance": ["l1", "mse"]},
     },
 }
+CALL = Call("ablate('out', metric='top1')", "python")
 LEVELS = {"Random": 5, "OFA": 20, "HYPER<OFA> & Co": 30}
 
 
@@ -167,7 +169,9 @@ def report(outcomes, tmp_path):
     (tmp_path / "runs" / trained.run).mkdir(parents=True)
     metrics = "step,train/token_loss,val/mrr,val/token_loss\n4,1.0,,\n4,,0.1,0.9\n9,,0.2,0.8\n"
     (tmp_path / "runs" / trained.run / "metrics.csv").write_text(metrics)
-    provenance = Provenance("Tests & <tags>", "abc", {"prepare.source_model": "m"}, {"seed": [0, 1]}, METHODS, 61.0)
+    provenance = Provenance(
+        "Tests & <tags>", "abc", {"prepare.source_model": "m"}, {"seed": [0, 1]}, METHODS, CALL, 61.0
+    )
     write_report(tmp_path, outcomes, "OFA", "top10", provenance)
     return tmp_path
 
@@ -187,11 +191,14 @@ def test_the_report_is_one_well_formed_file(report):
     assert "13 of 14" in text
     assert "HYPER<OFA> & Co, distance l1 is best at SR-B" in " ".join(text.split())
     assert "1 min 1 s" in text
+    assert CALL.text in text
 
 
 def test_the_report_repeats_byte_for_byte(report, outcomes):
     before = {path.name: path.read_bytes() for path in report.rglob("*") if path.is_file()}
-    provenance = Provenance("Tests & <tags>", "abc", {"prepare.source_model": "m"}, {"seed": [0, 1]}, METHODS, 61.0)
+    provenance = Provenance(
+        "Tests & <tags>", "abc", {"prepare.source_model": "m"}, {"seed": [0, 1]}, METHODS, CALL, 61.0
+    )
     write_report(report, outcomes, "OFA", "top10", provenance)
     after = {path.name: path.read_bytes() for path in report.rglob("*") if path.is_file()}
     assert before == after
@@ -208,7 +215,7 @@ def test_plots_are_vector_graphics_for_papers(report):
 
 def test_a_report_of_nothing(outcomes, tmp_path):
     nothing = [Outcome(outcome.cell, "open") for outcome in outcomes]
-    write_report(tmp_path, nothing, "OFA", "top10", Provenance("t", "c", {}, {}, {}))
+    write_report(tmp_path, nothing, "OFA", "top10", Provenance("t", "c", {}, {}, {}, CALL))
     assert "No cell has finished" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert to_markdown(tabulate(nothing, "OFA", "top10")) == "No cell has finished.\n"
     assert to_latex(tabulate(nothing, "OFA", "top10")) == "% no cell has finished\n"
@@ -271,7 +278,7 @@ def test_other_metrics_stand_in_the_appendix_where_one_way_is_better(mixed, tmp_
     assert other_metrics(mixed, "top10") == ["top1", "worst"]
     assert other_metrics(mixed, "top1") == ["top10", "worst"]
     assert list(tabulate(mixed, "OFA", "worst", strict=True).metrics) == ["loss"]
-    write_report(tmp_path, mixed, "OFA", "top10", Provenance("t", "c", {}, {}, {}))
+    write_report(tmp_path, mixed, "OFA", "top10", Provenance("t", "c", {}, {}, {}, CALL))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<h2>Under top-1 accuracy</h2>" in page
     assert "<h2>Under worst line</h2>" in page

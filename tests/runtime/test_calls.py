@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import hyperofa
 from hyperofa.methods.baselines import OFAConfig
 from hyperofa.runtime.calls import Call, command_line, written_call
 
@@ -23,3 +24,10 @@ def test_a_command_line_is_written_as_it_was_typed():
     with command_line(["export", "--bundle", "a folder"]):
         assert make("b") == Call("hyperofa export --bundle 'a folder'", "sh")
     assert make("b").language == "python"
+
+
+def test_only_the_command_line_asks_what_was_typed():
+    """In a notebook `sys.argv` is the kernel's."""
+    package = Path(hyperofa.__file__).parent
+    asking = {path.name for path in package.rglob("*.py") if "sys.argv" in path.read_text(encoding="utf-8")}
+    assert asking == {"cli.py", "processes.py"}  # the latter in a program that a child process runs
