@@ -21,7 +21,7 @@ WORDS = 30_000  # that a loop over words is timed on, at most
 
 
 def convert(inputs: Inputs) -> Job:
-    from hyperofa.vectors.conversion import convert_vectors
+    from hyperofa.vectors.conversion import build_store
 
     words, rows, output = inputs.size.words, _rows(inputs.vec), inputs.scratch("converted")
 
@@ -29,7 +29,7 @@ def convert(inputs: Inputs) -> Job:
         return {"vectors": store.vectors[sampled(rows, 100)]}
 
     traffic = words / rows * inputs.vec.stat().st_size + 4 * words * inputs.size.word_dim
-    return Job(lambda: convert_vectors([str(inputs.vec)], output), words, rows / words, check=check, traffic=traffic)
+    return Job(lambda: build_store([str(inputs.vec)], output), words, rows / words, check=check, traffic=traffic)
 
 
 def load_plain(inputs: Inputs) -> Job:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from hyperofa.vectors.conversion import convert_vectors
+from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.store import WordVectors
 
 _SHARD = 200_000
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=50)
     options = parser.parse_args()
     store = options.output / "words"
-    words = WordVectors.load(store) if store.is_dir() else convert_vectors([str(options.data / "vectors.vec")], store)
+    words = WordVectors.load(store) if store.is_dir() else build_store([str(options.data / "vectors.vec")], store)
     sys.stdout.write(
         "| words | shards | wall s | words/s | own memory, GiB | resident, GiB |\n|---|---|---|---|---|---|\n"
     )

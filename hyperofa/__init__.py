@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hyperofa.pretraining.pretrain import pretrain
     from hyperofa.training.fit import fit
     from hyperofa.training.hypernetwork import Hypernetwork
+    from hyperofa.vectors.formats import convert_vectors
+    from hyperofa.vectors.merging import merge_vectors
 
 _HOMES = {
     "Bundle": "bundle.bundle",
@@ -29,12 +31,14 @@ _HOMES = {
     "InputError": "errors",
     "Scores": "evaluation.scores",
     "ablate": "experiments.ablate",
+    "convert_vectors": "vectors.formats",
     "evaluate": "evaluation.evaluate",
     "register_task": "evaluation.task",
     "expand": "models.expand",
     "fit": "training.fit",
     "initialise": "export.initialise",
     "load_model": "models.loading",
+    "merge_vectors": "vectors.merging",
     "prepare": "bundle.prepare",
     "pretrain": "pretraining.pretrain",
     "register_method": "methods.registry",
@@ -49,11 +53,13 @@ __all__ = [
     "InputError",
     "Scores",
     "ablate",
+    "convert_vectors",
     "evaluate",
     "expand",
     "fit",
     "initialise",
     "load_model",
+    "merge_vectors",
     "prepare",
     "pretrain",
     "register_method",

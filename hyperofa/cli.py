@@ -27,8 +27,10 @@ COMMANDS = {
     "hewitt": "hyperofa.experiments.hewitt:hewitt",
     "ablate": "hyperofa.experiments.ablate:ablate",
     "config": "hyperofa.presets:config",
+    "vectors convert": "hyperofa.vectors.formats:convert_vectors",
+    "vectors merge": "hyperofa.vectors.merging:merge_vectors",
 }
-"""Own commands, and where their functions are."""
+"""Own commands, and where their functions are; those of one kind share their first word."""
 
 TRAINING_COMMANDS = {
     "fit": "Train a hypernetwork on a bundle; takes all that Lightning's Trainer takes.",
@@ -39,6 +41,7 @@ TRAINING_COMMANDS = {
 _TRUST = """With any command:
   --trust MODULE            import it, and let settings name the classes in it
   --trust_remote_code true  run the code that models and tokenizers bring along; only those whose code you have read"""
+_GROUPS = {name.partition(" ")[0] for name in COMMANDS if " " in name}
 _TRACEBACK = "HYPEROFA_TRACEBACK"  # environment variable
 _WITHOUT_FLAGS = {"verify": ["--model"], "config": ["--action", "--name"]}  # what words without a flag are, in order
 
@@ -56,9 +59,11 @@ def main(args: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may know ASCII alone
     words = list(sys.argv[1:] if args is None else args)
-    if not words or words[0] in ("-h", "--help"):
-        (sys.stdout if words else sys.stderr).write(_overview())
-        sys.exit(0 if words else 2)
+    group = words[0] if words and words[0] in _GROUPS else ""
+    rest = words[1:] if group else words
+    if not rest or rest[0] in ("-h", "--help"):
+        (sys.stdout if rest else sys.stderr).write(_overview(group))
+        sys.exit(0 if rest else 2)
 
     from hyperofa.class_paths import restrict_class_paths
     from hyperofa.flags import check_configs
@@ -103,9 +108,10 @@ def _reason(error: Exception) -> str | None:
     return f"{said} ({type(error).__name__}; {_TRACEBACK}=1 shows where)"
 
 
-def _overview() -> str:
-    """What `hyperofa --help` says."""
+def _overview(group: str) -> str:
+    """What `hyperofa --help` says, or `hyperofa GROUP --help` of the commands of one kind."""
     commands = {**{name: read_summary(command) for name, command in COMMANDS.items()}, **TRAINING_COMMANDS}
+    commands = {name: summary for name, summary in commands.items() if name.startswith(f"{group} " if group else "")}
     width = max(map(len, commands))
     lines = [f"  {name:<{width}}  {summary}" for name, summary in commands.items()]
     usage = "usage: hyperofa COMMAND [--config FILE] [FLAGS]; hyperofa COMMAND --help"
@@ -114,7 +120,7 @@ def _overview() -> str:
 
 def _run_own(words: list[str]) -> Any:
     """Run a command of our own; its result."""
-    name = words[0]
+    name = " ".join(words[: 1 + (words[0] in _GROUPS)])
     if name not in COMMANDS:
         raise InputError(f"expected one of the commands {', '.join([*COMMANDS, *TRAINING_COMMANDS])}, found {name!r}")
     for place, flag in enumerate(_WITHOUT_FLAGS.get(name, [])):
@@ -128,7 +134,7 @@ def _run_own(words: list[str]) -> Any:
 
     signature = read_signature(COMMANDS[name])
     options: dict[str, Any] = {"parser_class": Parser, "as_positional": False, "allow_abbrev": False}
-    options |= {"args": gather_lists(words[1:], {"": signature}), "prog": f"hyperofa [options] {name}"}
+    options |= {"args": gather_lists(words[len(name.split()) :], {"": signature}), "prog": f"hyperofa [options] {name}"}
     module, _, function = COMMANDS[name].partition(":")
     if module not in sys.modules:
         auto_cli(signature, **options)  # ends here at --help or a mistake

@@ -62,6 +62,30 @@ def test_help_names_every_command(capsys):
     assert all(f"  {name} " in listed for name in (*cli.COMMANDS, *cli.TRAINING_COMMANDS))
 
 
+def test_help_of_a_group_names_its_commands_alone(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["vectors", "--help"])
+    listed = capsys.readouterr().out
+    assert exit_info.value.code == 0
+    assert "  vectors merge " in listed
+    assert "  prepare " not in listed
+
+
+def test_a_command_of_a_group_takes_flags_and_files(vector_file, tmp_path, capsys):
+    (tmp_path / "merge.yaml").write_text(yaml.safe_dump({"vectors": [str(vector_file)], "duplicate_words": "first"}))
+    main(["vectors", "merge", "--config", str(tmp_path / "merge.yaml"), "--output", str(tmp_path / "merged")])
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'merged'}: ")
+    for words, said in (
+        (["vectors", "mrge"], "found 'vectors mrge'"),
+        (["vectors", "merge", "--output", "x", "--vectrs", "y"], "did you mean --vectors? (see hyperofa vectors merge"),
+        (["vectors", "merge", "--output", "x"], "required: --vectors"),
+    ):
+        with pytest.raises(SystemExit) as exit_info:
+            main(words)
+        assert exit_info.value.code == 2
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["prepare", "export", "evaluate"])
 def test_help_of_a_command(command, capsys):
     with pytest.raises(SystemExit) as exit_info:

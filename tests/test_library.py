@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import hyperofa
-from tests.conftest import ENGLISH, GERMAN
+from tests.conftest import ENGLISH, GERMAN, WORD_DIM
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 CALLABLES = [name for name in hyperofa.__all__ if inspect.isfunction(getattr(hyperofa, name))]
@@ -34,6 +34,7 @@ def files(model_folders, tokenizer_folders, vector_file, text_file, bundles, fit
     for name, target in links.items():
         (folder / name).symlink_to(target)
     (folder / "german.txt").write_text("".join(f"{line}\n" for line in GERMAN * 4), encoding="utf-8")
+    (folder / "french.vec").write_text(f"2 {WORD_DIM}\nfleuve {'1 ' * WORD_DIM}\nville {'2 ' * WORD_DIM}\n")
     (folder / "data").mkdir()
     with gzip.open(folder / "data" / "heldout.tsv.gz", "wt", encoding="utf-8") as file:
         for language, texts in (("eng", ENGLISH), ("deu", GERMAN)):

@@ -30,7 +30,7 @@ from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.samplers import GroupedBatches
 from hyperofa.training.word_sets import WordSetTable
-from hyperofa.vectors.conversion import convert_vectors
+from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.readers import ReferenceSpelling
 from tests import reference as slow
 from tests.conftest import CONFIGS, QUIET, write_vectors
@@ -193,8 +193,8 @@ def test_departures_are_no_quirks():
 def test_a_word_with_and_without_its_prefix_is_one(tmp_path):
     path = write_vectors(tmp_path / "w.vec", {"eng:Zebra": np.ones(2), "Zebra": np.zeros(2)})
     with pytest.raises(InputError, match=r"line 3: the word 'Zebra' \(eng\) was already at .*line 2"):
-        convert_vectors([str(path)], tmp_path / "store", spelling="reference")
-    first = convert_vectors([str(path)], tmp_path / "store", spelling="reference", duplicates="first")
+        build_store([str(path)], tmp_path / "store", spelling="reference")
+    first = build_store([str(path)], tmp_path / "store", spelling="reference", duplicates="first")
     assert first.words[:] == ["Zebra"]
     assert first.vectors.all()
 
@@ -340,10 +340,10 @@ def test_vectors_of_both_modes(tmp_path):
     """`$` is a border mark to the reference wherever it stands, and to us in files that use it."""
     words = ["$the$", "river", "a$b", "deu:fluss", *(f"w{number}" for number in range(60))]
     path = write_vectors(tmp_path / "w.vec", {word: np.ones(2) for word in words})
-    published = convert_vectors([str(path)], tmp_path / "published", spelling="reference")
+    published = build_store([str(path)], tmp_path / "published", spelling="reference")
     assert published.languages == ("deu", "eng")
     assert published.words[:4] == ["$the$", "river", "a$b", "fluss"]
-    assert convert_vectors([str(path)], tmp_path / "ours").languages == ("",)
+    assert build_store([str(path)], tmp_path / "ours").languages == ("",)
 
 
 # --- the paper's configurations --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.runtime.folders import resumed_folder, sha256_file
-from hyperofa.vectors.conversion import convert_vectors
+from hyperofa.vectors.conversion import build_store
 from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS, contents, write_vectors
 
 pytestmark = pytest.mark.slow  # each test starts processes, and kills them
@@ -192,7 +192,7 @@ def test_training_does_not_go_on_from_a_net_alone(fitted, capsys):
 @pytest.mark.parametrize("stop", [1, 700, 2500])
 def test_conversion_goes_on_from_its_last_note(stop, many_words, tmp_path, monkeypatch):
     files = sorted(map(str, many_words.glob("*.vec")))
-    whole = convert_vectors(files, tmp_path / "whole", duplicates="first")
+    whole = build_store(files, tmp_path / "whole", duplicates="first")
     monkeypatch.setattr(hyperofa.vectors.store, "CHECKPOINT", 600)
     monkeypatch.setattr("hyperofa.vectors.readers._BLOCK", 100)
     append, seen = hyperofa.vectors.store.StoreWriter.append, []
@@ -206,13 +206,13 @@ def test_conversion_goes_on_from_its_last_note(stop, many_words, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(hyperofa.vectors.store.StoreWriter, "append", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            convert_vectors(files, tmp_path / "again", duplicates="first")
+            build_store(files, tmp_path / "again", duplicates="first")
     read = []
     note = hyperofa.vectors.store.StoreWriter.note
     monkeypatch.setattr(
         hyperofa.vectors.store.StoreWriter, "note", lambda self, rows: (read.append(rows), note(self, rows))[1]
     )
-    again = convert_vectors(files, tmp_path / "again", duplicates="first")
+    again = build_store(files, tmp_path / "again", duplicates="first")
     assert read[0] == 100 + stop // 600 * 600
     assert again.content_hash == whole.content_hash
     assert hashes(again.folder) == hashes(whole.folder)

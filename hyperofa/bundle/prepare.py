@@ -34,7 +34,7 @@ from hyperofa.tokens.canonical import (
 from hyperofa.tokens.matching import Matches
 from hyperofa.tokens.spellings import Variants, surface_variants
 from hyperofa.vectors.centring import language_means
-from hyperofa.vectors.conversion import convert_vectors
+from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.readers import SpellingChoice, split_spec
 from hyperofa.vectors.store import ROWS, WordVectors
 
@@ -189,7 +189,7 @@ def _convert(words: _Words, steps: "_Steps", sides: Sequence[_Side], folder: Pat
     """Convert the vectors, in one process, and see that they have the languages."""
     if group.first:
         if not (folder / "words").is_dir():
-            convert_vectors(
+            build_store(
                 words.files,
                 folder / "words",
                 dtype=words.dtype,

@@ -23,7 +23,7 @@ from hyperofa.vectors.readers import (
 from hyperofa.vectors.store import ROWS, StoreWriter, WordVectors, forget_progress
 
 
-def convert_vectors(
+def build_store(
     specs: Sequence[str],
     output: str | Path,
     *,

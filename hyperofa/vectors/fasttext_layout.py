@@ -1,9 +1,14 @@
-"""What a fastText model file says of itself, checked before the library, which checks nothing, sees it."""
+"""fastText's model files: what one says of itself, checked before the library, which checks nothing, sees it."""
 
 import mmap
 import struct
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
 
@@ -11,6 +16,7 @@ WIDEST = 65_536
 """Numbers of the widest vector that is read."""
 
 _MAGIC = 793712314
+_ROWS = 16_384  # rows of a matrix that are handled at a time
 _LONGEST_WORD = 65_536  # bytes
 _LONGEST_NGRAM = 64  # characters
 _MOST_TOKENS = 10**15  # where fastText's tree of counts has its sentinel
@@ -63,8 +69,22 @@ class _FastTextHeader(NamedTuple):
         return next((expected for expected, holds in checks.items() if not holds), None)
 
 
-def read_fasttext_words(path: Path) -> tuple[list[str], int]:
-    """Words and width of a fastText model, once all that its header says is seen to be so.
+class FastTextLayout(NamedTuple):
+    """What a fastText model file holds, and where.
+
+    Attributes:
+        words: in the file's order.
+        dim: width of a vector.
+        matrices: first byte of the input matrix, behind which the output matrix follows.
+    """
+
+    words: list[str]
+    dim: int
+    matrices: int
+
+
+def read_fasttext_layout(path: Path) -> FastTextLayout:
+    """The layout of a fastText model, once all that its header says is seen to be so.
 
     The layout is that of fastText 0.9 (`fasttext.cc`, `args.cc`, `dictionary.cc`, `densematrix.cc`): 12 integers and a
     double of settings, then five counts, the words (zero-ended, with a count and a kind) before the labels, and two
@@ -106,6 +126,7 @@ def read_fasttext_words(path: Path) -> tuple[list[str], int]:
                     found = data[position:end]
                     raise InputError(f"{path}, word {len(words) + 1}: expected UTF-8, found {found!r}") from None
             position = end + 10
+        matrices = position
         targets = header.labels if header.model == 3 else header.words
         for expected in ((header.words + header.buckets, header.dim), (targets, header.dim)):
             quantised, rows, columns = struct.unpack_from("<?2q", data, position)
@@ -121,4 +142,66 @@ def read_fasttext_words(path: Path) -> tuple[list[str], int]:
             raise IndexError
         if position < len(data):
             raise InputError(f"{path}: the fastText model ends {len(data) - position} bytes before the file does")
-    return words, header.dim
+    return FastTextLayout(words, header.dim, matrices)
+
+
+def map_fasttext_model(
+    path: Path, output: Path, matrix: NDArray[np.floating[Any]], shift: NDArray[np.floating[Any]]
+) -> None:
+    """Write a fastText model whose every vector x, of words and of n-grams, has become (x - shift) · matrix.
+
+    A word's vector is the mean of its rows, so words that the model has never seen go the same way. Output vectors are
+    mapped too, but not shifted: under a rotation the model's predictions change by what the shift takes off alone.
+
+    Args:
+        path: the model.
+        output: file to write.
+        matrix: `(d, e)`.
+        shift: `(d,)`.
+    """
+    layout, factor = read_fasttext_layout(path), np.asarray(matrix, np.float32)
+    with path.open("rb") as source, output.open("wb") as target:
+        head = bytearray(source.read(layout.matrices))
+        struct.pack_into("<i", head, 8, factor.shape[1])  # behind the magic number and the version
+        target.write(head)
+        for offset in (np.asarray(shift, np.float32), np.float32(0)):
+            quantised, rows, _ = struct.unpack("<?2q", source.read(17))
+            target.write(struct.pack("<?2q", quantised, rows, factor.shape[1]))
+            for start in range(0, rows, _ROWS):
+                count = min(_ROWS, rows - start)
+                block = np.frombuffer(source.read(4 * count * layout.dim), "<f4").reshape(count, layout.dim)
+                target.write(((block - offset) @ factor).astype("<f4").tobytes())
+
+
+def write_fasttext_model(path: Path, words: Sequence[str], blocks: Iterable[NDArray[np.floating[Any]]]) -> None:
+    """Write words and their vectors as a fastText model without n-grams.
+
+    Args:
+        path: file to write.
+        words: V, the most frequent first; fastText wants to know how often each was seen: V times the first, once the
+            last.
+        blocks: their vectors, `(n, d)` each, V in all.
+    """
+    encoded = [word.encode("utf-8") for word in words]
+    bad = next((word for word, name in zip(words, encoded, strict=True) if b"\0" in name or not name), None)
+    if bad is not None:
+        raise InputError(f"{path}: expected words without zero bytes, found {bad!r}, which fastText cannot hold")
+    count, parts = len(words), iter(blocks)
+    first = next(parts)
+    dim = first.shape[1]
+    header = _FastTextHeader(
+        version=12, dim=dim, window=5, epochs=0, min_count=1, negatives=5, word_ngrams=1, loss=2, model=2, buckets=0,
+        shortest=0, longest=0, update_rate=100, sampling=1e-4, entries=count, words=count, labels=0,
+        tokens=count * (count + 1) // 2, pruned=-1,
+    )  # fmt: skip
+    with path.open("wb") as file:
+        file.write(struct.pack("<i", _MAGIC) + struct.pack("<13id3i2q", *header))
+        for row, name in enumerate(encoded):
+            file.write(name + b"\0" + struct.pack("<qb", count - row, 0))
+        file.write(struct.pack("<?2q", False, count, dim))
+        for block in chain([first], parts):
+            file.write(np.asarray(block, "<f4").tobytes())
+        file.write(struct.pack("<?2q", False, count, dim))
+        empty = np.zeros((_ROWS, dim), "<f4")
+        for start in range(0, count, _ROWS):
+            file.write(empty[: min(_ROWS, count - start)].tobytes())

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
-from hyperofa.vectors.fasttext_layout import WIDEST, read_fasttext_words
+from hyperofa.vectors.fasttext_layout import WIDEST, read_fasttext_layout
 
 WORD_START, WORD_END = 1, 2
 """Bits of a word's borders: it starts, or ends, where a word of the text does, so a space may stand there."""
@@ -327,7 +327,7 @@ class Subwords:
 
 def _open_fasttext(path: Path, language: str) -> VectorFile:
     try:
-        words, dim = read_fasttext_words(path)
+        words, dim, _ = read_fasttext_layout(path)
     except (struct.error, IndexError):
         raise InputError(f"{path}: the fastText model ends too early; is the file cut?") from None
 

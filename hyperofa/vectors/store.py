@@ -113,7 +113,7 @@ class WordVectors:
 
     @classmethod
     def is_store(cls, folder: str | Path) -> bool:
-        """Whether the folder looks like one that `convert_vectors` wrote."""
+        """Whether the folder looks like one that `build_store` wrote."""
         return (Path(folder) / "meta.json").is_file() and (Path(folder) / "vectors.npy").is_file()
 
     @classmethod

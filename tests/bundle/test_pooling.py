@@ -5,7 +5,7 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.pooling import pool
 from hyperofa.tokens.matching import Matches
 from hyperofa.vectors.centring import language_means
-from hyperofa.vectors.conversion import convert_vectors
+from hyperofa.vectors.conversion import build_store
 from tests import reference
 from tests.conftest import write_vectors
 
@@ -57,7 +57,7 @@ def test_a_zero_vector_says_nothing(tmp_path):
     rng = np.random.default_rng(0)
     rows = {f"eng:w{i}": rng.standard_normal(4) for i in range(3)}
     rows["eng:w1"] = np.zeros(4)
-    words = convert_vectors([str(write_vectors(tmp_path / "w.vec", rows))], tmp_path / "store", spelling="marked")
+    words = build_store([str(write_vectors(tmp_path / "w.vec", rows))], tmp_path / "store", spelling="marked")
     means = language_means(words.vectors, words.language_ids, 1)
     matches = Matches(np.array([0, 2, 3]), np.array([0, 1, 1]), np.ones(3), np.zeros(3), np.ones(3, np.uint8))
     weights = matches.weights(words.ranks)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hyperofa.training.translation import Translator, _balance, split_text
-from hyperofa.vectors.conversion import convert_vectors
+from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.store import WordVectors
 from tests.conftest import write_vectors
 
@@ -19,7 +19,7 @@ def words(tmp_path_factory) -> WordVectors:
     for language, letter in (("eng", "e"), ("deu", "d"), ("tur", "t")):
         noise = 0.05 * rng.standard_normal((COUNT, 16))
         rows |= {f"{language}:{letter}{number}": row for number, row in enumerate(vectors + noise)}
-    return convert_vectors([str(write_vectors(folder / "words.vec", rows))], folder / "store")
+    return build_store([str(write_vectors(folder / "words.vec", rows))], folder / "store")
 
 
 @pytest.mark.parametrize(("language", "letter"), [("deu", "d"), ("tur", "t")])
@@ -61,7 +61,7 @@ def test_words_of_a_dense_cluster_are_told_apart(tmp_path):
         for language, letter in (("eng", "e"), ("deu", "d"))
         for number, row in enumerate(vectors)
     }
-    words = convert_vectors([str(write_vectors(tmp_path / "words.vec", rows))], tmp_path / "store")
+    words = build_store([str(write_vectors(tmp_path / "words.vec", rows))], tmp_path / "store")
     translator = Translator(words, ["eng"], [f"e{number}" for number in range(80)], progress=False)
     rng = np.random.default_rng(0)
     right = [
@@ -86,7 +86,7 @@ def genres(tmp_path_factory) -> Translator:
         for language, numbers in known.items()
         for number in numbers
     }
-    words = convert_vectors([str(write_vectors(folder / "words.vec", rows))], folder / "store")
+    words = build_store([str(write_vectors(folder / "words.vec", rows))], folder / "store")
     return Translator(words, ["eng"], GENRES, progress=False)
 
 

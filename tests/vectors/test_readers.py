@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hyperofa.errors import InputError
-from hyperofa.vectors.conversion import convert_vectors
+from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.readers import Spelling, Subwords, open_file, split_spec
 
 
@@ -66,10 +66,8 @@ def test_all_formats_give_the_same_store(tmp_path, model, toy):
     save_gensim(tmp_path / "side.kv", words, vectors, sep_limit=0)
     assert (tmp_path / "side.kv.vectors.npy").exists()
     files = [model, *(tmp_path / name for name in ("toy.vec", "toy.vec.gz", "dos.txt", "toy.wv", "side.kv"))]
-    stores = [
-        convert_vectors([f"eng={path}"], tmp_path / f"store{i}", allow_pickle=True) for i, path in enumerate(files)
-    ]
-    stores.append(convert_vectors([str(tmp_path / "store1")], tmp_path / "again"))
+    stores = [build_store([f"eng={path}"], tmp_path / f"store{i}", allow_pickle=True) for i, path in enumerate(files)]
+    stores.append(build_store([str(tmp_path / "store1")], tmp_path / "again"))
     assert {store.content_hash for store in stores} == {stores[0].content_hash}
     assert {store.sources[0]["format"] for store in stores} == {"text", "fasttext", "gensim"}
     assert (tmp_path / "again" / "vectors.npy").samefile(tmp_path / "store1" / "vectors.npy")  # linked, not copied
@@ -176,7 +174,7 @@ def test_bad_text_is_refused(tmp_path, case, ending):
     path.write_bytes(gzip.compress(content.encode()) if ending == ".vec.gz" and content else content.encode())
     expected = re.escape(str(path)) + message.replace(r"\.vec", re.escape(ending))
     with pytest.raises(InputError, match=expected) as error:
-        convert_vectors([str(path)], tmp_path / "store")
+        build_store([str(path)], tmp_path / "store")
     assert "\n" not in str(error.value)
     assert {path.name} == {name for name in os.listdir(tmp_path) if not name.endswith(".lock")}
 
@@ -184,7 +182,7 @@ def test_bad_text_is_refused(tmp_path, case, ending):
 def test_undecodable_word_is_refused(tmp_path):
     (tmp_path / "bad.vec").write_bytes(b"2 1\na 1\nb\xff 2\n")
     with pytest.raises(InputError, match=r"bad\.vec, line 3: expected UTF-8, found b'\\xff'"):
-        convert_vectors([str(tmp_path / "bad.vec")], tmp_path / "store")
+        build_store([str(tmp_path / "bad.vec")], tmp_path / "store")
 
 
 @pytest.mark.parametrize("keep", [12, 0.5, -4])
@@ -192,7 +190,7 @@ def test_cut_gzip_is_refused(tmp_path, toy, keep):
     whole = gzip.compress(write_vec(tmp_path / "toy.vec", *toy).read_bytes())
     (tmp_path / "cut.vec.gz").write_bytes(whole[: int(len(whole) * keep) if isinstance(keep, float) else keep])
     with pytest.raises(InputError, match=r"cut\.vec\.gz: damaged gzip file, is it cut\?"):
-        convert_vectors([str(tmp_path / "cut.vec.gz")], tmp_path / "store")
+        build_store([str(tmp_path / "cut.vec.gz")], tmp_path / "store")
     assert not (tmp_path / "store").exists()
 
 
@@ -202,7 +200,7 @@ def test_damaged_gzip_is_refused(tmp_path, toy, damage):
     data[{"bytes": len(data) // 2, "checksum": -6}[damage]] ^= 0xFF
     (tmp_path / "bad.vec.gz").write_bytes(data)
     with pytest.raises(InputError, match=r"bad\.vec\.gz"):
-        convert_vectors([str(tmp_path / "bad.vec.gz")], tmp_path / "store")
+        build_store([str(tmp_path / "bad.vec.gz")], tmp_path / "store")
 
 
 def test_error_far_into_a_file_names_its_line(tmp_path):
@@ -210,8 +208,8 @@ def test_error_far_into_a_file_names_its_line(tmp_path):
     lines[9_000] = "w9000 1"
     (tmp_path / "a.vec").write_text("\n".join(["10000 2", *lines]) + "\n")
     with pytest.raises(InputError, match=r"line 9002: expected a word and 2 numbers, found 1$"):
-        convert_vectors([str(tmp_path / "a.vec")], tmp_path / "store")
-    assert len(convert_vectors([str(tmp_path / "a.vec")], tmp_path / "store", max_words=9_000)) == 9_000
+        build_store([str(tmp_path / "a.vec")], tmp_path / "store")
+    assert len(build_store([str(tmp_path / "a.vec")], tmp_path / "store", max_words=9_000)) == 9_000
 
 
 def test_fasttext_model_cut_anywhere_is_refused(tmp_path, model):
@@ -288,14 +286,14 @@ def test_quantised_fasttext_is_refused(tmp_path, model):
 def test_pickle_needs_a_flag(tmp_path, toy):
     path = save_gensim(tmp_path / "toy.wv", *toy)
     with pytest.raises(InputError, match=r"toy\.wv: gensim's format is a pickle.*allow_pickle=True"):
-        convert_vectors([str(path)], tmp_path / "store")
+        build_store([str(path)], tmp_path / "store")
 
 
 def test_gensim_is_optional(tmp_path, toy, monkeypatch):
     path = save_gensim(tmp_path / "toy.wv", *toy)
     monkeypatch.setitem(__import__("sys").modules, "gensim.models", None)
     with pytest.raises(InputError, match=r"gensim is not installed; run: pip install 'hyperofa\[colexnet\]'"):
-        convert_vectors([str(path)], tmp_path / "store", allow_pickle=True)
+        build_store([str(path)], tmp_path / "store", allow_pickle=True)
 
 
 @pytest.mark.parametrize("damage", ["cut", "side file missing", "side file cut", "other pickle"])
@@ -311,7 +309,7 @@ def test_damaged_gensim_is_refused(tmp_path, toy, damage):
     else:
         path.write_bytes(__import__("pickle").dumps([1, 2]))
     with pytest.raises(InputError, match=r"toy\.wv: expected gensim KeyedVectors"):
-        convert_vectors([str(path)], tmp_path / "store", allow_pickle=True)
+        build_store([str(path)], tmp_path / "store", allow_pickle=True)
 
 
 def test_gensim_full_model_is_read_by_its_vectors(tmp_path):
@@ -319,7 +317,7 @@ def test_gensim_full_model_is_read_by_its_vectors(tmp_path):
 
     trained = Word2Vec([["$a$", "$b$"]] * 5, vector_size=4, min_count=1, workers=1)
     trained.save(str(tmp_path / "model.wv"))
-    store = convert_vectors([str(tmp_path / "model.wv")], tmp_path / "store", allow_pickle=True)
+    store = build_store([str(tmp_path / "model.wv")], tmp_path / "store", allow_pickle=True)
     assert sorted(store.words) == ["a", "b"]
 
 
@@ -331,16 +329,16 @@ def test_unknown_missing_and_empty_inputs_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"gone\.vec: expected a file of word vectors \(vectors\), found nothing"):
         open_file(tmp_path / "gone.vec")
     with pytest.raises(InputError, match=r"english=a\.vec: expected a file .*found nothing there"):
-        convert_vectors(["english=a.vec"], tmp_path / "store")
+        build_store(["english=a.vec"], tmp_path / "store")
     with pytest.raises(InputError, match=r"empty: expected a store or vector files .* found none"):
-        convert_vectors([str(tmp_path / "empty")], tmp_path / "store")
+        build_store([str(tmp_path / "empty")], tmp_path / "store")
     with pytest.raises(InputError, match=r"vectors: expected at least one file"):
-        convert_vectors([], tmp_path / "store")
+        build_store([], tmp_path / "store")
     (tmp_path / "a.vec").mkdir()
     with pytest.raises(InputError, match=r"a\.vec: cannot be read"):
         open_file(tmp_path / "a.vec")
     with pytest.raises(InputError, match="max_words: expected at least 1, found 0"):
-        convert_vectors(["a.vec"], tmp_path / "store", max_words=0)
+        build_store(["a.vec"], tmp_path / "store", max_words=0)
 
 
 def test_folder_of_shards_is_one_space(tmp_path, toy):
@@ -350,8 +348,8 @@ def test_folder_of_shards_is_one_space(tmp_path, toy):
     write_vec(shards / "1.vec", words[:3], vectors[:3])
     write_vec(shards / "2.vec", words[3:], vectors[3:])
     (shards / "README").write_text("not a vector file")
-    whole = convert_vectors([f"eng={write_vec(tmp_path / 'all.vec', words, vectors)}"], tmp_path / "whole")
-    store = convert_vectors([f"eng={shards}"], tmp_path / "store")
+    whole = build_store([f"eng={write_vec(tmp_path / 'all.vec', words, vectors)}"], tmp_path / "whole")
+    store = build_store([f"eng={shards}"], tmp_path / "store")
     assert store.content_hash == whole.content_hash
     np.testing.assert_array_equal(store.ranks, whole.ranks)
     shutil.rmtree(shards)
@@ -371,4 +369,4 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
 def test_an_archive_of_one_endless_line_is_refused(tmp_path, content, message):
     (tmp_path / "bomb.vec.gz").write_bytes(gzip.compress(content))
     with pytest.raises(InputError, match=rf"bomb\.vec\.gz, .*{message}"):
-        convert_vectors([str(tmp_path / "bomb.vec.gz")], tmp_path / "store")
+        build_store([str(tmp_path / "bomb.vec.gz")], tmp_path / "store")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hyperofa.errors import InputError
-from hyperofa.vectors.conversion import convert_vectors
+from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.store import WordList, WordVectors
 from tests.golden import WORDS
 
@@ -27,7 +27,7 @@ def write_vec(path, words, vectors):
 
 def convert(folder, words, vectors=None, **options):
     vectors = np.arange(1, 1 + len(words))[:, None] if vectors is None else vectors
-    return convert_vectors([write_vec(folder / "in.vec", words, vectors)], folder / "store", **options)
+    return build_store([write_vec(folder / "in.vec", words, vectors)], folder / "store", **options)
 
 
 @given(words=st.lists(WORD, unique=True, min_size=1, max_size=20), data=st.data())
@@ -43,7 +43,7 @@ def test_any_words_and_numbers_survive(tmp_path_factory, words, data):
 def test_numbers_are_parsed_as_python_does(tmp_path):
     texts = ["-0.0001", "1e-3", "+.5", "3.4028234e38", "1.17549435e-38", "1e-45", "0.1234567890123456789", "-7"]
     (tmp_path / "a.vec").write_text(f"1 {len(texts)}\na {' '.join(texts)} \n")
-    store = convert_vectors([str(tmp_path / "a.vec")], tmp_path / "store")
+    store = build_store([str(tmp_path / "a.vec")], tmp_path / "store")
     np.testing.assert_array_equal(store.vectors[0], np.array([float(text) for text in texts], np.float32))
 
 
@@ -87,7 +87,7 @@ def test_languages_ranks_and_borders(tmp_path):
 
 def test_words_without_marks_are_whole_words(tmp_path):
     path = write_vec(tmp_path / "in.vec", ["haus", "$5", *(f"w{i}" for i in range(20))], [[1.0]] * 22)
-    store = convert_vectors([f"deu={path}"], tmp_path / "store")
+    store = build_store([f"deu={path}"], tmp_path / "store")
     assert store.languages == ("deu",)
     assert store.words[:2] == ["haus", "$5"]
     assert set(store.boundaries.tolist()) == {3}
@@ -96,15 +96,15 @@ def test_words_without_marks_are_whole_words(tmp_path):
 def test_language_of_a_word_wins_over_that_of_its_file(tmp_path):
     a = write_vec(tmp_path / "a.vec", ["haus", "eng:house"], [[1.0], [2.0]])
     b = write_vec(tmp_path / "b.vec", ["maison", "haus"], [[3.0], [4.0]])
-    store = convert_vectors([f"deu={a}", f"fra={b}"], tmp_path / "store")
+    store = build_store([f"deu={a}", f"fra={b}"], tmp_path / "store")
     languages = [store.languages[i] for i in store.language_ids]
     assert list(zip(languages, store.words, store.ranks.tolist(), strict=True)) == [
         ("deu", "haus", 0), ("eng", "house", 0), ("fra", "maison", 0), ("fra", "haus", 1),
     ]  # fmt: skip
     assert [source["words"] for source in store.sources] == [2, 2]
-    unknown = convert_vectors([b], tmp_path / "unknown")
+    unknown = build_store([b], tmp_path / "unknown")
     assert unknown.languages == ("",)
-    assert convert_vectors([f"fra={tmp_path / 'unknown'}"], tmp_path / "known").languages == ("fra",)
+    assert build_store([f"fra={tmp_path / 'unknown'}"], tmp_path / "known").languages == ("fra",)
     with pytest.raises(InputError, match=r"language 'fra' .* expected some of: '' \(unknown\)"):
         unknown.select(["fra"])
 
@@ -112,7 +112,7 @@ def test_language_of_a_word_wins_over_that_of_its_file(tmp_path):
 def test_ranks_continue_from_file_to_file(tmp_path):
     a = write_vec(tmp_path / "a.vec", ["eng:a", "deu:b", "eng:c"], [[1.0]] * 3)
     b = write_vec(tmp_path / "b.vec", ["deu:d", "eng:e"], [[1.0]] * 2)
-    store = convert_vectors([a, b], tmp_path / "store")
+    store = build_store([a, b], tmp_path / "store")
     assert store.ranks.tolist() == [0, 0, 1, 1, 2]
 
 
@@ -120,7 +120,7 @@ def test_widths_must_agree(tmp_path):
     a = write_vec(tmp_path / "a.vec", ["a"], [[1.0]])
     b = write_vec(tmp_path / "b.vec", ["b"], [[1.0, 2.0]])
     with pytest.raises(InputError, match=r"b\.vec: expected vectors 1 wide as in .*a\.vec, found 2"):
-        convert_vectors([a, b], tmp_path / "store")
+        build_store([a, b], tmp_path / "store")
     assert not (tmp_path / "store").exists()
 
 
@@ -140,8 +140,8 @@ def test_duplicates_across_files_and_blocks(tmp_path):
     a = write_vec(tmp_path / "a.vec", words, np.ones((5000, 1)))
     b = write_vec(tmp_path / "b.vec", [*words[::-1], "new"], np.zeros((5001, 1)))
     with pytest.raises(InputError, match=r"b\.vec, line 2: the word 'w4999' was already at .*a\.vec, line 5001"):
-        convert_vectors([a, b], tmp_path / "store")
-    store = convert_vectors([a, b], tmp_path / "store", duplicates="first")
+        build_store([a, b], tmp_path / "store")
+    store = build_store([a, b], tmp_path / "store", duplicates="first")
     assert list(store.words) == [*words, "new"]
     assert store.vectors.sum() == 5000
     assert [source["words"] for source in store.sources] == [5000, 1]
@@ -167,12 +167,12 @@ def test_vectors_too_small_for_their_precision_are_refused(tmp_path, dtype, valu
 def test_max_words_takes_the_first_of_each_file(tmp_path):
     a = write_vec(tmp_path / "a.vec", ["a", "b", "c"], [[1.0]] * 3)
     b = write_vec(tmp_path / "b.vec", ["d"], [[1.0]])
-    assert list(convert_vectors([a, b], tmp_path / "store", max_words=2).words) == ["a", "b", "d"]
+    assert list(build_store([a, b], tmp_path / "store", max_words=2).words) == ["a", "b", "d"]
 
 
 def test_equal_input_gives_equal_bytes_and_other_input_another_hash(tmp_path):
     path = write_vec(tmp_path / "a.vec", ["eng:a", "deu:b"], [[1.0], [2.0]])
-    stores = [convert_vectors([path], tmp_path / name) for name in "xy"]
+    stores = [build_store([path], tmp_path / name) for name in "xy"]
     for file in os.listdir(tmp_path / "x"):
         assert (tmp_path / "x" / file).read_bytes() == (tmp_path / "y" / file).read_bytes()
     others = [
@@ -185,7 +185,7 @@ def test_equal_input_gives_equal_bytes_and_other_input_another_hash(tmp_path):
     ]
     hashes = {stores[0].content_hash}
     for i, (words, vectors) in enumerate(others):
-        hashes.add(convert_vectors([write_vec(tmp_path / "o.vec", words, vectors)], tmp_path / str(i)).content_hash)
+        hashes.add(build_store([write_vec(tmp_path / "o.vec", words, vectors)], tmp_path / str(i)).content_hash)
     assert len(hashes) == 1 + len(others)
 
 
@@ -242,7 +242,7 @@ def test_store_parts_must_fit(tmp_path):
 
 
 def test_golden_words_have_the_published_spelling(tmp_path):
-    store = convert_vectors([str(WORDS)], tmp_path / "store")
+    store = build_store([str(WORDS)], tmp_path / "store")
     assert store.languages == ("deu", "eng", "rus", "swh")
     assert np.bincount(store.language_ids).tolist() == [400, 900, 400, 300]
     assert np.bincount(store.boundaries).tolist() == [666, 666, 0, 668]
