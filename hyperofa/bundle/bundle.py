@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference
 from hyperofa.bundle.native import with_native
+from hyperofa.bundle.sharing import fetch, push
 from hyperofa.errors import InputError
 from hyperofa.models.vocabulary import Vocabulary, hash_rows
 from hyperofa.runtime.folders import read_json
@@ -129,6 +130,29 @@ class Bundle:
         bundle = cls(path, Meta.from_json(values))
         bundle._check()
         return bundle
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> "Bundle":
+        """Open a bundle, of the Hugging Face hub too: arrays and JSON alone, no code.
+
+        Args:
+            name: folder, or repository of the hub.
+
+        Raises:
+            InputError: as `load`.
+        """
+        return cls.load(fetch(name))
+
+    def push_to_hub(self, repository: str) -> str:
+        """Upload it, word vectors and all; where it is then.
+
+        Args:
+            repository: `USER/NAME`; made as a private one if it is not there.
+
+        Raises:
+            InputError: no access to the repository.
+        """
+        return push(self.path, self.summary(), repository)
 
     def _check(self) -> None:
         """See that the parts are there and fit each other; large arrays are only measured, until they are read."""

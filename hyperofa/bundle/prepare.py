@@ -19,6 +19,7 @@ from hyperofa.models.saving import save_model
 from hyperofa.models.source import ModelLike, TokenizerLike, content_hash, source_of, tokenizer_of
 from hyperofa.models.vocabulary import Vocabulary, check_tokenizer, hash_rows, read_vocabulary
 from hyperofa.runtime.folders import fingerprint, resumed_folder, sha256_text, versions, write_json
+from hyperofa.runtime.hub import check_repository
 from hyperofa.runtime.processes import ProcessGroup, process_group
 from hyperofa.runtime.ranges import Count, Seed, in_range
 from hyperofa.tokens.canonical import (
@@ -59,6 +60,7 @@ def prepare(
     allow_pickle: bool = False,
     reference: bool = False,
     overwrite: bool = False,
+    push_to_hub: str | None = None,
 ) -> Bundle:
     """Bring word vectors, a source model and a target tokenizer together in one bundle folder.
 
@@ -86,6 +88,8 @@ def prepare(
         reference: take each step as the published code does, quirks included; it splits 97 / 2.5 / 0.5 % with seed 42,
             and the baselines follow it on such a bundle. See `hyperofa.reference.QUIRKS`.
         overwrite: replace a bundle that is already there.
+        push_to_hub: repository of the Hugging Face hub to upload the bundle to, USER/NAME, word vectors and all; made
+            as a private one if it is not there.
 
     Returns:
         The bundle.
@@ -106,6 +110,7 @@ def prepare(
             "expected --validation_share and --test_share above 0 and together below 1, found "
             f"{validation_share} and {test_share}"
         )
+    check_repository(push_to_hub)
     steps = _PUBLISHED if reference else _OURS
     if reference:
         if (validation_share, test_share, seed) != (0.05, 0.05, 0):
@@ -155,7 +160,10 @@ def prepare(
                     _finish(folder, sides, vocabulary, store, steps, shares, coordinate_dim)
             if group.first:
                 shutil.rmtree(folder / _SHARDS, ignore_errors=True)
-        return Bundle.load(output)
+        prepared = Bundle.load(output)
+        if group.first and push_to_hub is not None:
+            prepared.push_to_hub(push_to_hub)
+        return prepared
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
+from huggingface_hub import EvalResult
+
 from hyperofa.errors import InputError
 from hyperofa.runtime.folders import read_json, write_json
 
@@ -197,6 +199,27 @@ def numbers_in(found: Any) -> Any:
         task: {name: means.get(task, {}).get(name, {}) | dict(by_language) for name, by_language in of.items()}
         for task, of in scores.items()
     }
+
+
+def hub_results(found: Any) -> list[EvalResult]:
+    """The scores of an evaluation as the hub keeps them in a model's card; none of another JSON file."""
+    if not isinstance(found, dict) or not {"scores", "metrics"} <= found.keys():
+        return []
+    scores = Scores.from_dict(found)
+    return [
+        EvalResult(
+            task_type=task,
+            dataset_type=task,
+            dataset_name=f"{task}, {language}",
+            dataset_config=language,
+            metric_type=name,
+            metric_name=scores.metrics[task][name].head,
+            metric_value=value,
+        )
+        for task, metrics in scores.items()
+        for name, by_language in metrics.items()
+        for language, value in by_language.items()
+    ]
 
 
 def _mean(scores: Mapping[str, float]) -> float:

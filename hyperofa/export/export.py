@@ -4,10 +4,12 @@ import shutil
 from pathlib import Path
 
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.evaluation.scores import numbers_in
-from hyperofa.export.initialise import Export, check_choice, check_factorised, initialise, text_sample
+from hyperofa.export.checks import check_choice, check_factorised, text_sample
+from hyperofa.export.initialise import Export, initialise
 from hyperofa.methods.baselines import OFAConfig
+from hyperofa.models.card import CardFields
 from hyperofa.runtime.folders import fingerprint, read_json, resumed_folder, sha256_text, versions
+from hyperofa.runtime.hub import check_repository, push_folder
 from hyperofa.runtime.processes import process_group
 from hyperofa.runtime.ranges import Count, Seed, in_range
 from hyperofa.runtime.sharding import ShardCache
@@ -32,6 +34,8 @@ def export(
     text: list[Path] | None = None,
     scores: Path | None = None,
     factorised: bool = False,
+    card: CardFields = CardFields(),  # noqa: B008  frozen
+    push_to_hub: str | None = None,
 ) -> Export:
     """Write the source model with the target vocabulary, its rows initialised by one method.
 
@@ -63,6 +67,10 @@ def export(
         scores: JSON file of an evaluation of this very model, for its card.
         factorised: keep the embeddings as coordinates F and primitives P, the parameters that the papers count; needs a
             bundle of --coordinate_dim below the embedding width. All rows are F P then, copied ones too.
+        card: what the model's card tells the hub; the licence is the base model's if its card has one, the languages
+            are those of the vectors.
+        push_to_hub: repository of the Hugging Face hub to upload the folder to, USER/NAME; made as a private one if it
+            is not there.
 
     Returns:
         What was written.
@@ -70,18 +78,19 @@ def export(
     Raises:
         InputError: an input is missing or belongs to another bundle.
     """
+    check_repository(push_to_hub)
     opened = Bundle.load(bundle)
     check_choice(opened, method, checkpoint or [], ofa_share)
     if factorised:
         check_factorised(opened)
     source_model = source_model or opened.source_model
-    measured = None if scores is None else numbers_in(read_json(scores))
+    measured = None if scores is None else read_json(scores)
     lines = text_sample(text or [])
     inputs: list[str | Path] = [bundle, source_model, *(checkpoint or []), *(text or [])]
     inputs += [] if scores is None else [scores]
-    settings = (method, mixing, ofa_share, copied, pad_to_multiple_of, seed, factorised)
+    settings = (method, mixing, ofa_share, copied, pad_to_multiple_of, seed, factorised, card, push_to_hub)
     key = sha256_text(fingerprint(*inputs), f"{settings} {versions()}")
-    parameters = None
+    parameters = url = None
     with (
         process_group() as group,
         resumed_folder(output, key, overwrite, group, kind="model", inputs=inputs) as folder,
@@ -98,7 +107,9 @@ def export(
             cache=ShardCache(folder / _SHARDS, group),
         )
         if group.first:
-            model = initialised.write(folder, factorised, pad_to_multiple_of, measured)
+            model = initialised.write(folder, factorised, pad_to_multiple_of, measured, card, push_to_hub)
             shutil.rmtree(folder / _SHARDS, ignore_errors=True)
             parameters = initialised.finish(folder, model, lines)
-    return Export(output, method, initialised.counts(), parameters if factorised else None)
+    if group.first and push_to_hub is not None:
+        url = push_folder(output, push_to_hub)
+    return Export(output, method, initialised.counts(), parameters if factorised else None, url)

@@ -1,6 +1,6 @@
 """From a bundle and a method to a model with a new vocabulary, in memory or in a folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,15 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.errors import InputError
+from hyperofa.evaluation.scores import Scores, hub_results, numbers_in
 from hyperofa.evaluation.shift import measure
+from hyperofa.export.checks import check_choice, check_factorised, text_sample
 from hyperofa.export.prediction import learned_share, predict
 from hyperofa.methods import baselines
 from hyperofa.methods.baselines import TUNED_OFA, OFAConfig, Predictions
 from hyperofa.methods.fallbacks import ORIGINS, Filled, plan_and_fill, target_inputs
-from hyperofa.methods.registry import Context, Method, method_named
+from hyperofa.methods.registry import Context, Method
+from hyperofa.models.card import CardFields
 from hyperofa.models.factorised import factorise, parameter_count
 from hyperofa.models.folder import Making, finish, write_model
 from hyperofa.models.source import ModelLike, SourceModel, source_of
@@ -23,29 +25,30 @@ from hyperofa.models.vocabulary import Vocabulary, read_vocabulary, replace_voca
 from hyperofa.reference import lost_bias
 from hyperofa.runtime.calls import Call, written_call
 from hyperofa.runtime.folders import new_folder
+from hyperofa.runtime.hub import check_repository, push_folder
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
-from hyperofa.runtime.text_files import read_lines
 from hyperofa.tokens.canonical import OVERLAP_KINDS, OverlapKind
 from hyperofa.training.hypernetwork import Hypernetwork, trained_on
 
 HypernetworkLike = str | Path | Hypernetwork
-_SAFETY_LINES = 100
 _COLUMNS = ("id", "token", "origin", "overlap", "words", "norm", "sources")
 
 
 @dataclass(frozen=True)
 class Export:
-    """A written model folder, the number of rows of each origin, and of parameters if the embeddings are factorised."""
+    """A written model folder, the number of rows of each origin, of parameters if factorised, and where it went to."""
 
     path: Path
     method: str
     counts: dict[str, int]
     parameters: int | None = None
+    url: str | None = None
 
     def __str__(self) -> str:
         rows = ", ".join(f"{count:,} {origin}" for origin, count in self.counts.items() if count)
         size = "" if self.parameters is None else f"; factorised, {self.parameters:,} parameters"
-        return f"{self.path}: {self.method}, rows {rows}{size}"
+        there = "" if self.url is None else f"; uploaded to {self.url}"
+        return f"{self.path}: {self.method}, rows {rows}{size}{there}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +113,10 @@ class Initialised:
         factorised: bool = False,
         pad_to_multiple_of: int | None = None,
         text: Sequence[str | Path] = (),
-        scores: dict[str, Any] | None = None,
+        scores: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        card: CardFields | None = None,
+        push_to_hub: str | None = None,
     ) -> Export:
         """Write the model, its tokenizer, and where each row came from; transformers alone can load the folder.
 
@@ -122,19 +127,30 @@ class Initialised:
             text: files of text that the source model knows; what the new tokens take is measured on it.
             scores: results of an evaluation of this very model, for its card.
             overwrite: replace a folder that is already there.
+            card: what its card tells the hub.
+            push_to_hub: repository of the hub to upload the folder to, `USER/NAME`; made as a private one if need be.
 
         Raises:
-            InputError: as for `to_model`, or a folder that is there.
+            InputError: as for `to_model`, a folder that is there, or no access to the repository.
         """
+        check_repository(push_to_hub)
         lines = text_sample(text)
         inputs = [self.bundle.path, self.source.name, *text]
+        told = scores.as_dict() if isinstance(scores, Scores) else scores
         with new_folder(folder, overwrite, kind="model", inputs=inputs) as partial_folder:
-            model = self.write(partial_folder, factorised, pad_to_multiple_of, scores)
+            model = self.write(partial_folder, factorised, pad_to_multiple_of, told, card, push_to_hub)
             parameters = self.finish(partial_folder, model, lines)
-        return Export(Path(folder), self.method.name, self.counts(), parameters if factorised else None)
+        url = None if push_to_hub is None else push_folder(folder, push_to_hub)
+        return Export(Path(folder), self.method.name, self.counts(), parameters if factorised else None, url)
 
     def write(
-        self, folder: Path, factorised: bool, pad_to_multiple_of: int | None, scores: dict[str, Any] | None
+        self,
+        folder: Path,
+        factorised: bool,
+        pad_to_multiple_of: int | None,
+        scores: Any,
+        card: CardFields | None = None,
+        repository: str | None = None,
     ) -> PreTrainedModel:
         """Write all but the manifest; what was written.
 
@@ -142,11 +158,14 @@ class Initialised:
             folder: is there.
             factorised: as for `to_model`.
             pad_to_multiple_of: as for `to_model`.
-            scores: as for `save`.
+            scores: what the JSON file of an evaluation holds.
+            card: as for `save`.
+            repository: of the hub, where the folder will go.
         """
         model, norms = self._realise(factorised, pad_to_multiple_of)
         self.tokenizer().save_pretrained(folder)
-        write_model(model, folder, self._making(), _COLUMNS, self._provenance(norms), self.counts(), scores)
+        making, rows, counts = self._making(card, repository), self._provenance(norms), self.counts()
+        write_model(model, folder, making, _COLUMNS, rows, counts, numbers_in(scores), hub_results(scores))
         return model
 
     def finish(self, folder: Path, model: PreTrainedModel, lines: Sequence[str]) -> int | None:
@@ -182,9 +201,20 @@ class Initialised:
         )
         return parameters
 
-    def _making(self) -> Making:
-        method = self.method
-        return Making(method.name, method.story(), self.bundle.meta.source_model, self.call, method.citation)
+    def _making(self, card: CardFields | None = None, repository: str | None = None) -> Making:
+        method, source, meta = self.method, self.source, self.bundle.meta
+        described = {*(meta.target_languages or self.bundle.words.languages), *(meta.source_languages or [])}
+        return Making(
+            method.name,
+            method.story(),
+            meta.source_model,
+            self.call,
+            method.citation,
+            source.name if source.in_memory is None else None,
+            tuple(sorted(described - {""})),
+            card,
+            repository,
+        )
 
     def _realise(self, factorised: bool, multiple: int | None) -> tuple[PreTrainedModel, np.ndarray]:
         """The model, and the length of each input row `(T,)`."""
@@ -268,48 +298,6 @@ def initialise(
         filled = plan_and_fill(bundle, inputs, rows, chosen.copied if copied is None else copied, chosen.fallback)
     digests = [net.digest for net in trained] if chosen.trained else []
     return Initialised(bundle, chosen, filled, source, call, {"seed": seed, "checkpoint": digests})
-
-
-def check_choice(bundle: Bundle, method: str, hypernetworks: Sequence[Any], ofa_share: float | None = 0.0) -> Method:
-    """The method of a name, if all it needs is there and nothing else.
-
-    Args:
-        bundle: that it will be used on.
-        method: its name.
-        hypernetworks: trained nets or their checkpoints.
-        ofa_share: see `initialise`.
-
-    Raises:
-        InputError: naming the flag.
-    """
-    chosen = method_named(method, reference=bundle.meta.reference)
-    if chosen.trained != bool(hypernetworks):
-        raise InputError(
-            "--checkpoint: expected the checkpoint of a trained net with --method hyperofa, and none with others; "
-            f"found --method {method} with {' '.join(map(str, hypernetworks)) or 'none'}"
-        )
-    if ofa_share is not None and not 0 <= ofa_share <= 1:
-        raise InputError(f"--ofa_share: expected a number from 0 to 1, or null, found {ofa_share}")
-    return chosen
-
-
-def check_factorised(bundle: Bundle) -> None:
-    """Refuse to factorise a model of full width.
-
-    Raises:
-        InputError: the bundle has as many coordinates as the embeddings have columns.
-    """
-    widest = max(bundle.meta.input_dim, bundle.meta.output_dim)
-    if widest >= bundle.meta.embedding_dim:
-        raise InputError(
-            f"--factorised true: expected a bundle of fewer coordinates than the {bundle.meta.embedding_dim} columns "
-            f"of the embeddings, found {widest} in --bundle {bundle.path}; prepare one with --coordinate_dim"
-        )
-
-
-def text_sample(text: Sequence[str | Path]) -> list[str]:
-    """The first lines of each file, on which a new model is measured."""
-    return [line for path in text for line in read_lines([path], "--text")[:_SAFETY_LINES]]
 
 
 def load_source(bundle: Bundle, source: SourceModel) -> tuple[PreTrainedModel, Vocabulary]:

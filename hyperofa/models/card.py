@@ -1,15 +1,18 @@
 """The model card of an exported folder: what it is, where its rows came from, how to load it and go on."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData, metadata_load
 from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
+from yaml import YAMLError
 
 from hyperofa.models.factorised import is_factorised
 from hyperofa.runtime.calls import Call
+from hyperofa.runtime.hub import find_file
 
 _TASKS = (  # BART counts as a masked model as well
     ("AutoModelForSeq2SeqLM", "text2text-generation", modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
@@ -28,6 +31,55 @@ _TASKS = (  # BART counts as a masked model as well
     ),
     ("AutoModel", None, modeling_auto.MODEL_MAPPING_NAMES),
 )
+
+
+_OPEN = {
+    "base_model": "the hub id of {name}",
+    "language": "codes of the languages that this model is for",
+    "license": "the licence of the base model binds this one",
+}
+_SENTENCES = """Its modules of sentence-transformers came along (`pip install sentence-transformers`):
+
+```python
+from sentence_transformers import SentenceTransformer
+
+sentences = SentenceTransformer("{folder}"{trust})
+```
+
+"""
+
+
+@dataclass(frozen=True)
+class CardFields:
+    """What the hub is told of a model, where you know better than the card of its base model and the vectors.
+
+    Attributes:
+        base_model: hub id of the model that it was made from.
+        language: codes of its languages.
+        license: its licence, as the hub writes it: mit, apache-2.0, …
+        datasets: hub ids of what it was made from.
+    """
+
+    base_model: str | None = None
+    language: list[str] | None = None
+    license: str | None = None
+    datasets: list[str] | None = None
+
+
+def base_card(source: str | None) -> dict[str, Any]:
+    """What the card of a model tells the hub.
+
+    Args:
+        source: folder or hub id; `None` for a model in memory.
+
+    Returns:
+        Its front matter; nothing if there is none.
+    """
+    path = None if source is None else find_file(source, "README.md")
+    try:
+        return (path and metadata_load(path)) or {}
+    except (OSError, ValueError, YAMLError):  # somebody else's card, and no need of ours
+        return {}
 
 
 def auto_class(model: PreTrainedModel) -> tuple[str, str | None]:
@@ -50,8 +102,14 @@ def model_card(
     call: Call,
     citation: str | None = None,
     scores: dict[str, Any] | None = None,
+    results: Sequence[EvalResult] = (),
+    base: dict[str, Any] | None = None,
+    languages: Sequence[str] = (),
+    fields: CardFields | None = None,
+    embeds_sentences: bool = False,
+    folder: str = "path/to/this/folder",
 ) -> str:
-    """The text of README.md; the language and the licence are left to fill in.
+    """The text of README.md; what nobody knows yet is left to fill in.
 
     Args:
         model: as exported.
@@ -62,21 +120,41 @@ def model_card(
         call: that made it.
         citation: BibTeX.
         scores: results of an evaluation, nested at will.
+        results: the same for the hub's `model-index`, if they are of `hyperofa evaluate`.
+        base: front matter of the base model's card: its licence binds this model.
+        languages: codes of those that the vocabulary is for.
+        fields: what comes before all this.
+        embeds_sentences: whether it has the modules of sentence-transformers.
+        folder: hub id or path that it will be loaded from.
     """
+    fields, base = fields or CardFields(), base or {}
     loader, task = auto_class(model)
     trust = ", trust_remote_code=True" if is_factorised(model) else ""
+    base_model = fields.base_model or base_model
     local = base_model.count("/") > 1 or base_model.startswith((".", "~")) or Path(base_model).exists()
     name = Path(base_model).name if local else base_model
     total = max(1, sum(counts.values()))
+    told = {
+        "base_model": None if local else base_model,
+        "language": fields.language or list(languages) or base.get("language"),
+        "license": fields.license or base.get("license"),
+    }
+    of_base = {} if fields.license else base
+    front = ModelCardData(
+        **told,  # type: ignore[arg-type]
+        license_name=of_base.get("license_name"),
+        license_link=of_base.get("license_link"),
+        datasets=fields.datasets,
+        library_name="sentence-transformers" if embeds_sentences else "transformers",
+        pipeline_tag="sentence-similarity" if embeds_sentences else task,
+        tags=["hyperofa", "vocabulary", method, *(["sentence-transformers"] if embeds_sentences else [])],
+        model_name=f"{name} with another vocabulary" if results else None,
+        eval_results=list(results) or None,
+    )
     lines = [
         "---",
-        f"base_model:  # fill in: the hub id of {name}" if local else f"base_model: {json.dumps(base_model)}",
-        "library_name: transformers",
-        *([f"pipeline_tag: {task}"] if task is not None else []),
-        "language:  # fill in: codes of the languages that this model is for",
-        "license:  # fill in: the licence of the base model binds this one",
-        "tags:",
-        *(f"- {tag}" for tag in ("hyperofa", "vocabulary", method)),
+        front.to_yaml(),
+        *(f"{key}:  # fill in: {what.format(name=name)}" for key, what in _OPEN.items() if not told.get(key)),
         "---",
         "",
         f"# {name} with another vocabulary",
@@ -99,16 +177,17 @@ def model_card(
         "```python",
         f"from transformers import {', '.join(sorted(['AutoTokenizer', loader]))}",
         "",
-        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
-        f'model = {loader}.from_pretrained("path/to/this/folder"{trust})',
+        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
+        f'model = {loader}.from_pretrained("{folder}"{trust})',
         "```",
         "",
+        *(_SENTENCES.format(folder=folder, trust=trust).splitlines() if embeds_sentences else []),
         "## How to go on",
         "",
         "The rows are a start: train the model on text of its new languages before use.",
         "",
         "```sh",
-        "hyperofa pretrain --config pretrain --model path/to/this/folder",
+        f"hyperofa pretrain --config pretrain --model {folder}",
         "```",
         "",
         "Any trainer of transformers will do, as it is a plain model."

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult
 from transformers import PreTrainedModel
 
-from hyperofa.models.card import model_card
+from hyperofa.models.card import CardFields, base_card, model_card
 from hyperofa.models.manifest import PROVENANCE, seal
 from hyperofa.models.saving import save_model
+from hyperofa.models.sentence_modules import copy_modules
 from hyperofa.runtime.calls import Call
 
 
@@ -24,6 +26,10 @@ class Making:
         base_model: hub id or folder of the model that it was made from.
         call: what made it.
         citation: BibTeX.
+        source: folder or hub id where that model is now; `None` if it is in memory.
+        languages: codes of those that the vocabulary is for.
+        fields: what the card says before all else.
+        repository: on the hub, where the folder will go.
     """
 
     method: str
@@ -31,6 +37,10 @@ class Making:
     base_model: str
     call: Call
     citation: str | None = None
+    source: str | None = None
+    languages: tuple[str, ...] = ()
+    fields: CardFields | None = None
+    repository: str | None = None
 
 
 def write_model(
@@ -41,8 +51,9 @@ def write_model(
     rows: Iterable[Sequence[Any]],
     counts: dict[str, int],
     scores: dict[str, Any] | None = None,
+    results: Sequence[EvalResult] = (),
 ) -> None:
-    """Write the weights, the table of their origins and the card; `finish` it when all else is there.
+    """Write the weights, the table of their origins, the card and the base model's modules; then `finish` it.
 
     Args:
         model: what to write.
@@ -52,6 +63,7 @@ def write_model(
         rows: of it, one a token.
         counts: tokens by origin.
         scores: results of an evaluation, for the card.
+        results: the same for the hub.
     """
     save_model(model, folder)
     with (folder / PROVENANCE).open("w", encoding="utf-8", newline="") as file:
@@ -67,6 +79,12 @@ def write_model(
         call=making.call,
         citation=making.citation,
         scores=scores,
+        results=results,
+        base=base_card(making.source),
+        languages=making.languages,
+        fields=making.fields,
+        embeds_sentences=making.source is not None and copy_modules(making.source, folder),
+        **({} if making.repository is None else {"folder": making.repository}),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
 

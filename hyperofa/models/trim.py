@@ -107,7 +107,7 @@ def trim(
         )
         contents = {token_id: content for content, token_id in tokenizer.get_vocab().items()}
         write_tokenizer(tokenizer, state, folder, {contents[old]: new for new, old in enumerate(kept.tolist())})
-        making = Making("trim", _STORY, source.name, call)
+        making = Making("trim", _STORY, source.name, call, source=source.name if source.in_memory is None else None)
         counts = {"copied": len(kept)}
         rows_of = ([new, contents[old], "copied", old] for new, old in enumerate(kept.tolist()))
         write_model(model, folder, making, ["id", "token", "origin", "source_id"], rows_of, counts)

@@ -72,18 +72,46 @@ def read_checkpoint(path: str | Path, flag: str = "--checkpoint", resumable: boo
         raise InputError(f"{expected}, found one of something else")
     weights = checkpoint["state_dict"]
     whole = isinstance(weights, dict) and all(isinstance(weight, Tensor) for weight in weights.values())
-    record = checkpoint[RECORD]
-    if not whole or not _has(record, _FIELDS) or not _is_meant(record):
+    if not whole:
         raise InputError(f"{expected}, found one with another record of its net")
+    check_record(checkpoint[RECORD], f"{flag} {path}")
     if resumable and "optimizer_states" not in checkpoint:
         raise InputError(
             f"{flag} {path}: expected a checkpoint that training can go on from, found the net alone; give last.ckpt"
         )
     if resumable and not _has(checkpoint, _STATE):
         raise InputError(f"{expected}, found one with another state of training")
-    if wrong := not_finite(weights):
-        raise InputError(f"{flag} {path}: expected finite weights, found NaN or infinity in {wrong[0]}; train again")
+    check_finite(weights, f"{flag} {path}")
     return checkpoint
+
+
+def check_record(record: Any, named: str) -> dict[str, Any]:
+    """See that what a file says of a net is what `make_record` writes.
+
+    Args:
+        record: as it was read.
+        named: flag and file, for errors.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not _has(record, _FIELDS) or not _is_meant(record):
+        raise InputError(f"{named}: expected a checkpoint of `hyperofa fit`, found one with another record of its net")
+    return record
+
+
+def check_finite(weights: Mapping[str, Tensor], named: str) -> None:
+    """See that no weight is NaN or infinite.
+
+    Args:
+        weights: by name.
+        named: flag and file, for errors.
+
+    Raises:
+        InputError: one is.
+    """
+    if wrong := not_finite(weights):
+        raise InputError(f"{named}: expected finite weights, found NaN or infinity in {wrong[0]}; train again")
 
 
 def _first_damaged(path: str | Path) -> str | None:

@@ -2,24 +2,56 @@
 
 import difflib
 import inspect
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.errors import InputError
 from hyperofa.nets.net import Net
 from hyperofa.nets.registry import build
-from hyperofa.runtime.folders import sha256_file
+from hyperofa.runtime.folders import new_folder, read_json, sha256_file, sha256_text, write_json
+from hyperofa.runtime.hub import check_repository, download, push_folder
 from hyperofa.tokens.canonical import OverlapKind
-from hyperofa.training.checkpoints import RECORD, WholeFiles, make_record, read_checkpoint
+from hyperofa.training.checkpoints import (
+    RECORD,
+    WholeFiles,
+    check_finite,
+    check_record,
+    make_record,
+    read_checkpoint,
+)
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.module import HyperModule
 from hyperofa.training.word_sets import WordOrder
 
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_CARD = """---
+library_name: hyperofa
+tags:
+- hyperofa
+- hypernetwork
+---
+
+# A hypernetwork that predicts token embeddings
+
+A {net} of {size:,} parameters, from word vectors of width {word_dim} to {coordinate_dim} coordinates of a token. It
+fits bundles of the vectors, source model and source languages that it was trained on, whatever their target tokenizer.
+
+```python
+import hyperofa
+
+hypernetwork = hyperofa.Hypernetwork.from_pretrained("{name}")
+initialised = hyperofa.initialise("path/to/bundle", hypernetwork=hypernetwork)
+```
+"""
 _OWN = {"bundle", "text", "net", "word_dim", "coordinate_dim"}
 """Arguments of data and module that are no options."""
 
@@ -49,29 +81,57 @@ class Hypernetwork:
         """Load a checkpoint; only tensors and plain data are read from it, no code.
 
         Args:
-            path: file that `save` or `hyperofa fit` wrote.
+            path: file that `save` or `hyperofa fit` wrote, or folder of `save_pretrained`.
             bundle: what it will be used on, to find out now whether it can be.
 
         Raises:
             InputError: no checkpoint of a hypernetwork, or one trained on something else: other vectors, another source
                 model or other widths.
         """
+        if Path(path).is_dir():
+            return cls.from_pretrained(path, bundle)
         checkpoint = read_checkpoint(path)
-        record = checkpoint[RECORD]
+        weights = {name.removeprefix("net."): value for name, value in checkpoint["state_dict"].items()}
+        return cls._rebuilt(checkpoint[RECORD], weights, sha256_file(path), f"--checkpoint {path}", bundle)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, bundle: Bundle | None = None) -> "Hypernetwork":
+        """Load what `save_pretrained` or `push_to_hub` wrote: JSON and safetensors, and no code.
+
+        Args:
+            name: folder, or repository of the Hugging Face hub.
+            bundle: what it will be used on, to find out now whether it can be.
+
+        Raises:
+            InputError: as `load`.
+        """
+        folder, flag = download(str(name), (_CONFIG, _WEIGHTS), "--checkpoint"), f"--checkpoint {name}"
+        record = check_record(read_json(folder / _CONFIG), flag)
+        try:
+            weights = load_file(folder / _WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{flag}: expected weights in {_WEIGHTS}; {error}") from None
+        check_finite(weights, flag)
+        digest = sha256_text(sha256_file(folder / _CONFIG), sha256_file(folder / _WEIGHTS))
+        return cls._rebuilt(record, weights, digest, flag, bundle)
+
+    @classmethod
+    def _rebuilt(
+        cls, record: dict[str, Any], weights: dict[str, Tensor], digest: str, flag: str, bundle: Bundle | None
+    ) -> "Hypernetwork":
+        """A hypernetwork of what was recorded of it."""
         try:
             net = build(record["net"])
         except InputError as error:
-            raise InputError(f"--checkpoint {path}: {error.with_flags}") from None
-        described = tuple(record["copied"]), record["max_words"], record["words"], record["space"]
-        found = cls(net, *described, sha256_file(path))
+            raise InputError(f"{flag}: {error.with_flags}") from None
+        found = cls(net, tuple(record["copied"]), record["max_words"], record["words"], record["space"], digest)
         if bundle is not None:
-            found.check(bundle, f"--checkpoint {path}")
-        weights = {name.removeprefix("net."): value for name, value in checkpoint["state_dict"].items()}
+            found.check(bundle, flag)
         try:
             net.load_state_dict(weights)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise InputError(f"--checkpoint {path}: expected the weights of a {type(net).__name__}; {reason}") from None
+            raise InputError(f"{flag}: expected the weights of a {type(net).__name__}; {reason}") from None
         net.eval()
         return found
 
@@ -100,11 +160,54 @@ class Hypernetwork:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint, which `load`, `hyperofa export` and `hyperofa test --ckpt_path` read."""
-        record = make_record(self.net, self.training_fingerprint, self.copied, self.max_words, self.words)
+        record = self._record()
         weights = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         version = {"pytorch-lightning_version": lightning.__version__}
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         WholeFiles().save_checkpoint({RECORD: record, "state_dict": weights, **version}, Path(path))
+
+    def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write a folder of JSON, safetensors and a card, which `from_pretrained` and the hub read.
+
+        Args:
+            folder: to write.
+            overwrite: replace a hypernetwork that is already there.
+
+        Raises:
+            InputError: something is there.
+        """
+        with new_folder(folder, overwrite, kind="hypernetwork") as partial:
+            self._write(partial, "path/to/this/folder")
+
+    def push_to_hub(self, repository: str) -> str:
+        """Upload it to the Hugging Face hub, as `save_pretrained` writes it.
+
+        Args:
+            repository: `USER/NAME`; made as a private one if it is not there.
+
+        Returns:
+            Where it is now.
+
+        Raises:
+            InputError: no access to the repository.
+        """
+        check_repository(repository)
+        with tempfile.TemporaryDirectory(prefix="hyperofa-net-") as folder:
+            self._write(Path(folder), repository)
+            return push_folder(folder, repository, message="Upload a hypernetwork")
+
+    def _write(self, folder: Path, name: str) -> None:
+        """Write what `from_pretrained` reads from there, and a card that loads it by a name."""
+        write_json(folder / _CONFIG, self._record())
+        weights = {key: value.detach().cpu().clone() for key, value in self.net.state_dict().items()}
+        save_file(weights, folder / _WEIGHTS)
+        size = sum(parameter.numel() for parameter in self.net.parameters())
+        widths = {"word_dim": self.net.word_dim, "coordinate_dim": self.net.coordinate_dim}
+        card = _CARD.format(net=type(self.net).__name__, size=size, name=name, **widths)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+    def _record(self) -> dict[str, Any]:
+        return make_record(self.net, self.training_fingerprint, self.copied, self.max_words, self.words)
 
     def validate(
         self, bundle: Bundle | str | Path, text: str | Path | Sequence[str | Path] | None = None, **options: Any

@@ -1,0 +1,54 @@
+"""What an export needs, seen to before anything is computed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hyperofa.bundle.bundle import Bundle
+from hyperofa.errors import InputError
+from hyperofa.methods.registry import Method, method_named
+from hyperofa.runtime.text_files import read_lines
+
+_SAFETY_LINES = 100
+
+
+def check_choice(bundle: Bundle, method: str, hypernetworks: Sequence[Any], ofa_share: float | None = 0.0) -> Method:
+    """The method of a name, if all it needs is there and nothing else.
+
+    Args:
+        bundle: that it will be used on.
+        method: its name.
+        hypernetworks: trained nets or their checkpoints.
+        ofa_share: see `initialise`.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    chosen = method_named(method, reference=bundle.meta.reference)
+    if chosen.trained != bool(hypernetworks):
+        raise InputError(
+            "--checkpoint: expected the checkpoint of a trained net with --method hyperofa, and none with others; "
+            f"found --method {method} with {' '.join(map(str, hypernetworks)) or 'none'}"
+        )
+    if ofa_share is not None and not 0 <= ofa_share <= 1:
+        raise InputError(f"--ofa_share: expected a number from 0 to 1, or null, found {ofa_share}")
+    return chosen
+
+
+def check_factorised(bundle: Bundle) -> None:
+    """Refuse to factorise a model of full width.
+
+    Raises:
+        InputError: the bundle has as many coordinates as the embeddings have columns.
+    """
+    widest = max(bundle.meta.input_dim, bundle.meta.output_dim)
+    if widest >= bundle.meta.embedding_dim:
+        raise InputError(
+            f"--factorised true: expected a bundle of fewer coordinates than the {bundle.meta.embedding_dim} columns "
+            f"of the embeddings, found {widest} in --bundle {bundle.path}; prepare one with --coordinate_dim"
+        )
+
+
+def text_sample(text: Sequence[str | Path]) -> list[str]:
+    """The first lines of each file, on which a new model is measured."""
+    return [line for path in text for line in read_lines([path], "--text")[:_SAFETY_LINES]]
