@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from hyperofa.errors import InputError
+from hyperofa.errors import InputError, did_you_mean
+from hyperofa.help import command_help, overview, training_help
 from hyperofa.runtime.calls import command_line
 from hyperofa.signatures import read_signature, read_summary
 
@@ -38,9 +39,6 @@ TRAINING_COMMANDS = {
     "test": "Measure a checkpoint on the test tokens.",
     "predict": "Write the coordinates that a checkpoint predicts for the target tokens.",
 }
-_TRUST = """With any command:
-  --trust MODULE            import it, and let settings name the classes in it
-  --trust_remote_code true  run the code that models and tokenizers bring along; only those whose code you have read"""
 _GROUPS = {name.partition(" ")[0] for name in COMMANDS if " " in name}
 _TRACEBACK = "HYPEROFA_TRACEBACK"  # environment variable
 _WITHOUT_FLAGS = {"verify": ["--model"], "config": ["--action", "--name"]}  # what words without a flag are, in order
@@ -64,6 +62,8 @@ def main(args: Sequence[str] | None = None) -> None:
     if not rest or rest[0] in ("-h", "--help"):
         (sys.stdout if rest else sys.stderr).write(_overview(group))
         sys.exit(0 if rest else 2)
+    if not {"-h", "--help"}.isdisjoint(words):
+        words = _help(words)
 
     from hyperofa.class_paths import restrict_class_paths
     from hyperofa.flags import check_configs
@@ -111,18 +111,40 @@ def _reason(error: Exception) -> str | None:
 def _overview(group: str) -> str:
     """What `hyperofa --help` says, or `hyperofa GROUP --help` of the commands of one kind."""
     commands = {**{name: read_summary(command) for name, command in COMMANDS.items()}, **TRAINING_COMMANDS}
-    commands = {name: summary for name, summary in commands.items() if name.startswith(f"{group} " if group else "")}
-    width = max(map(len, commands))
-    lines = [f"  {name:<{width}}  {summary}" for name, summary in commands.items()]
-    usage = "usage: hyperofa COMMAND [--config FILE] [FLAGS]; hyperofa COMMAND --help"
-    return "\n".join([usage, "", *lines, "", _TRUST, ""])
+    return overview({name: about for name, about in commands.items() if name.startswith(f"{group} " if group else "")})
+
+
+def _help(words: list[str]) -> list[str]:
+    """Say what a command takes, and end; but for `fit --help all`, which is Lightning's to answer.
+
+    Args:
+        words: the command line.
+
+    Returns:
+        What Lightning is to be told, or all words where there is no such command.
+    """
+    name, asked = _command(words), next(place for place, word in enumerate(words) if word in ("-h", "--help"))
+    if name in TRAINING_COMMANDS and words[asked + 1 : asked + 2] == ["all"]:
+        return [name, "--help"]
+    if name in COMMANDS or name in TRAINING_COMMANDS:
+        own = name in COMMANDS
+        sys.stdout.write(command_help(name, COMMANDS[name]) if own else training_help(name, TRAINING_COMMANDS[name]))
+        sys.exit(0)
+    return words
+
+
+def _command(words: list[str]) -> str:
+    """The command's name, of two words where it is one of a kind."""
+    return " ".join(words[: 1 + (words[0] in _GROUPS)])
 
 
 def _run_own(words: list[str]) -> Any:
     """Run a command of our own; its result."""
-    name = " ".join(words[: 1 + (words[0] in _GROUPS)])
+    name = _command(words)
     if name not in COMMANDS:
-        raise InputError(f"expected one of the commands {', '.join([*COMMANDS, *TRAINING_COMMANDS])}, found {name!r}")
+        known = [*COMMANDS, *TRAINING_COMMANDS]
+        near = did_you_mean(name, known)
+        raise InputError(f"expected one of the commands {', '.join(known)}, found {name!r}{near}")
     for place, flag in enumerate(_WITHOUT_FLAGS.get(name, [])):
         if len(words) <= 2 * place + 1 or words[2 * place + 1].startswith("-"):
             break

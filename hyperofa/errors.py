@@ -1,6 +1,8 @@
 """The one error that is the user's to mend."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 _FLAG = re.compile(
     r"`[^`]*`"  # a command, left as it is
@@ -37,3 +39,14 @@ def _parameter(flag: re.Match[str]) -> str:
     if flag["constant"]:
         return f"{name}={_CONSTANTS[flag['constant']]}"
     return f"{name}={flag['word']!r}" if flag["word"] else name
+
+
+def did_you_mean(found: str, known: Iterable[str]) -> str:
+    """The end of a message on a wrong name: the nearest right one, if one is near.
+
+    Args:
+        found: the wrong name.
+        known: the right ones.
+    """
+    near = difflib.get_close_matches(found, list(known), 1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,6 +1,5 @@
 """The words of a command line: flags that take several values, and what is said of a wrong one."""
 
-import difflib
 import inspect
 import json
 import os
@@ -12,7 +11,7 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader
 
-from hyperofa.errors import InputError
+from hyperofa.errors import InputError, did_you_mean
 
 _load_yaml = get_loader("yaml")
 
@@ -45,6 +44,10 @@ set_loader("yaml", _load_without_repeats, (yaml.YAMLError,))
 class Parser(ArgumentParser):
     """A parser that says in one line what is wrong, without the list of all flags."""
 
+    def format_help(self, *args: Any, **options: Any) -> str:
+        """The list of all flags, with bounds in plain words: `int, at least 1`."""
+        return re.sub(r"Annotated\[([^\[\]]*)\]", r"\1", super().format_help(*args, **options))
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse the command line.
 
@@ -53,9 +56,8 @@ class Parser(ArgumentParser):
         """
         parser = getattr(ex, "subcommand_parser", None) or self
         hints = [
-            f"; did you mean {near[0]}?"
+            did_you_mean(flag, parser._option_string_actions)
             for flag in re.findall(r"(?<=unrecognized arguments: )--[^\s=]+", message)
-            if (near := difflib.get_close_matches(flag, parser._option_string_actions, 1))
         ]
         program, _, command = parser.prog.partition(" [options]")
         if not command:  # of all commands, or of a class that is an argument
@@ -82,7 +84,8 @@ def _one_line(message: str) -> str:
     if found and (kinds or choices):
         expected = [] if choices is None else [f"one of {choices[1]}"]
         expected += dict.fromkeys("null" if kind == "NoneType" else kind for kind in kinds)
-        return f"{found[1]} expected {' or '.join(expected)}, found {found[2]}"
+        near = did_you_mean(found[2], re.findall(r"'(\w+)'", choices[1] if choices else ""))
+        return f"{found[1]} expected {' or '.join(expected)}, found {found[2]}{near}"
     return message
 
 

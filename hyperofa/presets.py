@@ -1,11 +1,10 @@
 """The files of `configs/`, which travel with the package and are known by their names: `--config fit`."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from hyperofa.errors import InputError
+from hyperofa.errors import InputError, did_you_mean
 
 FOLDER = Path(__file__).parent / "configs"
 _DEFAULTS = {"fit": "fit"}  # preset of a command that is given none
@@ -86,11 +85,9 @@ def config(action: Literal["list", "show"] = "list", name: str | None = None) ->
 
 def _unknown(name: str, flag: str) -> InputError:
     names = preset_names()
-    near = difflib.get_close_matches(name, names, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
     return InputError(
         f"{flag}: expected {'a file or ' if flag == '--config' else ''}one of the presets "
-        f"{', '.join(names)}, found {name!r}{hint}"
+        f"{', '.join(names)}, found {name!r}{did_you_mean(name, names)}"
     )
 
 

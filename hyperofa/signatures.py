@@ -5,6 +5,7 @@ same source, without what else the module defines and imports.
 """
 
 import ast
+import copy
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -33,11 +34,12 @@ def read_signature(command: str) -> Callable[..., None]:
     """A function that takes what a command takes, with its docstring, and does nothing.
 
     Args:
-        command: `module:function`. The types and defaults of its parameters are made of the standard library and of
-            what the package defines with it.
+        command: `module:function`, or `module:Class` for what makes one. The types and defaults of its parameters are
+            made of the standard library and of what the package defines with it; a callable is told by its name.
     """
     module, _, name = command.partition(":")
-    function = _function(module, name)
+    defined = _statements(module)[name]
+    function = _function(module, name) if isinstance(defined, ast.FunctionDef) else _constructor(defined)
     signature = ast.FunctionDef(name, function.args, [function.body[0]], [], None, None)
     part = _part(module, _names(function.args))
     _Source(ast.unparse(ast.fix_missing_locations(ast.Module([signature], [])))).exec_module(part)
@@ -82,6 +84,19 @@ def _function(module: str, name: str) -> ast.FunctionDef:
     function = _statements(module)[name]
     assert isinstance(function, ast.FunctionDef), f"{module}:{name} is no function"
     return function
+
+
+def _constructor(defined: ast.stmt) -> ast.FunctionDef:
+    """What makes an instance, with the docstring of the class."""
+    assert isinstance(defined, ast.ClassDef), "neither a function nor a class"
+    found = next(each for each in defined.body if isinstance(each, ast.FunctionDef) and each.name == "__init__")
+    arguments = copy.deepcopy(found.args)
+    del arguments.args[0]  # self
+    for place, argument in enumerate(reversed(arguments.args), 1):
+        if argument.annotation is not None and ast.unparse(argument.annotation).startswith("Callable["):
+            argument.annotation = ast.Name("str")
+            arguments.defaults[-place] = ast.Constant(ast.unparse(arguments.defaults[-place]))
+    return ast.FunctionDef(found.name, arguments, [defined.body[0]], [], None, None)
 
 
 @cache

@@ -86,14 +86,6 @@ def test_a_command_of_a_group_takes_flags_and_files(vector_file, tmp_path, capsy
         assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["prepare", "export", "evaluate"])
-def test_help_of_a_command(command, capsys):
-    with pytest.raises(SystemExit) as exit_info:
-        main([command, "--help"])
-    assert exit_info.value.code == 0
-    assert "--config" in capsys.readouterr().out
-
-
 _LOADED = """
 import sys
 from hyperofa.cli import main
@@ -111,7 +103,7 @@ _WRONG_NUMBER = "pretrain --model m --text t --output o --training.seed -1"
 @pytest.mark.parametrize(
     "line",
     ["", "exprot", "export --method mena", "pretrain --training.steps many", _WRONG_NUMBER, "--help"]
-    + [f"{command} --help" for command in cli.COMMANDS],
+    + [f"{command} --help" for command in (*cli.COMMANDS, *cli.TRAINING_COMMANDS)],
 )
 def test_help_and_wrong_command_lines_load_nothing_heavy(line):
     done = subprocess.run([sys.executable, "-c", _LOADED, *line.split()], capture_output=True, text=True, timeout=60)

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from hyperofa.bundle.bundle import Pooling
-from hyperofa.errors import InputError
+from hyperofa.errors import InputError, did_you_mean
 from hyperofa.methods import baselines
 from hyperofa.methods.baselines import TUNED_OFA, InitInputs, OFAConfig, Predictions
 from hyperofa.methods.fallbacks import Fallback
@@ -262,7 +262,7 @@ def method_named(name: str, flag: str = "--method", reference: bool = False) -> 
     if name not in METHODS:
         raise InputError(
             f"{flag}: expected one of {', '.join(METHODS)}; found {name}; for one of your own, import the module that "
-            "registers it (--trust MODULE)"
+            f"registers it (--trust MODULE){did_you_mean(name, METHODS)}"
         )
     method = METHODS[name]
     return method.published if reference and method.published is not None else method

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.errors import InputError
+from hyperofa.errors import InputError, did_you_mean
 from hyperofa.nets.net import Net
 from hyperofa.nets.registry import NETS
 from hyperofa.runtime.folders import new_folder
@@ -172,5 +172,8 @@ def _net_maker(net: str | Callable[[int, int], Net]) -> Callable[[int, int], Net
     if not isinstance(net, str):
         return net
     if net not in NETS:
-        raise InputError(f"net: expected one of {', '.join(NETS)}, or a callable that makes a net; found {net!r}")
+        known = ", ".join(NETS)
+        raise InputError(
+            f"net: expected one of {known}, or a callable that makes a net; found {net!r}{did_you_mean(net, NETS)}"
+        )
     return NETS[net]

@@ -1,6 +1,5 @@
 """A trained hypernetwork: what it is, where it fits, how good it is."""
 
-import difflib
 import inspect
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.errors import InputError
+from hyperofa.errors import InputError, did_you_mean
 from hyperofa.nets.net import Net
 from hyperofa.nets.registry import build
 from hyperofa.runtime.folders import new_folder, read_json, sha256_file, sha256_text, write_json
@@ -288,8 +287,7 @@ def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
     of_data, of_module = (set(inspect.signature(kind).parameters) - _OWN for kind in (HyperDataModule, HyperModule))
     for name in options:
         if name not in of_data | of_module:
-            near = difflib.get_close_matches(name, sorted(of_data | of_module), 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(name, sorted(of_data | of_module))
             raise InputError(f"{name}: expected an option of HyperDataModule or HyperModule, found neither{hint}")
     return (
         {name: value for name, value in options.items() if name in of_data},

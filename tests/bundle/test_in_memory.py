@@ -55,8 +55,8 @@ def test_the_bundle_keeps_the_model(given, vector_file, tmp_path):
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (0, 3, "--source_model: expected a folder, a hub id or .*, found int"),
-        (1, ["t"], "--target_tokenizer: expected a folder, a hub id or a tokenizer, found list"),
+        (0, 3, "source_model: expected a folder, a hub id or .*, found int"),
+        (1, ["t"], "target_tokenizer: expected a folder, a hub id or a tokenizer, found list"),
     ],
 )
 def test_something_else_is_refused(given, vector_file, tmp_path, place, value, message):

@@ -33,7 +33,7 @@ def test_the_readme_lists_the_methods_that_there_are():
 def test_the_help_of_export_lists_them(capsys):
     with pytest.raises(SystemExit):
         main(["export", "--help"])
-    said = capsys.readouterr().out.rpartition("--method METHOD")[2].partition("--output")[0]
+    said = capsys.readouterr().out.rpartition("--method TEXT")[2].partition("--output")[0]
     assert [name for name in METHODS if not re.search(rf"\b{name}\b", said)] == []
 
 
@@ -58,7 +58,9 @@ def test_an_answer_of_the_wrong_shape_is_refused(inputs):
     rows = nothing(inputs)
     method = Method("mine", "short", lambda *_: replace(rows, known=rows.known[1:]))
     count, width = rows.coordinates.shape
-    message = rf"mine: expected coordinates of shape \({count}, {width}\) and {count} flags .* and \({count - 1},\)"
+    message = (
+        rf"method='mine': expected coordinates of shape \({count}, {width}\) and {count} flags .* and \({count - 1},\)"
+    )
     with pytest.raises(InputError, match=message):
         method.predict(inputs, Context())
 

@@ -28,12 +28,12 @@ class Options:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"count": 0}, "--data.count: expected at least 1, found 0"),
-        ({"seed": -1}, "--data.seed: expected a number from 0 to 4294967295, found -1"),
+        ({"count": 0}, "count: expected at least 1, found 0"),
+        ({"seed": -1}, "seed: expected a number from 0 to 4294967295, found -1"),
         ({"seed": 2**32}, "found 4294967296"),
-        ({"share": 1.5}, "--data.share: expected a number from 0 to 1, found 1.5"),
+        ({"share": 1.5}, "share: expected a number from 0 to 1, found 1.5"),
         ({"share": math.nan}, "found nan"),
-        ({"width": 0}, "--data.width: expected a number above 0, found 0"),
+        ({"width": 0}, "width: expected a number above 0, found 0"),
     ],
 )
 def test_out_of_bounds(arguments, expected):
