@@ -3,12 +3,15 @@
 What a command needs is imported once its command line is known to be right: torch and transformers take seconds.
 """
 
+import errno
 import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from hyperofa.errors import InputError, did_you_mean
@@ -40,6 +43,7 @@ TRAINING_COMMANDS = {
     "predict": "Write the coordinates that a checkpoint predicts for the target tokens.",
 }
 _GROUPS = {name.partition(" ")[0] for name in COMMANDS if " " in name}
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 _TRACEBACK = "HYPEROFA_TRACEBACK"  # environment variable
 _WITHOUT_FLAGS = {"verify": ["--model"], "config": ["--action", "--name"]}  # what words without a flag are, in order
 
@@ -97,6 +101,8 @@ def _reason(error: Exception) -> str | None:
     """
     if isinstance(error, InputError):
         return error.with_flags
+    if any(full in str(error) for full in _FULL):  # of libraries, also of those that are not written in Python
+        return "no room left on the disk that was being written to; make room there, or give an --output elsewhere"
     if isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         return ": ".join([*names[:1], error.strerror])
@@ -160,7 +166,24 @@ def _run_own(words: list[str]) -> Any:
     module, _, function = COMMANDS[name].partition(":")
     if module not in sys.modules:
         auto_cli(signature, **options)  # ends here at --help or a mistake
-    return auto_cli(getattr(import_module(module), function), **options)
+    command = getattr(import_module(module), function)
+    warnings.formatwarning = _in_a_line(warnings.formatwarning)
+    return auto_cli(command, **options)
+
+
+def _in_a_line(otherwise: Callable[..., str]) -> Callable[..., str]:
+    """How to write warnings: those of this package without the line of code that they come from.
+
+    Args:
+        otherwise: writes the others.
+    """
+
+    def write(message: Warning | str, category: type[Warning], filename: str, *place: Any) -> str:
+        if Path(filename).is_relative_to(Path(__file__).parent):
+            return f"hyperofa: warning: {message}\n"
+        return otherwise(message, category, filename, *place)
+
+    return write
 
 
 def _show(result: Any) -> None:

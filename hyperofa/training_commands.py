@@ -19,7 +19,7 @@ from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.fit import hide_advertisements
 from hyperofa.training.module import HyperModule
-from hyperofa.training.resumption import Resumption
+from hyperofa.training.resumption import Resumption, warn_if_unfinished
 
 
 class LightningParser(Parser, LightningArgumentParser):
@@ -40,6 +40,8 @@ class HyperCLI(LightningCLI):
         check_classes(config)
         if config.get("ckpt_path") is not None:
             read_checkpoint(config.ckpt_path, "--ckpt_path", resumable=command == "fit")
+            if command != "fit":
+                warn_if_unfinished(config.ckpt_path)
         elif command != "fit":
             raise InputError(f"--ckpt_path: expected a checkpoint of `hyperofa fit` to {command}, found none")
 

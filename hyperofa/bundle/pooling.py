@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 from tqdm import tqdm
 
 from hyperofa.runtime.folders import new_folder
-from hyperofa.runtime.processes import ProcessGroup
+from hyperofa.runtime.processes import ProcessGroup, bar_hidden
 from hyperofa.tokens.matching import Matches, match_words
 from hyperofa.tokens.spellings import Variants
 from hyperofa.vectors.centring import centred
@@ -71,7 +71,7 @@ def match_shards(
     chosen = None if languages is None else words.language_ids_of(languages)
     spans = group.mine([np.arange(start, min(start + SHARD, len(words))) for start in range(0, len(words), SHARD)])
     total = sum(map(len, spans))
-    with tqdm(total=total, desc=progress, unit=" words", unit_scale=True, disable=not group.first) as bar:
+    with tqdm(total=total, desc=progress, unit=" words", unit_scale=True, disable=bar_hidden(not group.first)) as bar:
         for span in spans:
             path = folder / f"{span[0] // SHARD:05}"
             ids = span if chosen is None else span[np.isin(words.language_ids[span], chosen)]

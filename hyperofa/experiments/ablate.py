@@ -15,12 +15,22 @@ import torch
 
 from hyperofa.errors import InputError
 from hyperofa.evaluation.task import find_tasks
-from hyperofa.experiments.cells import log_tail, read_failure, read_result, run_cell, spawn, write_cell, write_failure
+from hyperofa.experiments.cells import (
+    FOLDERS,
+    log_tail,
+    read_failure,
+    read_result,
+    run_cell,
+    spawn,
+    write_cell,
+    write_failure,
+)
 from hyperofa.experiments.check import check_settings
 from hyperofa.experiments.grid import STAGES, Cell, code_version, expand, flat, shown
-from hyperofa.experiments.report import Provenance, write_report
+from hyperofa.experiments.report import WRITTEN, Provenance, write_report, write_times
 from hyperofa.experiments.results import Outcome, labels, tabulate, to_markdown, width_name
 from hyperofa.runtime.calls import written_call
+from hyperofa.runtime.marks import claim
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.trust import trust_flags
 
@@ -78,7 +88,7 @@ def ablate(
     its result (settings, contents of the files they name, this package) changes.
 
     Args:
-        output: folder for results.csv, table.md, table.tex, plots, report.html and what they were made from.
+        output: folder for results.csv, table.md, table.tex, plots, report.html, times.md and what they were made from.
         prepare: flags of `hyperofa prepare` for all cells.
         fit: flags of `hyperofa fit` for all cells that are trained, with `config`, its YAML file.
         export: flags of `hyperofa export` for all cells.
@@ -131,6 +141,7 @@ def ablate(
     if metric not in known:
         raise InputError(f"--metric: expected one of {', '.join(sorted(known))}; found {metric}")
     check_settings(cells)
+    claim(output, "ablation", [*FOLDERS, *WRITTEN])
     for planned in cells:
         write_cell(output, planned)
     open_cells = [planned for planned in cells if read_result(output, planned) is None]
@@ -141,8 +152,8 @@ def ablate(
     devices: list[str | None] = [*(find_gpus() if gpus is None else gpus)] or [None] * jobs
     started = time.monotonic()
     outcomes = run_all(output, cells, devices, _in_process(output, keep_models))
-    provenance = Provenance(title, version, common, grid, methods, call, time.monotonic() - started)
-    write_report(output, outcomes, baseline, metric, provenance)
+    write_report(output, outcomes, baseline, metric, Provenance(title, version, common, grid, methods, call))
+    write_times(output, outcomes, time.monotonic() - started)
     if all(outcome.status == "failed" for outcome in outcomes):
         _say(f"hyperofa: --output {output}: every cell failed; what each said is in cells/*/log.txt")
     return Ablation(output, outcomes, metric, baseline)

@@ -34,6 +34,7 @@ from hyperofa.training.checkpoints import read_checkpoint
 
 _LOGGER = "lightning.pytorch.loggers.CSVLogger"
 _LOG_TAIL = 2_000
+FOLDERS = ("bundles", "runs", "cells")
 TIMES = "seconds.json"
 """In a cell's folder: how long each stage took. Of two runs of the same cells no other file differs."""
 
@@ -46,7 +47,7 @@ def write_cell(output: Path, cell: Cell) -> None:
         cell: to run.
     """
     (output / "cells" / cell.id).mkdir(parents=True, exist_ok=True)
-    _replace(output / "cells" / cell.id / "cell.json", asdict(cell))
+    write_json(output / "cells" / cell.id / "cell.json", asdict(cell))
 
 
 def read_cell(output: Path, cell_id: str) -> Cell:
@@ -105,7 +106,7 @@ def write_failure(output: Path, cell_id: str, error: str) -> None:
         cell_id: of the cell.
         error: why, in one line.
     """
-    _replace(output / "cells" / cell_id / "failure.json", {"error": error})
+    write_json(output / "cells" / cell_id / "failure.json", {"error": error})
 
 
 def log_tail(output: Path, cell_id: str) -> str:
@@ -144,8 +145,8 @@ def run_cell(output: Path, cell_id: str, keep_models: bool = False) -> None:
         except Exception as error:  # whatever ended the cell is recorded, for the others to go on, and raised again
             write_failure(output, cell_id, error.with_flags if isinstance(error, InputError) else repr(error))
             raise
-        _replace(folder / TIMES, seconds)
-        _replace(folder / "result.json", result)
+        write_json(folder / TIMES, seconds)
+        write_json(folder / "result.json", result)
         (folder / "failure.json").unlink(missing_ok=True)
 
 
@@ -291,10 +292,3 @@ def _call(command: Any, flags: dict[str, Any], config: Path) -> Any:
 
 def _write_yaml(path: Path, value: Any) -> None:
     path.write_text(yaml.safe_dump(value, sort_keys=True, allow_unicode=True), encoding="utf-8")
-
-
-def _replace(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees all of it or none."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    write_json(partial, value)
-    partial.replace(path)

@@ -41,7 +41,6 @@ class Provenance:
         grid: values by key.
         methods: settings by name.
         call: that made the report.
-        seconds: that this start took.
     """
 
     title: str
@@ -50,7 +49,11 @@ class Provenance:
     grid: Settings
     methods: dict[str, dict[str, Any]]
     call: Call
-    seconds: float = 0.0
+
+
+TIMES = "times.md"
+"""What took how long. All else that an ablation reports is the same for equal settings and seeds, to the byte."""
+WRITTEN = ("results.csv", "table.md", "table.tex", "report.html", TIMES, "plots")
 
 
 def write_report(output: Path, outcomes: Sequence[Outcome], baseline: str, metric: str, provenance: Provenance) -> None:
@@ -70,6 +73,30 @@ def write_report(output: Path, outcomes: Sequence[Outcome], baseline: str, metri
     pictures = draw_all(table, outcomes, output / "runs", output / "plots")
     others = [tabulate(outcomes, baseline, name, strict=True) for name in other_metrics(outcomes, metric)]
     (output / "report.html").write_text(to_html(table, others, outcomes, pictures, provenance), encoding="utf-8")
+
+
+def write_times(output: Path, outcomes: Sequence[Outcome], seconds: float) -> None:
+    """Write times.md: of training, of writing a model, and of all.
+
+    Args:
+        output: folder of the ablation.
+        outcomes: of all cells.
+        seconds: that this start took.
+    """
+    finished = [(outcome, outcome.result["seconds"]) for outcome in outcomes if outcome.result is not None]
+    names, trained = labels(outcomes), dict[tuple[str, str], float]()
+    for outcome, took in finished:
+        if outcome.cell.run:  # of several cells, those that found a net already trained tell nothing
+            key = names[outcome.cell.id], width_name(shown(outcome.cell.width))
+            trained[key] = max(trained.get(key, 0.0), took.get("fit", 0.0))
+    lines = [f"| {row} | {width} | {_duration(took)} |" for (row, width), took in trained.items()]
+    if lines:
+        lines = ["| trained method | width | training |", "|---|---|---:|", *lines, ""]
+    if exports := [took["export"] for _, took in finished if "export" in took]:
+        lines.append(f"Writing a model takes {_duration(float(np.mean(exports)))}.")
+    total = sum(sum(took.values()) for _, took in finished)
+    lines.append(f"All cells together took {_duration(total)}, this start {_duration(seconds)}.")
+    (output / TIMES).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def to_html(
@@ -101,7 +128,8 @@ def to_html(
             findings=_findings(table),
             pictures={caption: base64.b64encode(path.read_bytes()).decode() for caption, path in pictures.items()},
             heats={task: heat for task in table.tasks if (heat := _heat(table, task)).rows},
-            costs=_costs(table, outcomes),
+            trained=_parameters(table, outcomes),
+            times=TIMES,
             settings=_settings(provenance),
             origin=_origin(outcomes, provenance),
             provenance=provenance,
@@ -119,7 +147,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"width_name": width_name, "difference": difference_text, "shown": shown, "duration": _duration}
+    filters = {"width_name": width_name, "difference": difference_text, "shown": shown}
     environment.filters |= filters | {"spread": _spread}
     return environment
 
@@ -189,28 +217,16 @@ def _heat(table: Table, task: str) -> _Heat:
     return _Heat(width, list(scores), {name: [cell(of.get(name)) for of in scores.values()] for name in languages})
 
 
-class _Costs(NamedTuple):
-    """What the trained nets cost: row, width, parameters and seconds; and the seconds of writing a model."""
-
-    trained: list[tuple[str, str, int, float]]
-    export: float | None
-
-
-def _costs(table: Table, outcomes: Sequence[Outcome]) -> _Costs:
+def _parameters(table: Table, outcomes: Sequence[Outcome]) -> list[tuple[str, str, int]]:
+    """How large the trained nets are: row, width, parameters."""
     names = labels(outcomes)
-    finished = [
-        (names[o.cell.id], shown(o.cell.width), bool(o.cell.run), o.result) for o in outcomes if o.result is not None
-    ]
-    trained = []
-    for width in table.widths:
-        for row in table.rows:
-            done = [result for name, at, fitted, result in finished if (name, at, fitted) == (row, width, True)]
-            if done:
-                # Of several cells, those that found a net already trained tell nothing: the slowest trained it.
-                seconds = max(result["seconds"].get("fit", 0.0) for result in done)
-                trained.append((row, width, done[0]["parameters"], seconds))
-    exports = [result["seconds"]["export"] for *_, result in finished]
-    return _Costs(trained, float(np.mean(exports)) if exports else None)
+    found = {
+        (names[o.cell.id], shown(o.cell.width)): o.result["parameters"]
+        for o in reversed(outcomes)
+        if o.result is not None and o.cell.run
+    }
+    keys = [(row, width) for width in table.widths for row in table.rows]
+    return [(*key, found[key]) for key in keys if key in found]
 
 
 def _duration(seconds: float) -> str:
@@ -241,8 +257,6 @@ def _origin(outcomes: Sequence[Outcome], provenance: Provenance) -> dict[str, st
         "version of the code": provenance.code,
         "Python": platform.python_version(),
         **(results[-1]["versions"] if results else versions()),
-        "computing time of all cells": _duration(sum(sum(result["seconds"].values()) for result in results)),
-        "this start": _duration(provenance.seconds),
     }
     if len(counts) == 1:
         facts |= {name.replace("_", " "): f"{count:,}" for name, count in json.loads(next(iter(counts))).items()}

@@ -11,6 +11,7 @@ from lightning.fabric.utilities import move_data_to_device
 from hyperofa.bundle.bundle import Bundle, Side
 from hyperofa.methods.baselines import InitInputs, OFAConfig, Predictions, blend, ofa
 from hyperofa.runtime.devices import best_device
+from hyperofa.runtime.folders import whole_file
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
 from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.metrics import TokenMetrics
@@ -30,7 +31,8 @@ class CoordinateFile(Callback):
         predictions = zip(*trainer.predict_loop.predictions, strict=True)
         ids, coordinates = (torch.cat(parts).float().cpu().numpy() for parts in predictions)
         path = Path(trainer.log_dir or trainer.default_root_dir) / f"coordinates-{trainer.global_rank}.npz"
-        np.savez(path, ids=ids.astype(np.int64), coordinates=coordinates)
+        with whole_file(path) as partial:
+            np.savez(partial, ids=ids.astype(np.int64), coordinates=coordinates)
 
 
 def predict(

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from hyperofa.errors import InputError
 from hyperofa.models import modeling_factorised
 from hyperofa.models.objectives import longest
+from hyperofa.runtime.processes import bar_hidden
 from hyperofa.runtime.trust import remote_code_trusted
 from hyperofa.tokens.canonical import reason_of
 
@@ -115,7 +116,7 @@ def encode(
     order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
     vectors = torch.empty(len(sentences), 0)
     starts = range(0, len(order), batch_size)
-    for start in tqdm(starts, desc=progress, unit=" batches", leave=False, disable=progress is None):
+    for start in tqdm(starts, desc=progress, unit=" batches", leave=False, disable=bar_hidden(progress is None)):
         chosen = order[start : start + batch_size]
         texts = [sentences[i] for i in chosen]
         batch = tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt").to(model.device)

@@ -25,6 +25,7 @@ from hyperofa.models.factorised import factor_owners
 from hyperofa.models.objectives import longest, objective_of
 from hyperofa.pretraining.blocks import IGNORED, BlockBatches, Blocks, SteppedBatches, TextBlock, chunk
 from hyperofa.runtime.ranges import Count, NonNegative, Positive, Seed, Size, check_ranges
+from hyperofa.training.checkpoints import write_whole
 from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.samplers import GroupedBatches
 
@@ -262,6 +263,10 @@ class _Saving(lightning.Callback):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Have it written whole or not at all."""
+        write_whole(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write it, in place of the one before."""

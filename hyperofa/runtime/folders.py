@@ -1,7 +1,4 @@
-"""Folders that are whole or absent: written aside, picked up after a kill, and never at the cost of what others wrote.
-
-A folder that a command has finished holds a mark, `.hyperofa`: of what kind it is, and the files it was left with.
-"""
+"""Folders that are whole or absent: written aside, picked up after a kill, never at the cost of what others wrote."""
 
 import hashlib
 import json
@@ -17,9 +14,9 @@ from typing import Any
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.locks import only_holder
+from hyperofa.runtime.marks import MARK, read_mark
 from hyperofa.runtime.processes import SINGLE_PROCESS, ProcessGroup
 
-MARK = ".hyperofa"
 _PACKAGES = ("hyperofa", "torch", "lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "scipy")
 _LONGEST = 160  # bytes of a name that a prefix and a suffix are put to
 
@@ -170,7 +167,7 @@ def _check_free(path: str | Path, overwrite: bool, kind: str, otherwise: str = "
         raise InputError(
             f"{path} already exists and is not empty; give another --output, or --overwrite true{otherwise}"
         )
-    mark = _read_mark(path)
+    mark = read_mark(path)
     if mark is None or mark["kind"] != kind:
         found = f"no mark {MARK} that says so" if mark is None else f"the mark of a {mark['kind']}"
         raise InputError(
@@ -185,15 +182,6 @@ def _check_free(path: str | Path, overwrite: bool, kind: str, otherwise: str = "
             f"--overwrite true: expected nothing in {path} but what hyperofa wrote, found {foreign[0]}; move it, or "
             "give another --output"
         )
-
-
-def _read_mark(path: Path) -> dict[str, Any] | None:
-    """What a mark says, `None` if it says nothing."""
-    try:
-        mark = json.loads((path / MARK).read_text(encoding="utf-8"))
-        return {"kind": str(mark["kind"]), "files": [str(name) for name in mark["files"]]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _place(path: str | Path, inputs: Iterable[object], within: bool = True) -> Path:
@@ -360,6 +348,21 @@ def sha256_text(*parts: str) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yield a name beside that of a file; what the block writes there takes its place, or goes if the block fails.
+
+    Args:
+        path: of the file; its folder is there.
+    """
+    partial = _beside(Path(path), f"{os.getpid()}{Path(path).suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write sorted, indented JSON, so that equal values give equal bytes; whole or not at all.
 
@@ -367,9 +370,8 @@ def write_json(path: str | Path, value: Any) -> None:
         path: of the file.
         value: plain data.
     """
-    partial = _beside(Path(path), str(os.getpid()))
-    partial.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:

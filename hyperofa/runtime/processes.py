@@ -71,6 +71,15 @@ def is_first_process() -> bool:
     return int(next((rank for rank in ranks if rank is not None), 0)) == 0
 
 
+def bar_hidden(silent: bool) -> bool:
+    """Whether to show no progress bar; tqdm heeds TQDM_DISABLE only where nothing else is said.
+
+    Args:
+        silent: show none in any case.
+    """
+    return silent or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+
+
 # The child asks for itself: code that runs between fork and exec in a parent with threads may never end.
 _TIE = """
 import ctypes, os, signal, sys

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from hyperofa.runtime.processes import SINGLE_PROCESS, ProcessGroup
+from hyperofa.runtime.processes import SINGLE_PROCESS, ProcessGroup, bar_hidden
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ShardCache:
             Arrays of N rows.
         """
         spans = [slice(start, min(start + size, count)) for start in range(0, count, size)]
-        silent = not self.group.first or len(spans) == 1
+        silent = bar_hidden(not self.group.first or len(spans) == 1)
         kept = {}
         with tqdm(total=count, desc=progress, unit=" rows", unit_scale=True, disable=silent) as bar:
             for span in self.group.mine(spans):

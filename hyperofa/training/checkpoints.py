@@ -8,6 +8,7 @@ from typing import Any, get_args
 from zipfile import BadZipFile, ZipFile
 
 import torch
+from lightning import Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
@@ -133,6 +134,17 @@ def _is_meant(record: Mapping[str, Any]) -> bool:
     return kinds and record["max_words"] > 0 and record["words"] in get_args(WordOrder)
 
 
+def write_whole(trainer: Trainer, announce: Callable[[str], None] = lambda path: None) -> None:
+    """Have a trainer write its checkpoints whole or not at all, unless its strategy has a way of its own.
+
+    Args:
+        trainer: made.
+        announce: told of each path before it is written.
+    """
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = WholeFiles(announce)
+
+
 class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there: a kill leaves the old file or the new one.
 
@@ -154,7 +166,9 @@ class WholeFiles(TorchCheckpointIO):
         self._announce(os.fspath(path))
         partial = partial_of(path)
         try:
-            super().save_checkpoint(_canonical(checkpoint), partial, storage_options)
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(_canonical(checkpoint), file)
             os.replace(partial, path)
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)

@@ -29,6 +29,7 @@ from hyperofa.training.checkpoints import (
 )
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.module import HyperModule
+from hyperofa.training.resumption import warn_if_unfinished
 from hyperofa.training.word_sets import WordOrder
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -132,6 +133,7 @@ class Hypernetwork:
             reason = " ".join(str(error).split())
             raise InputError(f"{flag}: expected the weights of a {type(net).__name__}; {reason}") from None
         net.eval()
+        warn_if_unfinished(path)
         return found
 
     def check(self, bundle: Bundle, name: str = "hypernetwork") -> None:

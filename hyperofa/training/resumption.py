@@ -2,13 +2,13 @@
 
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from lightning import Callback, LightningModule, Trainer
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.processes import is_first_process
-from hyperofa.training.checkpoints import WholeFiles, partial_of, read_checkpoint
+from hyperofa.training.checkpoints import partial_of, read_checkpoint, write_whole
 
 MARK = ".unfinished"
 """In a run's folder until it ends: the key of the run, then each checkpoint that it wrote, one a line."""
@@ -136,20 +136,25 @@ class Resumption(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Have checkpoints written whole or not at all."""
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            trainer.strategy.checkpoint_io = WholeFiles(self._note)
+        write_whole(trainer, self._note)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the name `last.ckpt` in the run's folder for the state of training."""
+        """Keep the name `last.ckpt` in the run's folder for the state of training, and the other names for one run."""
         own = os.path.realpath(os.path.join(trainer.log_dir or "", "checkpoints"))
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and os.path.realpath(callback.dirpath or "") == own:
+        written = {(self._folder or Path()) / name for name in self._written}
+        for callback in (each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)):
+            if os.path.realpath(callback.dirpath or "") == own:
                 callback.save_last = None  # this one does, later in the epoch
                 if callback.filename == Path(_LAST).stem:
                     raise InputError(
                         "--trainer.callbacks: expected another filename of ModelCheckpoint than last, which the state "
                         "of training has"
                     )
+            if other := _of_another_run(callback, written):
+                raise InputError(
+                    f"--trainer.callbacks: expected a dirpath of ModelCheckpoint without checkpoints of another run, "
+                    f"found {other}; give another one, or remove it"
+                )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an epoch as any other: Lightning would take up the last one's end again."""
@@ -231,6 +236,29 @@ def _logs(trainer: Trainer) -> list[CSVLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, CSVLogger)]
 
 
+def _of_another_run(callback: ModelCheckpoint, written: set[Path]) -> Path | None:
+    """A file that has a name of this run's checkpoints: Lightning would give these another one, and leave the old one.
+
+    Args:
+        callback: set up, and told what the run that it goes on with has kept.
+        written: further checkpoints of that run.
+    """
+    kept = {callback.best_model_path, callback.last_model_path, *callback.best_k_models}
+    own = {path.resolve() for path in (*written, *map(Path, filter(None, kept)))}
+    named = "{}=" if callback.auto_insert_metric_name else ""
+    parts = re.split(r"\{([^}:]*)[^}]*\}", callback.filename or "{epoch}-{step}")
+    pattern = "".join(
+        f"{re.escape(named.format(part))}.*" if number % 2 else re.escape(part) for number, part in enumerate(parts)
+    )
+    names = [pattern, *([re.escape(callback.CHECKPOINT_NAME_LAST)] if callback.save_last else [])]
+    folder = Path(callback.dirpath or "")
+    for path in sorted(folder.rglob(f"*{callback.FILE_EXTENSION}")):
+        name = path.relative_to(folder).as_posix().removesuffix(callback.FILE_EXTENSION)
+        if path.resolve() not in own and any(re.fullmatch(each, name) for each in names):
+            return path
+    return None
+
+
 def _moved(state: Any, old: str | None, new: str) -> Any:
     """A callback's state with the paths below one folder put below another."""
     if isinstance(state, dict):
@@ -238,6 +266,17 @@ def _moved(state: Any, old: str | None, new: str) -> Any:
     if isinstance(state, str) and old is not None and state.startswith(old + os.sep):
         return new + state[len(old) :]
     return state
+
+
+def warn_if_unfinished(checkpoint: str | Path) -> None:
+    """Warn when a checkpoint is of a run that has not come to its end."""
+    run = Path(checkpoint).absolute().parent.parent
+    if (run / MARK).is_file():
+        warnings.warn(
+            f"{checkpoint}: the run in {run} is not finished, so a later epoch may do better; give the same `hyperofa "
+            "fit` again to go on with it",
+            stacklevel=2,
+        )
 
 
 def _key(folder: Path) -> str | None:

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from hyperofa.runtime.processes import bar_hidden
 from hyperofa.vectors.neighbours import nearest
 from hyperofa.vectors.store import WordVectors
 
@@ -95,7 +96,7 @@ class Translator:
         self._tables: dict[str, _Candidates] = {}
         if not index:
             self.languages = []
-        for language in tqdm(self.languages, desc="pairing words", unit=" languages", disable=not progress):
+        for language in tqdm(self.languages, desc="pairing words", unit=" languages", disable=bar_hidden(not progress)):
             targets = words.select([language])
             targets = targets[words.ranks[targets] < max_words]
             target = _Lexis(_unit(words.vectors[targets]), targets, words.ranks[targets])

@@ -12,7 +12,8 @@ from transformers.utils import logging as transformers_logging
 from hyperofa.cli import main
 from hyperofa.demo.demo import Demo, demo
 from hyperofa.errors import InputError
-from hyperofa.runtime.folders import MARK, new_folder
+from hyperofa.runtime.folders import new_folder
+from hyperofa.runtime.marks import MARK
 
 METHODS = ["random", "mean", "subtokens", "ofa", "ofa_tuned", "hyperofa"]
 

@@ -26,9 +26,11 @@ from hyperofa.experiments import ablate as ablation
 from hyperofa.experiments import cells
 from hyperofa.experiments.ablate import ablate, find_gpus, run_all
 from hyperofa.experiments.grid import WIDTH, expand, nested, shown
+from hyperofa.experiments.report import TIMES
 from hyperofa.experiments.results import tabulate
 from hyperofa.experiments.statistics import Interval, mean_interval, mean_over_seeds, paired_difference
 from hyperofa.runtime.folders import sha256_file
+from hyperofa.runtime.processes import bar_hidden
 from tests.conftest import CONFIGS, ENGLISH, GERMAN, QUIET
 
 METHODS = {
@@ -191,7 +193,7 @@ def fake(output, fails=()):
         numbers = {"top1": {"eng": 9.0, "deu": 1.0 + cell.seed}, "top10": {"eng": 9.0, "deu": 5.0}}
         result = {**Scores({"SR-B": numbers}, {"SR-B": METRICS_OF_RETRIEVAL}).as_dict(), "rows": {"copied": 1}}
         result |= {"coordinate_dim": 4, "explained": 1.0, "bundle": {}, "parameters": None, "versions": {}}
-        cells._replace(output / "cells" / cell.id / "result.json", result | {"seconds": {"export": 1.0}})
+        cells.write_json(output / "cells" / cell.id / "result.json", result | {"seconds": {"export": 1.0}})
         return 0
 
     run.ran = ran
@@ -345,7 +347,7 @@ def rows_of(output):
 
 def contents(folder: Path) -> dict[str, str]:
     """Hashes of all files below a folder, by their paths; not of those that tell of time, or with what command."""
-    other = {cells.TIMES, "log.txt", "report.html", "README.md", "manifest.json"}
+    other = {cells.TIMES, TIMES, "log.txt", "report.html", "README.md", "manifest.json"}
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(folder)): sha256_file(path) for path in files if path.name not in other}
 
@@ -460,6 +462,25 @@ def test_settings_are_checked_before_anything_runs(key, value, message, config, 
         main(["ablate", "--config", str(config), "--output", str(tmp_path / "out")])
     assert re.search(rf"^hyperofa: methods: {message}", capsys.readouterr().err.splitlines()[-1])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["report.html", "plots/mine.svg", ".hyperofa"])
+def test_reports_of_something_else_are_left_alone(name, config, tmp_path, capsys):
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text('{"kind": "bundle", "files": []}', encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        main(["ablate", "--config", str(config), "--output", str(tmp_path / "out")])
+    expected = rf"out: expected a new folder, or one of an earlier ablation, found {name.partition('/')[0]}, which is"
+    assert re.search(expected, capsys.readouterr().err)
+    assert [path] == [each for each in (tmp_path / "out").rglob("*") if each.is_file()]
+
+
+def test_no_bars_where_they_are_turned_off(monkeypatch):
+    assert not bar_hidden(False)
+    assert bar_hidden(True)
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # as in the logs of cells, which would never be the same twice
+    assert bar_hidden(False)
 
 
 def test_children_end_with_their_parent(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from hyperofa.evaluation.retrieval import METRICS as RETRIEVAL
 from hyperofa.evaluation.scores import Metric, Scores
 from hyperofa.experiments.grid import WIDTH, expand
-from hyperofa.experiments.report import Provenance, write_report
+from hyperofa.experiments.report import Provenance, write_report, write_times
 from hyperofa.experiments.results import Outcome, labels, other_metrics, tabulate, to_latex, to_markdown, write_csv
 from hyperofa.experiments.statistics import mean_interval
 from hyperofa.runtime.calls import Call
@@ -169,9 +169,7 @@ def report(outcomes, tmp_path):
     (tmp_path / "runs" / trained.run).mkdir(parents=True)
     metrics = "step,train/token_loss,val/mrr,val/token_loss\n4,1.0,,\n4,,0.1,0.9\n9,,0.2,0.8\n"
     (tmp_path / "runs" / trained.run / "metrics.csv").write_text(metrics)
-    provenance = Provenance(
-        "Tests & <tags>", "abc", {"prepare.source_model": "m"}, {"seed": [0, 1]}, METHODS, CALL, 61.0
-    )
+    provenance = Provenance("Tests & <tags>", "abc", {"prepare.source_model": "m"}, {"seed": [0, 1]}, METHODS, CALL)
     write_report(tmp_path, outcomes, "OFA", "top10", provenance)
     return tmp_path
 
@@ -190,15 +188,24 @@ def test_the_report_is_one_well_formed_file(report):
     assert "CUDA out of <memory>" in text
     assert "13 of 14" in text
     assert "HYPER<OFA> & Co, distance l1 is best at SR-B" in " ".join(text.split())
-    assert "1 min 1 s" in text
+    assert "1,000" in text
     assert CALL.text in text
 
 
-def test_the_report_repeats_byte_for_byte(report, outcomes):
+def test_times_are_in_a_file_of_their_own(report, outcomes):
+    write_times(report, outcomes, 61.0)
+    found = (report / "times.md").read_text(encoding="utf-8")
+    assert "distance l1 | K = 100 | 1 min 40 s |" in found
+    assert "Writing a model takes 2 s." in found
+    assert "this start 1 min 1 s." in found
+
+
+def test_the_report_repeats_byte_for_byte_however_long_it_took(report, outcomes):
+    for outcome in outcomes:
+        if outcome.result is not None:
+            outcome.result["seconds"] = {name: took * 2 for name, took in outcome.result["seconds"].items()}
     before = {path.name: path.read_bytes() for path in report.rglob("*") if path.is_file()}
-    provenance = Provenance(
-        "Tests & <tags>", "abc", {"prepare.source_model": "m"}, {"seed": [0, 1]}, METHODS, CALL, 61.0
-    )
+    provenance = Provenance("Tests & <tags>", "abc", {"prepare.source_model": "m"}, {"seed": [0, 1]}, METHODS, CALL)
     write_report(report, outcomes, "OFA", "top10", provenance)
     after = {path.name: path.read_bytes() for path in report.rglob("*") if path.is_file()}
     assert before == after

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hyperofa.errors import InputError
-from hyperofa.runtime.folders import MARK, fingerprint, kept_folder, new_folder, resumed_folder
+from hyperofa.runtime.folders import fingerprint, kept_folder, new_folder, resumed_folder
+from hyperofa.runtime.marks import MARK
 
 
 def new(path, overwrite=False, **options):

@@ -1,6 +1,7 @@
 """What a run leaves when it ends too early, whatever checkpoints it keeps, and two runs in one folder."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -147,3 +148,39 @@ def test_the_name_of_the_state_is_not_given_to_another(fit_words, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(fit_words(MRR | {"filename": "last"}))
     assert "expected another filename of ModelCheckpoint than last" in capsys.readouterr().err
+
+
+def test_checkpoints_of_another_run_are_not_written_beside(fit_words, capsys):
+    """Lightning would write `best-v1.ckpt`, and leave another run's `best.ckpt` to be taken for this one's."""
+    words = fit_words()
+    main(words)
+    before = files(Path.cwd())
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    expected = "without checkpoints of another run, found .*elsewhere/best.ckpt; give another one, or remove it"
+    assert re.search(expected, capsys.readouterr().err)
+    assert files(Path.cwd()) == before
+    main(fit_words(SETTINGS["elsewhere"] | {"filename": "{epoch}"}))  # whose names are others
+    kept = {path.name for path in Path("elsewhere").iterdir()}
+    assert kept == {"best.ckpt", *(name for name in kept if re.fullmatch(r"epoch=\d\.ckpt", name))}
+    assert len(kept) == 2
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_without_a_logger_too(fit_words, capsys):
+    words = [*fit_words(MRR | {"filename": "best"}), "--trainer.max_epochs", "1", "--trainer.logger", "false"]
+    words = [word for word in words if word not in ("--trainer.logger.init_args.save_dir", "runs")]
+    main(words)
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert "found checkpoints" in capsys.readouterr().err.replace(str(Path.cwd()) + "/", "")
+    main([*words, "--ckpt_path", "checkpoints/best.ckpt"])  # of which it is the end
+
+
+def test_a_checkpoint_of_a_run_that_is_not_finished_is_used_with_a_warning(fit_words, bundles, tmp_path, capsys):
+    interrupted(fit_words(MRR | {"filename": "best"}), 1)
+    best = Path("runs/tokens/version_0/checkpoints/best.ckpt")
+    export = ["export", "--bundle", str(bundles["bert8"]), "--method", "hyperofa", "--checkpoint", str(best)]
+    with pytest.warns(UserWarning, match=r"best\.ckpt: the run in .*version_0 is not finished"):
+        main([*export, "--output", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "model.safetensors").is_file()
