@@ -101,8 +101,9 @@ def _reason(error: Exception) -> str | None:
     """
     if isinstance(error, InputError):
         return error.with_flags
-    if any(full in str(error) for full in _FULL):  # of libraries, also of those that are not written in Python
-        return "no room left on the disk that was being written to; make room there, or give an --output elsewhere"
+    for full in _FULL:
+        if full in str(error):  # of libraries, also of those that are not written in Python
+            return f"{full}; make room where this command writes, or give an --output elsewhere"
     if isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         return ": ".join([*names[:1], error.strerror])

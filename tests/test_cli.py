@@ -158,11 +158,16 @@ def test_the_config_for_fasttext_reads_its_layout(model_folders, tokenizer_folde
     assert bundle.target.covered.any()
 
 
+_ROOM = "; make room where this command writes, or give an --output elsewhere"
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
         (PermissionError(13, "Permission denied", "/srv/model"), "/srv/model: Permission denied"),
-        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError(28, "No space left on device"), f"No space left on device{_ROOM}"),
+        (OSError(28, "No space left on device", "/tmp/tmpx1"), f"No space left on device{_ROOM}"),
+        (RuntimeError("serializing: No space left on device (os error 28)"), f"No space left on device{_ROOM}"),
         (OSError("0 bytes written"), "0 bytes written (OSError; HYPEROFA_TRACEBACK=1 shows where)"),
         (MemoryError(), "no reason given (MemoryError; HYPEROFA_TRACEBACK=1 shows where)"),
     ],
