@@ -92,7 +92,9 @@ class Hypernetwork:
             return cls.from_pretrained(path, bundle)
         checkpoint = read_checkpoint(path)
         weights = {name.removeprefix("net."): value for name, value in checkpoint["state_dict"].items()}
-        return cls._rebuilt(checkpoint[RECORD], weights, sha256_file(path), f"--checkpoint {path}", bundle)
+        found = cls._rebuilt(checkpoint[RECORD], weights, sha256_file(path), f"--checkpoint {path}", bundle)
+        warn_if_unfinished(path)
+        return found
 
     @classmethod
     def from_pretrained(cls, name: str | Path, bundle: Bundle | None = None) -> "Hypernetwork":
@@ -133,7 +135,6 @@ class Hypernetwork:
             reason = " ".join(str(error).split())
             raise InputError(f"{flag}: expected the weights of a {type(net).__name__}; {reason}") from None
         net.eval()
-        warn_if_unfinished(path)
         return found
 
     def check(self, bundle: Bundle, name: str = "hypernetwork") -> None:
