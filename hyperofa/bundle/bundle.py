@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference
 from hyperofa.bundle.native import with_native
+from hyperofa.bundle.pooling import frequency_means
 from hyperofa.bundle.sharing import fetch, push
 from hyperofa.errors import InputError
 from hyperofa.models.vocabulary import Vocabulary, hash_rows
@@ -39,7 +40,7 @@ _FIELDS = {"space": "training_fingerprint"}  # of layout 1, where a field has an
 OWN_MODEL = "source/model"
 Side = Literal["source", "target"]
 SplitName = Literal["train", "val", "test"]
-Pooling = Literal["weighted", "duplicates"]
+Pooling = Literal["weighted", "duplicates", "frequency"]
 
 
 @dataclass(frozen=True)
@@ -316,11 +317,14 @@ class Bundle:
         Args:
             side: whose tokens.
             pooling: `weighted` (ours: by share and rank, unit vectors centred per language) or `duplicates` (OFA: raw
-                vectors, a word counted once for each surface variant in which the token is found).
+                vectors, a word counted once for each surface variant in which the token is found) or `frequency`
+                (WECHSEL: raw vectors by how frequent the word is in its language).
         """
         if pooling == "weighted":
             return self._array(f"{side}/pooled.npy")
         matches = self.matches(side)
+        if pooling == "frequency":
+            return frequency_means(matches, self.words)
         return reference.word_means(matches, self.words.vectors)
 
     def tokenizer(self, side: Side) -> PreTrainedTokenizerBase:

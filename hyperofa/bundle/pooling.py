@@ -43,6 +43,26 @@ def pool(parts: Iterable[Matches], words: WordVectors, means: np.ndarray) -> np.
     return np.divide(sums, totals[:, None], out=sums, where=totals[:, None] > 0)
 
 
+def frequency_means(matches: Matches, words: WordVectors, columns: int = 32) -> np.ndarray:
+    """Mean of each token's raw word vectors by frequency, 1 / (1 + rank) in the word's language (Zipf).
+
+    Args:
+        matches: words of the tokens.
+        words: the vectors.
+        columns: read at a time.
+
+    Returns:
+        `(tokens, d)` float32, zero rows for tokens without words.
+    """
+    weights = 1 / (1.0 + words.ranks[matches.words])
+    mixture = sp.csr_matrix((weights, matches.words, matches.indptr), shape=(len(matches.counts), len(words)))
+    totals = mixture.sum(1).A1
+    mixture = sp.csr_matrix(sp.diags(np.divide(1, totals, out=np.zeros_like(totals), where=totals > 0)) @ mixture)
+    starts = range(0, words.dim, columns)
+    parts = [mixture @ np.asarray(words.vectors[:, at : at + columns], np.float64) for at in starts]
+    return np.hstack(parts).astype(np.float32)
+
+
 def match_shards(
     tokenizer: BackendTokenizer,
     words: WordVectors,

@@ -28,6 +28,7 @@ def export(
     mixing: OFAConfig = OFAConfig(),  # noqa: B008  frozen
     ofa_share: float | None = 0.0,
     copied: list[OverlapKind] | None = None,
+    parallel: list[Path] | None = None,
     pad_to_multiple_of: Count | None = None,
     seed: Seed = 0,
     overwrite: bool = False,
@@ -46,10 +47,11 @@ def export(
         bundle: folder written by `hyperofa prepare`; after --reference true, hyperofa, ofa and random do as the
             published code does.
         method: hyperofa (needs --checkpoint); ofa (as published: k = 10, T = 0.1, overlap by role, exact and case);
-            ofa_tuned (our pooling, k = 3, rescaled); subtokens (mean of the source tokens that spell a token); mean;
-            mean_noise (Hewitt's, covariance noise of scale 1e-5); random (normal, like the source rows); small_noise
-            (normal around zero, standard deviation 0.02, transformers' default) and zeros, to see what they break; or
-            one that you have registered.
+            ofa_tuned (our pooling, k = 3, rescaled); subtokens (FVT, mean of the source tokens that spell a token);
+            wechsel, focus, clp, omp and transtokenizer (needs --parallel), after their papers; mean; mean_noise
+            (Hewitt's, covariance noise of scale 1e-5); random (normal, like the source rows); small_noise (normal
+            around zero, standard deviation 0.02, transformers' default) and zeros, to see what they break; or one that
+            you have registered.
         output: model folder to write.
         checkpoint: trained hypernetwork of `hyperofa fit`; the mean over several of them if the flag is repeated.
         mixing: how ofa_tuned, and the OFA that hyperofa is blended with, mix source rows.
@@ -58,6 +60,7 @@ def export(
         source_model: where the source model is now, if it moved since `hyperofa prepare`.
         copied: kinds of overlap whose rows are copied (role, exact, case, symbol); other tokens of the overlap are
             predicted if the method can. The method's own choice if not given.
+        parallel: files of parallel text, a source sentence, a tab and its translation a line, for transtokenizer.
         pad_to_multiple_of: round the number of rows up to a multiple of this.
         seed: of the noise of mean_noise, random and small_noise.
         overwrite: replace a folder that is already there.
@@ -86,7 +89,7 @@ def export(
     source_model = source_model or opened.source_model
     measured = None if scores is None else read_json(scores)
     lines = text_sample(text or [])
-    inputs: list[str | Path] = [bundle, source_model, *(checkpoint or []), *(text or [])]
+    inputs: list[str | Path] = [bundle, source_model, *(checkpoint or []), *(text or []), *(parallel or [])]
     inputs += [] if scores is None else [scores]
     settings = (method, mixing, ofa_share, copied, pad_to_multiple_of, seed, factorised, card, push_to_hub)
     key = sha256_text(fingerprint(*inputs), f"{settings} {versions()}")
@@ -103,6 +106,7 @@ def export(
             mixing=mixing,
             ofa_share=ofa_share,
             copied=copied,
+            parallel=parallel or (),
             seed=seed,
             cache=ShardCache(folder / _SHARDS, group),
         )

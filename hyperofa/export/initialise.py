@@ -27,6 +27,7 @@ from hyperofa.runtime.calls import Call, written_call
 from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.hub import check_repository, push_folder
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
+from hyperofa.runtime.text_files import read_pairs
 from hyperofa.tokens.canonical import OVERLAP_KINDS, OverlapKind
 from hyperofa.training.hypernetwork import Hypernetwork, trained_on
 
@@ -247,6 +248,7 @@ def initialise(
     mixing: OFAConfig = TUNED_OFA,
     ofa_share: float | None = 0.0,
     copied: Sequence[OverlapKind] | None = None,
+    parallel: Sequence[str | Path] = (),
     seed: int = 0,
     cache: ShardCache = IN_MEMORY,
 ) -> Initialised:
@@ -262,6 +264,7 @@ def initialise(
             best on the validation tokens.
         copied: kinds of overlap whose rows are copied; other tokens of the overlap are predicted if the method can.
             The method's own choice if not given.
+        parallel: files of parallel text, a source sentence, a tab and its translation a line, for transtokenizer.
         seed: of the noise of seeded methods.
         cache: where shards of long work are kept, and who shares it.
 
@@ -293,7 +296,8 @@ def initialise(
         trained = [trained_on(bundle, net) for net in nets]
         filled = _from_nets(bundle, chosen, trained, mixing, ofa_share, copied, cache)
     else:
-        inputs = target_inputs(bundle, chosen.pooling)
+        pairs = read_pairs(parallel, "--parallel") if parallel else None
+        inputs = target_inputs(bundle, chosen.pooling, pairs)
         rows = chosen.predict(inputs, Context(seed, mixing, cache))
         filled = plan_and_fill(bundle, inputs, rows, chosen.copied if copied is None else copied, chosen.fallback)
     digests = [net.digest for net in trained] if chosen.trained else []

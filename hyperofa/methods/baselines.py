@@ -38,6 +38,10 @@ class InitInputs:
         queries: `(N, d)` pooled word vectors of the wanted tokens.
         covered: `(N,)` bool, wanted tokens that have words.
         spelled: `(N, S)` sparse, the source tokens that spell each wanted token, rows summing to 1 or empty.
+        anchors: `(N, S)` sparse, a 1 where a wanted token is a source token; `None` where no vocabulary is wanted but
+            held-out source tokens, so that the source tokens themselves serve as anchors.
+        aligned: `(N, S)` sparse, how often a wanted token is aligned with a source token in parallel text; `None`
+            without such text.
     """
 
     coordinates: np.ndarray
@@ -46,6 +50,8 @@ class InitInputs:
     queries: np.ndarray
     covered: np.ndarray
     spelled: sp.csr_matrix
+    anchors: sp.csr_matrix | None = None
+    aligned: sp.csr_matrix | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,10 @@ def nothing(inputs: InitInputs) -> Predictions:
 
 
 def subtokens(inputs: InitInputs) -> Predictions:
-    """The mean of the source tokens that spell each token; known where that needs no unknown token."""
+    """The mean of the source tokens that spell each token; known where that needs no unknown token.
+
+    Fast vocabulary transfer (FVT, arXiv 2402.09977 §3.1), also outside of fine-tuned models.
+    """
     rows = (inputs.spelled @ inputs.coordinates).astype(np.float32)
     return Predictions(rows, np.diff(inputs.spelled.indptr) > 0, inputs.spelled)
 

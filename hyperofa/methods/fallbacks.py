@@ -22,6 +22,7 @@ import scipy.sparse as sp
 
 from hyperofa import reference
 from hyperofa.bundle.bundle import Bundle, Pooling
+from hyperofa.methods.alignment import align
 from hyperofa.methods.baselines import InitInputs, Predictions, spell
 from hyperofa.tokens.canonical import OverlapKind, Token, bare_backend
 
@@ -87,19 +88,26 @@ class Filled:
         return found
 
 
-def target_inputs(bundle: Bundle, pooling: Pooling = "weighted") -> InitInputs:
+def target_inputs(
+    bundle: Bundle, pooling: Pooling = "weighted", parallel: Sequence[tuple[str, str]] | None = None
+) -> InitInputs:
     """What a method is given to initialise all target tokens of a bundle.
 
     Args:
         bundle: the inputs.
         pooling: how words become one vector, see `Bundle.pooled`; OFA as published uses `duplicates`.
+        parallel: source sentences and their translations, if there are any.
     """
     source_tokens = bundle.tokens("source")
     tokenizer = bundle.tokenizer("source")
     unknown = next((i for i, token in enumerate(source_tokens) if token is not None and "unk" in token.roles), None)
     spelled = spell(bundle.tokens("target"), bare_backend(tokenizer), unknown, bundle.meta.source_tokens)
     keys, queries = (bundle.pooled(side, pooling) for side in ("source", "target"))
-    return InitInputs(bundle.coordinates, keys, bundle.source.covered, queries, bundle.target.covered, spelled)
+    shared = bundle.overlap.choose(("role", "exact"))
+    anchors = sp.csr_matrix((np.ones(len(shared)), (shared.target_ids, shared.source_ids)), shape=spelled.shape)
+    aligned = None if parallel is None else align(bundle, parallel)
+    covered = bundle.source.covered, bundle.target.covered
+    return InitInputs(bundle.coordinates, keys, covered[0], queries, covered[1], spelled, anchors, aligned)
 
 
 def plan_rows(

@@ -9,33 +9,11 @@ import numpy as np
 
 from hyperofa.bundle.bundle import Pooling
 from hyperofa.errors import InputError, did_you_mean
-from hyperofa.methods import baselines
+from hyperofa.methods import baselines, citations, peers
 from hyperofa.methods.baselines import TUNED_OFA, InitInputs, OFAConfig, Predictions
 from hyperofa.methods.fallbacks import Fallback
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
 from hyperofa.tokens.canonical import OVERLAP_KINDS, OverlapKind
-
-HYPEROFA = """@misc{ozeren2025hyperofa,
-  title = {{HYPEROFA}: Expanding {LLM} Vocabulary to New Languages via Hypernetwork-Based Embedding Initialization},
-  author = {{\\"O}zeren, Enes and Liu, Yihong and Sch{\\"u}tze, Hinrich},
-  year = {2025},
-  eprint = {2504.21018},
-  archivePrefix = {arXiv},
-}"""
-OFA = """@misc{liu2023ofa,
-  title = {{OFA}: A Framework of Initializing Unseen Subword Embeddings for Efficient Large-scale Multilingual
-           Continued Pretraining},
-  author = {Liu, Yihong and Lin, Peiqin and Wang, Mingyang and Sch{\\"u}tze, Hinrich},
-  year = {2023},
-  eprint = {2311.08849},
-  archivePrefix = {arXiv},
-}"""
-HEWITT = """@misc{hewitt2021initializing,
-  title = {Initializing New Word Embeddings for Pretrained Language Models},
-  author = {Hewitt, John},
-  year = {2021},
-  howpublished = {\\url{https://nlp.stanford.edu/~johnhew/vocab-expansion.html}},
-}"""
 
 
 @dataclass(frozen=True)
@@ -142,7 +120,7 @@ _BUILT_IN = (
     _published(
         Method(
             "hyperofa", "the hypernetwork's prediction; needs `--checkpoint`",
-            seeded=True, label="HYPEROFA", colour="#e6550d", citation=HYPEROFA,
+            seeded=True, label="HYPEROFA", colour="#e6550d", citation=citations.HYPEROFA,
         ),
         None, "noise",
     ),
@@ -150,26 +128,27 @@ _BUILT_IN = (
         Method(
             "ofa", "OFA as published: k = 10, T = 0.1, overlap by role, exact and case",
             lambda inputs, context: baselines.ofa(inputs, cache=context.cache),
-            pooling="duplicates", copied=("role", "exact", "case"), label="OFA", colour="#9ecae1", citation=OFA,
+            pooling="duplicates", copied=("role", "exact", "case"), label="OFA", colour="#9ecae1",
+            citation=citations.OFA,
         ),
         lambda inputs, _: baselines.ofa_with_zero_rows(inputs), "noise",
     ),
     Method(
         "ofa_tuned", "OFA with our pooling, k = 3, rescaled",
         lambda inputs, context: baselines.ofa(inputs, context.mixing, context.cache),
-        label="OFA, tuned", colour="#4292c6", citation=OFA,
+        label="OFA, tuned", colour="#4292c6", citation=citations.OFA,
     ),
     Method(
-        "subtokens", "mean of the source tokens that spell a token",
-        lambda inputs, _: baselines.subtokens(inputs), label="sub-tokens",
+        "subtokens", "mean of the source tokens that spell a token (FVT, fast vocabulary transfer)",
+        lambda inputs, _: baselines.subtokens(inputs), label="sub-tokens", citation=citations.FVT,
     ),
     Method(
         "mean", "mean of all source rows",
-        lambda inputs, _: baselines.mean(inputs), colour="#bdbdbd", citation=HEWITT,
+        lambda inputs, _: baselines.mean(inputs), colour="#bdbdbd", citation=citations.HEWITT,
     ),
     Method(
         "mean_noise", "that mean, with covariance noise of scale 1e-5",
-        lambda inputs, context: baselines.mean_noise(inputs, context.rng), seeded=True, citation=HEWITT,
+        lambda inputs, context: baselines.mean_noise(inputs, context.rng), seeded=True, citation=citations.HEWITT,
     ),
     _published(
         Method(
@@ -182,6 +161,31 @@ _BUILT_IN = (
     Method(
         "small_noise", "normal around zero, standard deviation 0.02, transformers' default",
         lambda inputs, context: baselines.small_noise(inputs, context.rng), seeded=True,
+    ),
+    Method(
+        "wechsel", "WECHSEL: softmax over the 10 nearest source tokens, T = 0.1, words pooled by frequency",
+        lambda inputs, context: peers.wechsel(inputs, context.cache),
+        pooling="frequency", copied=("role",), label="WECHSEL", colour="#74c476", citation=citations.WECHSEL,
+    ),
+    Method(
+        "focus", "FOCUS: sparsemax over the tokens of both vocabularies",
+        lambda inputs, context: peers.focus(inputs, context.cache),
+        copied=("role", "exact"), label="FOCUS", colour="#31a354", citation=citations.FOCUS,
+    ),
+    Method(
+        "clp", "CLP-Transfer: all tokens of both vocabularies, weighted by similarity",
+        lambda inputs, _: peers.clp(inputs),
+        copied=("role", "exact"), label="CLP", colour="#c7e9c0", citation=citations.CLP,
+    ),
+    Method(
+        "omp", "orthogonal matching pursuit in the tokens of both vocabularies, k = 64, as tokensurgeon",
+        lambda inputs, context: peers.omp(inputs, cache=context.cache),
+        copied=("role", "exact"), label="OMP", colour="#9e9ac8", citation=citations.OMP,
+    ),
+    Method(
+        "transtokenizer", "mean of the source tokens that a token is aligned with; needs `--parallel`",
+        lambda inputs, _: peers.transtokenizer(inputs),
+        copied=("role", "symbol"), label="trans-tokeniser", colour="#756bb1", citation=citations.TRANSTOKENIZER,
     ),
 )  # fmt: skip
 METHODS: dict[str, Method] = {method.name: method for method in _BUILT_IN}

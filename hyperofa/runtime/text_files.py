@@ -31,19 +31,23 @@ def read_lines(paths: Sequence[str | Path], flag: str = "--data.text") -> list[s
     return lines
 
 
-def read_pairs(paths: Sequence[str | Path]) -> list[tuple[str, str]]:
+def read_pairs(paths: Sequence[str | Path], flag: str = "--data.parallel") -> list[tuple[str, str]]:
     """Read parallel text: a source sentence and its translation, tab-separated, one pair a line.
+
+    Args:
+        paths: files.
+        flag: command-line flag named in errors.
 
     Raises:
         InputError: a file is missing or empty, or a line has not two columns.
     """
     pairs = []
     for path in paths:
-        for number, line in enumerate(_lines(Path(path), "--data.parallel"), 1):
+        for number, line in enumerate(_lines(Path(path), flag), 1):
             columns = line.split("\t")
             if len(columns) != 2:
                 raise InputError(
-                    f"--data.parallel {path} line {number}: expected a source sentence, a tab and its translation, "
+                    f"{flag} {path} line {number}: expected a source sentence, a tab and its translation, "
                     f"found {len(columns)} columns"
                 )
             pairs.append((columns[0].strip(), columns[1].strip()))

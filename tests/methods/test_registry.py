@@ -21,7 +21,7 @@ UNTRAINED = [name for name, method in METHODS.items() if not method.trained]
 
 @pytest.fixture(scope="module")
 def inputs(bundles):
-    return target_inputs(Bundle.load(bundles["bert"]))
+    return target_inputs(Bundle.load(bundles["bert"]), parallel=[("the woman", "the woman")] * 2)
 
 
 def test_the_readme_lists_the_methods_that_there_are():

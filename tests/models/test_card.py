@@ -137,6 +137,8 @@ def test_scores(bert):
 def test_every_method_has_a_card_and_the_citation_of_its_paper(bert, method):
     text = card(bert, method=method.name, story=method.story(), citation=method.citation)
     papers = {"hyperofa": "2504.21018", "ofa": "2311.08849", "ofa_tuned": "2311.08849", "mean": "vocab-expansion"}
+    papers |= {"subtokens": "2402.09977", "wechsel": "2112.06598", "focus": "2305.14481", "clp": "2301.09626"}
+    papers |= {"omp": "2506.06607", "transtokenizer": "2408.04303"}
     assert (papers.get(method.name, "@misc") in text) == (method.name in papers or method.name == "mean_noise")
     assert f"- {method.name}" in text
     assert f"the method `{method.name}` of hyperofa" in text
