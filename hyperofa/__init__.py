@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from hyperofa.pretraining.pretrain import pretrain
     from hyperofa.training.fit import fit
     from hyperofa.training.hypernetwork import Hypernetwork
+    from hyperofa.vectors.aligning import align_vectors
     from hyperofa.vectors.formats import convert_vectors
     from hyperofa.vectors.merging import merge_vectors
+    from hyperofa.vectors.train import train_vectors
 
 _HOMES = {
     "Bundle": "bundle.bundle",
@@ -31,6 +33,7 @@ _HOMES = {
     "InputError": "errors",
     "Scores": "evaluation.scores",
     "ablate": "experiments.ablate",
+    "align_vectors": "vectors.aligning",
     "convert_vectors": "vectors.formats",
     "evaluate": "evaluation.evaluate",
     "register_task": "evaluation.task",
@@ -43,6 +46,7 @@ _HOMES = {
     "pretrain": "pretraining.pretrain",
     "register_method": "methods.registry",
     "register_net": "nets.registry",
+    "train_vectors": "vectors.train",
     "trim": "models.trim",
     "verify": "models.manifest",
 }
@@ -53,6 +57,7 @@ __all__ = [
     "InputError",
     "Scores",
     "ablate",
+    "align_vectors",
     "convert_vectors",
     "evaluate",
     "expand",
@@ -65,6 +70,7 @@ __all__ = [
     "register_method",
     "register_net",
     "register_task",
+    "train_vectors",
     "trim",
     "verify",
 ]

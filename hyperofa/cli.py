@@ -31,6 +31,8 @@ COMMANDS = {
     "hewitt": "hyperofa.experiments.hewitt:hewitt",
     "ablate": "hyperofa.experiments.ablate:ablate",
     "config": "hyperofa.presets:config",
+    "vectors train": "hyperofa.vectors.train:train_vectors",
+    "vectors align": "hyperofa.vectors.aligning:align_vectors",
     "vectors convert": "hyperofa.vectors.formats:convert_vectors",
     "vectors merge": "hyperofa.vectors.merging:merge_vectors",
 }

@@ -35,6 +35,9 @@ def files(model_folders, tokenizer_folders, vector_file, text_file, bundles, fit
         (folder / name).symlink_to(target)
     (folder / "german.txt").write_text("".join(f"{line}\n" for line in GERMAN * 4), encoding="utf-8")
     (folder / "french.vec").write_text(f"2 {WORD_DIM}\nfleuve {'1 ' * WORD_DIM}\nville {'2 ' * WORD_DIM}\n")
+    rows = [line.split(" ") for line in vector_file.read_text(encoding="utf-8").splitlines()[1:]]
+    english = [f"{word.removeprefix('eng:')} {' '.join(row[::-1])}" for word, *row in rows if word.startswith("eng:")]
+    (folder / "turned.vec").write_text("\n".join([f"{len(english)} {WORD_DIM}", *english, ""]))
     (folder / "data").mkdir()
     with gzip.open(folder / "data" / "heldout.tsv.gz", "wt", encoding="utf-8") as file:
         for language, texts in (("eng", ENGLISH), ("deu", GERMAN)):

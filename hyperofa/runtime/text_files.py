@@ -31,6 +31,20 @@ def read_lines(paths: Sequence[str | Path], flag: str = "--data.text") -> list[s
     return lines
 
 
+def read_rows(path: str | Path, flag: str) -> list[list[str]]:
+    """The lines of a plain or gzipped text, empty ones included, as columns: those of a .tsv file, else one.
+
+    Args:
+        path: the file.
+        flag: command-line flag named in errors.
+
+    Raises:
+        InputError: as `read_lines`.
+    """
+    split = ".tsv" in Path(path).suffixes
+    return [line.split("\t") if split else [line] for line in _lines(Path(path), flag, empty=True)]
+
+
 def read_pairs(paths: Sequence[str | Path], flag: str = "--data.parallel") -> list[tuple[str, str]]:
     """Read parallel text: a source sentence and its translation, tab-separated, one pair a line.
 
@@ -76,8 +90,8 @@ def hold_out(lines: Sequence[str], count: int, seed: int) -> tuple[list[str], li
     return parts[0], parts[1]
 
 
-def _lines(path: Path, flag: str) -> list[str]:
-    """The lines of a text file that are not empty; a byte order mark is none of its text."""
+def _lines(path: Path, flag: str, empty: bool = False) -> list[str]:
+    """The lines of a text file, `empty` ones too if asked for; a byte order mark is none of its text."""
     lines: list[str] = []
     try:
         opener = gzip.open if path.suffix == ".gz" else open
@@ -88,12 +102,12 @@ def _lines(path: Path, flag: str) -> list[str]:
                         f"{flag} {path} line {number}: expected at most {LONGEST_LINE:,} characters, found more; give "
                         "one sentence a line"
                     )
-                if line.strip():
+                if empty or line.strip():
                     lines.append(line.rstrip("\n"))
     except FileNotFoundError:
         raise InputError(f"{flag} {path}: expected a text file, found none") from None
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise InputError(f"{flag} {path}: expected UTF-8 text, plain or gzipped; {error}") from None
-    if not lines:
+    if not any(map(str.strip, lines)):
         raise InputError(f"{flag} {path}: expected sentences, one a line, found none")
     return lines

@@ -105,3 +105,27 @@ def spectral_vectors(table: sp.csr_matrix, dim: int, seed: int = 0) -> NDArray[n
 def _inverse_root(sums: NDArray[np.floating]) -> sp.dia_matrix:
     totals = np.asarray(sums, np.float64).ravel()
     return sp.diags(np.divide(1, np.sqrt(totals), out=np.zeros_like(totals), where=totals > 0))
+
+
+def projected_vectors(table: sp.csr_matrix, known: sp.csr_matrix, vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Vectors of new words in a space that has vectors of others in the same segments.
+
+    A segment is the mean of its known words, each weighing one over its frequency; a new word is the mean of its
+    segments, less what all of them have in common.
+
+    Args:
+        table: `(V, segments)` counts of the new words.
+        known: `(W, segments)` counts of the known words.
+        vectors: `(W, d)` of these, less their mean.
+
+    Returns:
+        `(V, d)` unit rows; zero for a word that no known word stands beside.
+    """
+    logs = [each.astype(np.float32).tocsr(copy=True) for each in (table, known)]
+    for each in logs:
+        each.data = np.log1p(each.data)
+    totals = np.asarray(logs[1].sum(1)).ravel()
+    segments, _ = unit_rows(logs[1].T @ (vectors / np.maximum(totals, 1)[:, None]))
+    found, reached = unit_rows(logs[0] @ segments)
+    found[reached] -= found[reached].mean(0) if reached.any() else 0
+    return unit_rows(found)[0]

@@ -162,7 +162,10 @@ BAD_TEXT = {
         r", line 1: expected a header 'COUNT DIM' of positive numbers, DIM up to 65,536, found 0 and 2",
     ),
     "no word": ("1 2\n 1 2\n", r", line 2: expected a word, found a space"),
-    "twice": ("3 1\na 1\nb 2\na 3\n", r", line 4: the word 'a' was already at .*bad\.vec, line 2; .*--duplicate_words"),
+    "twice": (
+        "3 1\na 1\nb 2\na 3\n",
+        r", line 4: the word 'a' was already at .*bad\.vec, line 2; .*duplicate_words='first'",
+    ),
 }
 
 

@@ -1,0 +1,64 @@
+"""Text for word vectors: pieces of it by name, and their words."""
+
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from hyperofa.errors import InputError
+from hyperofa.runtime.text_files import read_rows
+from hyperofa.vectors.readers import split_spec
+
+_EDGES = "PSZC"  # Unicode categories that a word neither begins nor ends with; accents (M) stay
+_DASHES = str.maketrans({"—": " ", "–": " ", "―": " "})
+
+
+class Piece(NamedTuple):
+    """A line of a text: pieces of one name, in whatever language, say the same."""
+
+    name: str
+    language: str
+    text: str
+
+
+def read_pieces(specs: Sequence[str], aligned: bool = False) -> list[Piece]:
+    """Read texts, one sentence or verse a line.
+
+    Args:
+        specs: 'LANG=PATH' or 'PATH' each; of a `.tsv` file the first column names the line and the last is its text.
+        aligned: line n of each other file says the same; else each line stands alone.
+
+    Raises:
+        InputError: a file is missing, empty or not UTF-8 text, or aligned files differ in length.
+    """
+    pieces, lengths = [], dict[str, int]()
+    for number, spec in enumerate(specs):
+        language, path = split_spec(spec)
+        rows = read_rows(path, "--text")
+        named = ".tsv" in Path(path).suffixes
+        if not named:
+            lengths[spec] = len(rows)
+        for line, columns in enumerate(rows):
+            name = columns[0] if named else f"line {line}" if aligned else f"{number}:{line}"
+            pieces.append(Piece(name, language or "", columns[-1].strip()))
+    if aligned and len(set(lengths.values())) > 1:
+        found = ", ".join(f"{count:,} in {spec}" for spec, count in lengths.items())
+        raise InputError(f"--text: expected equally many lines in files whose lines say the same, found {found}")
+    return pieces
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text in lower case: what stands between spaces and dashes, without punctuation at its ends."""
+    words = text.lower().translate(_DASHES).replace("--", " ").split()
+    return [word for word in map(_strip, words) if word]
+
+
+@lru_cache(2**16)
+def _strip(word: str) -> str:
+    start, end = 0, len(word)
+    while start < end and unicodedata.category(word[start])[0] in _EDGES:
+        start += 1
+    while end > start and unicodedata.category(word[end - 1])[0] in _EDGES:
+        end -= 1
+    return word[start:end]

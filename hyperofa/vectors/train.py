@@ -1,0 +1,257 @@
+"""Word vectors made from text: one space for several languages, or one for a single language."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperofa.errors import InputError
+from hyperofa.runtime.files import new_file
+from hyperofa.runtime.ranges import Count, Seed, Size, in_range
+from hyperofa.vectors.centring import unit_rows
+from hyperofa.vectors.conversion import build_store
+from hyperofa.vectors.formats import Entry, WrittenVectors, save_vectors
+from hyperofa.vectors.readers import WORD_END, WORD_START, Subwords, split_spec
+from hyperofa.vectors.spectral import Counts, count_words, projected_vectors, spectral_vectors
+from hyperofa.vectors.store import ROWS
+from hyperofa.vectors.texts import Piece, read_pieces, split_words
+
+LONG_TEXT = 20_000_000
+"""Words of text, all languages together, from which fastText is taken for a space of several languages."""
+
+_EPOCH_WORDS = 10_000_000  # words that fastText shall have read in all, if no epochs are asked for
+_THREADS = 10  # with fewer, fastText leaves a part of its matrix at zero
+
+
+Method = Literal["spectral", "fasttext", "projected"]
+
+
+@dataclass(frozen=True)
+class TrainedVectors:
+    """Word vectors that were made from text.
+
+    Attributes:
+        written: what was written.
+        method: how.
+        running_words: of the text.
+        segments: verses or lines that say one thing, in however many languages.
+    """
+
+    written: WrittenVectors
+    method: Method
+    running_words: int
+    segments: int
+
+    def __str__(self) -> str:
+        return f"{self.written}\n  {self.method}, from {self.running_words:,} words in {self.segments:,} segments"
+
+
+@in_range()
+def train_vectors(
+    text: list[str],
+    output: Path,
+    aligned: bool = False,
+    into: list[str] | None = None,
+    method: Literal["auto", "spectral", "fasttext"] = "auto",
+    dim: Count = 200,
+    min_count: Count = 2,
+    max_words: Count | None = None,
+    epochs: Count | None = None,
+    shortest_ngram: Size = 3,
+    longest_ngram: Size = 6,
+    buckets: Count = 200_000,
+    prefixes: bool = True,
+    allow_pickle: bool = False,
+    seed: Seed = 0,
+    overwrite: bool = False,
+) -> TrainedVectors:
+    """Make word vectors from text: one space of several languages from parallel text, or that of one language.
+
+    Words are what stands between spaces, in lower case; give text of scripts without spaces segmented.
+
+    Args:
+        text: LANG=FILE, plain or gzipped. Of a .tsv file the first column names the line (a verse, say) and the last is
+            its text: lines of one name say the same in all files. A language may have several files.
+        output: what to write: .vec, .vec.gz, .bin, .wv, or a store folder. A .bin of `fasttext` has n-grams, so that it
+            gives unseen words a vector too.
+        aligned: line n of each plain file says the same.
+        into: files of a space, as for `prepare`, that has some of the languages. The others get vectors in it: a word
+            lies where the lines lie that it stands in. Takes some thousand lines; for fewer, and for text that is not
+            parallel, train the language alone and `hyperofa vectors align` it.
+        method: `spectral` (correspondence analysis of which words stand in which lines; repeatable) or `fasttext`
+            (skip-grams with sub-words; no two runs are quite alike). If not given, fasttext for one language and from
+            20 million words on, spectral for several languages with less text.
+        dim: width of a vector, unless it is that of a space.
+        min_count: least number of times that a word stands in the text.
+        max_words: of each language, at most so many, the most frequent ones.
+        epochs: how often fastText reads the text; enough for 10 million words in all, from 5 to 30 times, if not given.
+        shortest_ngram: characters of fastText's shortest sub-words.
+        longest_ngram: characters of the longest ones; 0 for none.
+        buckets: how many vectors fastText's sub-words share.
+        prefixes: write words into files with their language, as in `deu:haus`.
+        allow_pickle: open gensim files of `into`, which can run code; only for files you trust.
+        seed: of the projection, and of the order of words in lines of several languages.
+        overwrite: replace what is already there.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: a text is missing or damaged, or several languages have no line in common.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import hyperofa
+        >>> texts = ["eng=english.txt", "deu=german.txt"]
+        >>> print(hyperofa.train_vectors(texts, Path("trained.vec"), aligned=True, dim=8))
+        trained.vec: ... words, 8 wide: deu ..., eng ...
+          spectral, from ... words in ... segments
+    """
+    pieces = [piece for piece in read_pieces(text, aligned) if piece.text]
+    languages = sorted({piece.language for piece in pieces})
+    tokens = [split_words(piece.text) for piece in pieces]
+    running = sum(map(len, tokens))
+    if len(languages) > 1:
+        _check_connected(pieces)
+    if method == "auto":
+        method = "spectral" if len(languages) > 1 and running < LONG_TEXT else "fasttext"
+    inputs = [split_spec(spec)[1] for spec in (*text, *(into or ()))]
+    used: Method = "projected" if into else method
+    if used != "fasttext":
+        segments = [(piece.name, piece.language, words) for piece, words in zip(pieces, tokens, strict=True)]
+        counts = count_words(segments).frequent(min_count, max_words)
+        if not counts.words:
+            raise InputError(f"--min_count: expected words that stand in the text {min_count} times, found none")
+        if into:
+            counts, vectors = _project(counts, into, languages, allow_pickle)
+        else:
+            vectors = spectral_vectors(counts.table, dim, seed)
+        entries = [
+            (word, code, WORD_START | WORD_END) for word, code in zip(counts.words, counts.languages, strict=True)
+        ]
+        written = save_vectors(_blocks(entries, vectors), output, "float32", prefixes, overwrite, inputs)
+    else:
+        lines = joined_lines(pieces, tokens, seed)
+        settings = {
+            "dim": dim, "minCount": min_count, "minn": shortest_ngram, "maxn": longest_ngram, "bucket": buckets,
+            "epoch": epochs or int(np.clip(_EPOCH_WORDS // max(running, 1), 5, 30)), "thread": _THREADS,
+        }  # fmt: skip
+        written = _train_fasttext(lines, settings, output, languages, max_words, prefixes, overwrite, inputs)
+    return TrainedVectors(written, used, running, len({piece.name for piece in pieces}))
+
+
+def _check_connected(pieces: Sequence[Piece]) -> None:
+    """See that each language says something that another one says too."""
+    spoken: dict[str, set[str]] = {}
+    for piece in pieces:
+        spoken.setdefault(piece.name, set()).add(piece.language)
+    together = {code for codes in spoken.values() if len(codes) > 1 for code in codes}
+    alone = sorted({piece.language for piece in pieces} - together)
+    if alone:
+        raise InputError(
+            "--text: expected lines that say the same in several languages, found none of "
+            f"{', '.join(map(repr, alone))}; give .tsv files whose first columns name the lines, or --aligned true, or "
+            "train each language alone and `hyperofa vectors align` them"
+        )
+
+
+def _project(
+    counts: Counts, into: Sequence[str], languages: Sequence[str], allow_pickle: bool
+) -> tuple[Counts, NDArray[np.float32]]:
+    """The words of languages that a space has not, and their vectors in it."""
+    with tempfile.TemporaryDirectory(prefix="hyperofa-train-") as scratch:
+        space = build_store(into, Path(scratch) / "space", allow_pickle=allow_pickle, duplicates="first")
+        there = sorted(set(languages) & set(space.languages))
+        if not there or len(there) == len(languages):
+            raise InputError(
+                f"--text: expected text of a language that the space has{' not' * bool(there)}, found "
+                f"{', '.join(languages)} alone"
+            )
+        places = dict[tuple[str, str], int]()
+        parts: list[NDArray[np.float32]] = []
+        for code in there:
+            rows = space.select([code])
+            first = sum(map(len, parts))
+            for row, word in enumerate(space.words[rows], first):
+                places.setdefault((code, word.lower()), row)
+            units, _ = unit_rows(space.vectors[rows])
+            parts.append(units - units.mean(0))
+        vectors = np.concatenate(parts)
+    keys = list(zip(counts.languages, counts.words, strict=True))
+    known = [(row, places[key]) for row, key in enumerate(keys) if key in places]
+    new = [row for row, (code, _) in enumerate(keys) if code not in there]
+    if not known or not new:
+        raise InputError("--into: expected words of the text among those of the space, found none")
+    rows, columns = np.array(known).T
+    found = projected_vectors(counts.table[new], counts.table[rows], vectors[columns])
+    return Counts([counts.words[row] for row in new], [counts.languages[row] for row in new], counts.table[new]), found
+
+
+def _blocks(entries: list[Entry], vectors: NDArray[np.float32]) -> Iterator[tuple[list[Entry], NDArray[np.float32]]]:
+    for start in range(0, len(entries), ROWS):
+        yield entries[start : start + ROWS], vectors[start : start + ROWS]
+
+
+def joined_lines(pieces: Sequence[Piece], tokens: Sequence[list[str]], seed: int) -> Iterator[str]:
+    """The lines that fastText reads: of one language as they are; else all that say the same as one, words shuffled.
+
+    Args:
+        pieces: of the text.
+        tokens: their words.
+        seed: of the order.
+    """
+    if len({piece.language for piece in pieces}) == 1:
+        yield from (" ".join(words) for words in tokens)
+        return
+    rng = np.random.default_rng(seed)
+    lines: dict[str, list[str]] = {}
+    for piece, words in zip(pieces, tokens, strict=True):
+        lines.setdefault(piece.name, []).extend(f"{piece.language}:{word}" for word in words)
+    for words in lines.values():
+        yield " ".join(words[place] for place in rng.permutation(len(words)).tolist())
+
+
+def _train_fasttext(
+    lines: Iterator[str],
+    settings: dict[str, Any],
+    output: Path,
+    languages: Sequence[str],
+    max_words: int | None,
+    prefixes: bool,
+    overwrite: bool,
+    inputs: Sequence[Path],
+) -> WrittenVectors:
+    """Train a model, and write it whole or its words' vectors."""
+    import fasttext
+
+    with tempfile.TemporaryDirectory(prefix="hyperofa-train-") as scratch:
+        corpus, path = Path(scratch) / "text", Path(scratch) / "model.bin"
+        with corpus.open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        try:
+            trained = fasttext.train_unsupervised(str(corpus), model="skipgram", verbose=0, **settings)
+        except ValueError as error:
+            raise InputError(f"--text: fastText cannot learn from it; {error}") from None
+        trained.save_model(str(path))
+        words = [word for word in trained.words if word != "</s>"]
+        entries: list[Entry] = []
+        kept, counts = [], dict.fromkeys(languages, 0)
+        for word in words:
+            language, _, plain = word.partition(":") if len(languages) > 1 else (languages[0], "", word)
+            if max_words is None or counts[language] < max_words:
+                counts[language] += 1
+                entries.append((plain, language, WORD_START | WORD_END))
+                kept.append(word)
+        if Path(output).name.endswith(".bin"):
+            with new_file(output, overwrite) as file:
+                shutil.copyfile(path, file)
+            return WrittenVectors(Path(output), trained.get_dimension(), counts)
+        vectors = Subwords(path).vectors(kept)
+        if not np.isfinite(vectors).all():
+            raise InputError("--text: fastText's vectors are not finite; give more text, or fewer --epochs")
+        return save_vectors(_blocks(entries, vectors), output, "float32", prefixes, overwrite, inputs)

@@ -1,0 +1,150 @@
+"""Vectors of one language turned into the space of others."""
+
+import fasttext
+import numpy as np
+import pytest
+
+from hyperofa.errors import InputError
+from hyperofa.vectors.aligning import align_vectors
+from hyperofa.vectors.alignment import Candidates, align, mutual_translations, refine, translate
+from hyperofa.vectors.centring import unit_rows
+from hyperofa.vectors.conversion import build_store
+from hyperofa.vectors.readers import Subwords
+from hyperofa.vectors.seeds import Lexicon, identical_pairs, listed_pairs, parallel_pairs
+from tests.conftest import write_vectors
+
+WORDS = 400
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    """English words e0, e1, … and the same in another order, turned, moved and blurred, as words f0, f1, …"""
+    folder = tmp_path_factory.mktemp("space")
+    rng = np.random.default_rng(0)
+    english = rng.normal(size=(WORDS, 16)) + 1
+    rotation, _ = np.linalg.qr(rng.normal(size=(16, 16)))
+    order = rng.permutation(WORDS)
+    foreign = (english @ rotation + 0.05 * rng.normal(size=english.shape) + rng.normal(size=16))[order]
+    write_vectors(folder / "space.vec", {f"eng:e{row}": vector for row, vector in enumerate(english)})
+    write_vectors(folder / "foreign.vec", {f"f{row}": vector for row, vector in enumerate(foreign)})
+    (folder / "list.txt").write_text("".join(f"f{row} e{order[row]}\n" for row in range(60)) + "\ngone\te1\n")
+    return folder, order
+
+
+def nearest_words(folder, path, order):
+    """Share of all foreign words whose nearest English one is the translation, as `prepare` sees both: centred."""
+    english = build_store([str(folder / "space.vec")], path.parent / "english").vectors
+    foreign = build_store([str(path)], path.parent / "aligned").vectors
+    units = [unit_rows(side)[0] for side in (english, foreign)]
+    units = [unit_rows(side - side.mean(0))[0] for side in units]
+    return ((units[1] @ units[0].T).argmax(1) == order).mean()
+
+
+@pytest.mark.parametrize("method", ["procrustes", "rcsls"])
+def test_a_word_list_brings_translations_together(space, tmp_path, method):
+    folder, order = space
+    found = align_vectors(
+        f"fra={folder / 'foreign.vec'}",
+        [str(folder / "space.vec")],
+        tmp_path / "aligned.vec",
+        dictionary=[f"eng={folder / 'list.txt'}"],
+        method=method,
+    )
+    assert (found.seeds, found.words_held_out) == (60, 6)
+    assert list(found.precision) == ["procrustes", "round 1", "round 2", "round 3", "rcsls"][: 4 + (method == "rcsls")]
+    assert found.held_out == 1
+    assert found.written.languages == {"fra": WORDS}
+    assert nearest_words(folder, tmp_path / "aligned.vec", order) > 0.97
+    assert "precision@1 of steps: procrustes 100.0%" in str(found)
+
+
+def test_induction_makes_up_for_few_pairs(space, tmp_path):
+    """Twenty pairs fit sixteen directions badly; what they find fits better."""
+    folder, order = space
+    (tmp_path / "few.txt").write_text("".join((folder / "list.txt").read_text().splitlines(True)[:20]))
+    given = {"dictionary": [f"eng={tmp_path / 'few.txt'}"], "held_out": 0.0, "method": "procrustes"}
+    shares = []
+    for rounds in (0, 3):
+        output = tmp_path / f"rounds{rounds}" / "aligned.vec"
+        align_vectors(f"fra={folder / 'foreign.vec'}", [str(folder / "space.vec")], output, rounds=rounds, **given)
+        shares.append(nearest_words(folder, output, order))
+    assert shares[1] >= shares[0]
+    assert shares[1] > 0.97
+
+
+def test_too_few_pairs_are_refused(space, tmp_path):
+    folder, _ = space
+    spec, into = f"fra={folder / 'foreign.vec'}", [str(folder / "space.vec")]
+    with pytest.raises(InputError, match="at least 20 pairs of words to begin with, found 0 between fra and eng"):
+        align_vectors(spec, into, tmp_path / "out")
+    with pytest.raises(InputError, match="expected LANG=FILE, the language of the words"):
+        align_vectors(str(folder / "foreign.vec"), into, tmp_path / "out")
+    with pytest.raises(InputError, match="expected LANG=FILE, the language of its second column"):
+        align_vectors(spec, into, tmp_path / "out", dictionary=[str(folder / "list.txt")])
+    with pytest.raises(InputError, match="language 'deu' is not among the word vectors"):
+        align_vectors(spec, into, tmp_path / "out", dictionary=[f"deu={folder / 'list.txt'}"])
+    (tmp_path / "bad.txt").write_text("one two three\n")
+    with pytest.raises(InputError, match=r"dictionary .*bad\.txt line 1: expected two words, found 3"):
+        align_vectors(spec, into, tmp_path / "out", dictionary=[f"eng={tmp_path / 'bad.txt'}"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fasttext_model_is_turned_with_its_n_grams(tmp_path):
+    """Words spelled alike lead a model into its own space turned round, and unseen words follow."""
+    rng = np.random.default_rng(1)
+    words = [f"{a}{b}{c}" for a in ("ka", "lo", "mi") for b in ("ren", "sut", "tiv") for c in ("a", "os", "im", "ek")]
+    text = tmp_path / "text.txt"
+    text.write_text("".join(" ".join(rng.choice(words, 8)) + "\n" for _ in range(200)))
+    model = fasttext.train_unsupervised(
+        str(text), dim=8, epoch=3, minCount=1, minn=3, maxn=4, bucket=100, thread=10, verbose=0
+    )
+    model.save_model(str(tmp_path / "own.bin"))
+    own = Subwords(tmp_path / "own.bin")
+    rotation, _ = np.linalg.qr(rng.normal(size=(8, 8)))
+    write_vectors(tmp_path / "space.vec", {f"eng:{word}": own.vector(word) @ rotation * 1e3 for word in words})
+    output = tmp_path / "turned.bin"
+    found = align_vectors(f"fra={tmp_path / 'own.bin'}", [str(tmp_path / "space.vec")], output, method="procrustes")
+    assert found.seeds == len(words)
+    turned = Subwords(output)
+    mean = np.mean([own.vector(word) for word in words], axis=0)
+    for word in (*words[:3], "karensut"):
+        expected = (own.vector(word) - mean) @ rotation
+        cosine = turned.vector(word) @ expected / np.linalg.norm(turned.vector(word)) / np.linalg.norm(expected)
+        assert cosine > 0.98  # the end of a line has a vector too, and is no word of the space
+
+
+def test_seeds(tmp_path):
+    source = Lexicon.of(["Haus", "1984", "baum", "paris", "a"])
+    target = Lexicon.of(["house", "paris", "tree", "1984", "a"])
+    assert identical_pairs(source, target).tolist() == [[1, 3], [3, 1]]
+    (tmp_path / "list.txt").write_text("haus\thouse\nbaum tree\nwald wood\n")
+    assert listed_pairs(tmp_path / "list.txt", source, target).tolist() == [[0, 0], [2, 2]]
+    texts = [("Haus, baum", "tree house"), ("das Haus!", "the house"), ("ein Baum", "a tree"), ("paris", "house")]
+    assert parallel_pairs(texts, source, target).tolist() == [[0, 0], [2, 2]]
+
+
+def test_csls_keeps_a_hub_from_every_query():
+    """A word near all others is the nearest of two queries by cosine, but of one by CSLS."""
+    targets = unit_rows(np.array([[1, 0.2, 0], [0, 1, 0.0], [0.6, 0.6, 0.2]]))[0]
+    queries = unit_rows(np.array([[0.95, 0.5, 0.1], [0.3, 0.9, 0.1], [0.6, 0.6, 0.2]]))[0]
+    candidates = Candidates.of(targets)
+    assert translate(queries, candidates, np.array([0.0, 0.0, 1.0], np.float32)).tolist() == [0, 1, 0]
+    assert mutual_translations(targets, candidates).tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_refining_lowers_its_loss():
+    """Of a blurred space: pairs are nearer, relative to their neighbours, than a rotation brings them."""
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=(300, 10))
+    source = target @ rng.normal(size=(10, 10)) + 0.5 * rng.normal(size=target.shape)
+    sides = Candidates.of(source), Candidates.of(target)
+    pairs = np.stack([np.arange(100)] * 2, 1)
+    rotation = align(source, target, pairs)
+    refined = refine(rotation, *sides, pairs)
+
+    def precision(matrix):
+        moved, _ = unit_rows(source @ matrix)
+        found = translate(moved[100:], sides[1], Candidates.of(moved).density(sides[1].vectors))
+        return (found == np.arange(100, 300)).mean()
+
+    assert precision(refined) > precision(rotation)
