@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lightning import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -18,6 +19,8 @@ from transformers import (
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from hyperofa.bundle.bundle import Bundle
@@ -288,12 +291,10 @@ def test_a_language_model_trains_output_rows_on_text_alone(replaced, text_file, 
     assert not any(row.get("train/token_loss") for row in rows)
     assert scores == pytest.approx([-value for value in nats])
     assert min(nats) < nats[0] - 0.05
-    last = torch.load(best, weights_only=True)["state_dict"][
-        "net.correction.1.2.weight"
-    ]  # zero before training; input coordinates, then output ones
-    width = replaced[name].meta.input_dim
-    assert last[:width].abs().sum() > 0
-    assert last[width:].abs().sum() > 0
+    weights, width = torch.load(best, weights_only=True)["state_dict"], replaced[name].meta.input_dim
+    for part in ("net.correction.1.2.weight",):  # zero before training; inputs, then outputs
+        assert weights[part][:width].abs().sum() > 0
+        assert weights[part][width:].abs().sum() > 0
 
 
 def test_who_can_judge_text(sources, replaced, tokenizer_folders, vector_file, text_file, tmp_path):
@@ -317,6 +318,44 @@ def test_who_can_judge_text(sources, replaced, tokenizer_folders, vector_file, t
     masked = make_bundle(sources["bert"], tokenizer_folders["unigram"], vector_file, tmp_path / "masked").path
     assert data(masked) == ("masked", True, ("role", "symbol", "native"))
     assert data(masked, judges="language") == ("masked", False, ("role", "symbol", "native"))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_encoder_decoder_is_taught_to_say_hidden_spans(
+    tied, sources, tokenizer_folders, vector_file, text_file, tmp_path
+):
+    for name, folder in (("source", sources["gpt2"]), ("target", tokenizer_folders["unigram"])):
+        tokenizer = load_tokenizer(folder)
+        tokenizer.add_tokens([f"<extra_id_{number}>" for number in range(4)], special_tokens=True)
+        tokenizer.save_pretrained(tmp_path / name)
+    sizes = {"d_model": 24, "d_kv": 12, "d_ff": 32, "num_layers": 1, "num_heads": 2, "tie_word_embeddings": tied}
+    ids = {"pad_token_id": tokenizer.pad_token_id, "decoder_start_token_id": tokenizer.pad_token_id}
+    source = load_tokenizer(tmp_path / "source")
+    torch.manual_seed(0)
+    model = T5ForConditionalGeneration(T5Config(vocab_size=len(source), **sizes, **ids))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.3)
+    model.save_pretrained(tmp_path / "source")
+    bundle = make_bundle(tmp_path / "source", tmp_path / "target", vector_file, tmp_path / "bundle")
+    views = ViewCounts(translated=8, target=4)
+    settings = {"steps": 6, "sentences": 4, "views": views, "language_views": views}
+    data = HyperDataModule(str(bundle.path), [str(text_file)], **settings)
+    assert (data.objective, data._sees_sentences) == ("spans", True)
+    data = HyperDataModule(str(bundle.path), [str(text_file)], judges="language", **settings)
+    assert not data._sees_sentences
+    module = HyperModule(data.word_dim, data.coordinate_dim, precision="float32", learning_rate=1e-2)
+    nats = []
+    keep = LambdaCallback(on_train_epoch_end=lambda fit, _: nats.append(fit.callback_metrics["train/translated_nats"]))
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "num_sanity_val_steps": 0}
+    trainer = Trainer(max_epochs=8, accelerator="cpu", use_distributed_sampler=False, callbacks=[keep], **quiet)
+    trainer.fit(module, data)
+    assert nats[-1] < nats[0] - 0.1
+    # Without sentinels in the target vocabulary nothing can be hidden.
+    plain = make_bundle(tmp_path / "source", tokenizer_folders["unigram"], vector_file, tmp_path / "plain")
+    assert HyperDataModule(str(plain.path), [str(text_file)]).objective is None
+    with pytest.raises(InputError, match=r"or one of T5's kind and its <extra_id_0>, <extra_id_1> and pad token there"):
+        HyperDataModule(str(plain.path), [str(text_file)], judges="language")
 
 
 def test_a_head_that_takes_no_other_rows_leaves_the_text_to_sentence_vectors(replaced, text_file, monkeypatch):

@@ -1,5 +1,7 @@
-"""What a language model is trained to say: the next token, or a hidden one; and how it wants its texts."""
+"""What a language model is trained to say: the next token, a hidden one, hidden spans; and how it wants its texts."""
 
+import re
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +17,10 @@ from transformers.models.auto.modeling_auto import (
 from hyperofa.errors import InputError
 
 Objective = Literal["causal", "masked"]
+TextObjective = Objective | Literal["spans"]
+"""What a model can be taught by text; of hidden `spans` there is no likelihood of a whole text."""
 MASKED_SHARE = 0.15
+_HIDES_SPANS = re.compile(r"\w*T5ForConditionalGeneration")
 
 
 def objective_of(model: PreTrainedModel, flag: str = "--model") -> Objective:
@@ -40,19 +45,42 @@ def objective_of(model: PreTrainedModel, flag: str = "--model") -> Objective:
     )
 
 
-def objective_at(path: str | Path) -> Objective | None:
-    """What a model on disk or on the hub predicts, by its config alone; `None` without a causal or masked head.
+def objective_at(path: str | Path) -> TextObjective | None:
+    """What a model on disk or on the hub predicts, by its config alone; `None` for a head of another kind, or none.
 
     Args:
         path: Hugging Face folder or hub id.
     """
     config = PreTrainedConfig.get_config_dict(str(path))[0]
     names = {name.removeprefix("Factorised") for name in config.get("architectures") or []}
+    if any(map(_HIDES_SPANS.fullmatch, names)):
+        return "spans"
     if config.get("is_encoder_decoder"):
         return None
     if names & set(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()):
         return "masked"
     return "causal" if names & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) else None
+
+
+def hiding_tokens(objective: TextObjective, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of the tokens that stand for hidden ones: the mask, or the sentinels of spans in their order.
+
+    Args:
+        objective: what is hidden for; nothing for a causal model.
+        tokenizer: may lack them.
+
+    Returns:
+        Those that there are; none where they do not serve: a span needs two, and a pad token for the decoder to hear
+        first.
+    """
+    if objective == "causal":
+        return []
+    if objective == "masked":
+        return [] if tokenizer.mask_token_id is None else [tokenizer.mask_token_id]
+    vocabulary = tokenizer.get_vocab()
+    names = takewhile(vocabulary.__contains__, (f"<extra_id_{number}>" for number in range(len(vocabulary))))
+    found = [vocabulary[name] for name in names]
+    return found if len(found) > 1 and tokenizer.pad_token_id is not None else []
 
 
 def special_affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hyperofa.bundle.bundle import Bundle, Side, SplitName
 from hyperofa.errors import InputError
-from hyperofa.models.objectives import Objective, objective_at
+from hyperofa.models.objectives import TextObjective, hiding_tokens, objective_at
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
 from hyperofa.reference import GROUP
@@ -87,7 +87,8 @@ class HyperDataModule(lightning.LightningDataModule):
         sentences: source sentences a text batch.
         views: how these sentences are seen.
         judges: who judges the text: `sentence` vectors, the `language` model's own predictions, or `both`; `auto` takes
-            sentence vectors of a model without a head, predictions of a causal one, and both of a masked one.
+            sentence vectors of a model without a head, predictions of a causal one, and both of a masked one or one of
+            T5's kind, which says the spans that are hidden; of other encoder-decoders sentence vectors alone.
         language_views: how text is seen that the language model predicts; none under the source tokenizer.
         language_crop: fewest and most words of these views.
         negatives: target tokens beside those of the text that compete in the language model's predictions.
@@ -157,7 +158,7 @@ class HyperDataModule(lightning.LightningDataModule):
         self.word_dim, self.coordinate_dim = self.bundle.meta.word_dim, self.bundle.meta.coordinate_dim
         self._let_judge(self._objective())
 
-    def _let_judge(self, objective: Objective | None) -> None:
+    def _let_judge(self, objective: TextObjective | None) -> None:
         """Settle what follows from who judges the text.
 
         Args:
@@ -166,25 +167,27 @@ class HyperDataModule(lightning.LightningDataModule):
         self.objective = objective
         """What the language model is trained to say, where it judges the text."""
         self._sees_sentences = (
-            self._judges == "both" or objective is None or (self._judges, objective) == ("auto", "masked")
+            self._judges == "both" or objective is None or (self._judges == "auto" and objective != "causal")
         )
         alone = objective is None and self.bundle.meta.output_dim > 0
         self._streams = "both" if self._asked_streams == "text" and alone else self._asked_streams
         kinds: Sequence[OverlapKind] = ("role", "symbol") if objective is None else ("role", "symbol", "native")
         self.copied = tuple(kinds if self._asked_copied is None else self._asked_copied)
 
-    def _objective(self) -> Objective | None:
+    def _objective(self) -> TextObjective | None:
         """The source model's objective where it is to judge."""
         if not self._text_files or self._judges == "sentence":
             return None
         found = objective_at(self.bundle.source_model)
-        masks = self.bundle.tokenizer("target").mask_token_id is not None
-        if self._judges != "auto" and (found is None or (found == "masked" and not masks)):
+        if found is not None and (found == "causal" or hiding_tokens(found, self.bundle.tokenizer("target"))):
+            return found
+        if self._judges != "auto":
             raise InputError(
                 f"--data.judges {self._judges}: expected a causal language model, or a masked one and a mask token in "
-                f"the target tokenizer, found {self.bundle.source_model}; give --data.judges sentence"
+                "the target tokenizer, or one of T5's kind and its <extra_id_0>, <extra_id_1> and pad token there, "
+                f"found {self.bundle.source_model}; give --data.judges sentence"
             )
-        return None if found == "masked" and not masks else found
+        return None
 
     def do_without_head(self, stage: str) -> bool:
         """Let sentence vectors judge alone, if that is left to choose, of a model whose head takes no other rows.
@@ -278,9 +281,15 @@ class HyperDataModule(lightning.LightningDataModule):
         if self.objective is not None:
             rng = np.random.default_rng((self._seed, 1))
             surveyed = [text for i in order[held_out:][:SURVEYED] for text in self._seen(lines[i], translator, rng)]
-            mask_id = bundle.tokenizer("target").mask_token_id
             task = LanguageTask(
-                self.objective, sides["target"].tokenizer, len(predictable), mask_id, bias, self._negatives, surveyed
+                self.objective,
+                sides["target"].tokenizer,
+                len(predictable),
+                hiding_tokens(self.objective, bundle.tokenizer("target")),
+                bundle.tokenizer("target").pad_token_id if self.objective == "spans" else None,
+                bias,
+                self._negatives,
+                surveyed,
             )
         whole = ViewCounts(translated=1, target=1)
         self._texts = {

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from hyperofa.errors import InputError
 
 _CHECKED = 7  # tokens of the text that a head is checked with
+_DECODER = "decoder_inputs_embeds", "decoder_attention_mask"
 _TOLERANCE = 0.05  # of the largest logit; half precision errs by less than half of it
 
 
@@ -44,23 +45,33 @@ class Head:
         head.forward = self._forward
         self._check(head)
 
-    def logits(self, embedded: Tensor, mask: Tensor, positions: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
+    def logits(
+        self,
+        embedded: Tensor,
+        mask: Tensor,
+        positions: Tensor,
+        rows: Tensor,
+        bias: Tensor | None,
+        heard: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """Scores of output rows at the positions that are asked.
 
         Args:
             embedded: `(n, L, E)` input embeddings.
             mask: `(n, L)` int64, 1 for a token.
-            positions: `(N,)` int64, out of `n · L` places.
+            positions: `(N,)` int64, out of `n · L` places, or of the decoder's `n · D`.
             rows: `(U, E)` output rows.
             bias: `(U,)`, theirs; `None` for a head without.
+            heard: `(n, D, E)` embeddings that a decoder reads, and their `(n, D)` mask; `None` without a decoder.
 
         Returns:
             `(N, U)` float32.
         """
         dtype = embedded.dtype
         self._rows = rows.to(dtype), None if bias is None or not self.has_bias else bias.to(dtype), positions
+        decoder = {} if heard is None else dict(zip(_DECODER, heard, strict=True))
         try:
-            logits: Tensor = self._model(inputs_embeds=embedded, attention_mask=mask).logits.float()
+            logits: Tensor = self._model(inputs_embeds=embedded, attention_mask=mask, **decoder).logits.float()
         finally:
             self._rows = None
         return logits
@@ -84,11 +95,15 @@ class Head:
         chosen = torch.tensor(tokens, device=inputs.weight.device)
         ids, mask = chosen[None], torch.ones_like(chosen)[None]
         try:
-            expected = self._model(input_ids=ids, attention_mask=mask).logits[0, :, chosen].float()
+            decodes = self._model.config.is_encoder_decoder
+            decoder = {"decoder_input_ids": ids} if decodes else {}
+            expected = self._model(input_ids=ids, attention_mask=mask, **decoder).logits[0, :, chosen].float()
             weight, bias = cast(Tensor, head.weight), cast(Tensor | None, getattr(head, "bias", None))
             bias = None if bias is None else bias[chosen]
             embedded = inputs(ids)
-            found = self.logits(embedded, mask, torch.arange(len(tokens), device=ids.device), weight[chosen], bias)
+            asked = torch.arange(len(tokens), device=ids.device)
+            heard = (embedded, mask) if decodes else None
+            found = self.logits(embedded, mask, asked, weight[chosen], bias, heard)
         except (RuntimeError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise _unsupported(self._model, f"a head that fails with other rows ({error})") from None
         if found.shape != expected.shape or (found - expected).abs().max() > _TOLERANCE * expected.abs().max():

@@ -147,8 +147,10 @@ class FrozenPLM:
         """
         if self._head is None:
             raise ValueError("expected a FrozenPLM with its head, found one without")
-        embedded = self._embed(rows, Sentences(views.slots, views.mask))
-        return self._head.logits(embedded, views.mask, views.positions, output_rows, views.bias)
+        embedded, heard = self._embed(rows, Sentences(views.slots, views.mask)), None
+        if views.heard is not None and views.heard_mask is not None:
+            heard = self._embed(rows, Sentences(views.heard, views.heard_mask)), views.heard_mask
+        return self._head.logits(embedded, views.mask, views.positions, output_rows, views.bias, heard)
 
     def _embed(self, rows: Tensor, sentences: Sentences) -> Tensor:
         # Not rows[slots]: on CPUs its float32 gradient is summed in another order every time.

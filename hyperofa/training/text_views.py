@@ -187,7 +187,8 @@ class TextViews(Dataset[TextBatch]):
         padded, mask = pad(sequences)
         present = [padded.ravel()]
         if asked is not None:
-            present += [ids + offset for ids in (*asked.asked.shown, *asked.asked.labels(), asked.rivals)]
+            heard = asked.asked.heard or []
+            present += [ids + offset for ids in (*asked.asked.shown, *asked.asked.labels(), *heard, asked.rivals)]
         tokens = np.unique(np.concatenate(present))
         is_target = tokens >= offset
         ids = np.where(is_target, tokens - offset, tokens)
@@ -223,11 +224,15 @@ class TextViews(Dataset[TextBatch]):
         assert self._language is not None
         task, asked = self._language.task, questions.asked
         slots, mask = pad([np.searchsorted(tokens, ids) for ids in asked.shown])
-        said = np.full(mask.shape, IGNORED)
-        said[mask == 1] = np.concatenate(asked.said)
+        heard, heard_mask = None, None
+        if asked.heard is not None:
+            heard, heard_mask = pad([np.searchsorted(tokens, ids) for ids in asked.heard])
+        answering = mask if heard_mask is None else heard_mask
+        said = np.full(answering.shape, IGNORED)
+        said[answering == 1] = np.concatenate(asked.said)
         positions = np.flatnonzero(said != IGNORED)  # in the order of the texts, which is that of their kinds
         labels = np.searchsorted(tokens, said.ravel()[positions])
-        kinds = questions.kinds[positions // mask.shape[1]]
+        kinds = questions.kinds[positions // answering.shape[1]]
         own = np.flatnonzero(tokens >= 0)
         chances, bias = np.zeros(len(tokens), np.float32), np.zeros(len(tokens), np.float32)
         chances[own], bias[own] = task.chances(tokens[own], int(mask.sum())), task.bias[tokens[own]]
@@ -239,6 +244,8 @@ class TextViews(Dataset[TextBatch]):
             counts=np.bincount(kinds, minlength=len(VIEWS)).tolist(),
             chances=torch.from_numpy(chances),
             bias=torch.from_numpy(bias),
+            heard=None if heard is None else torch.from_numpy(heard),
+            heard_mask=None if heard_mask is None else torch.from_numpy(heard_mask),
         )
 
 

@@ -18,6 +18,8 @@ from transformers import (
     GPTNeoXForCausalLM,
     RobertaConfig,
     RobertaForMaskedLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from hyperofa.errors import InputError
@@ -72,6 +74,33 @@ def test_with_its_own_rows_a_model_says_what_it_says(name):
     assert outputs.grad.any()
     # And the model itself is as it was.
     torch.testing.assert_close(model(input_ids=ids, attention_mask=mask).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_encoder_decoder_says_what_it_says(tied):
+    """Its decoder hears the rows of the same table; T5 scales what a tied head is given."""
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
+    model = T5ForConditionalGeneration(T5Config(vocab_size=19, tie_word_embeddings=tied, **sizes)).eval()
+    shown, mask = torch.tensor([[5, 6, 7, 8], [9, 18, 10, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+    heard, heard_mask = torch.tensor([[0, 3, 4], [0, 12, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
+    decoder = {"decoder_input_ids": heard, "decoder_attention_mask": heard_mask}
+    expected = model(input_ids=shown, attention_mask=mask, **decoder).logits.detach().flatten(0, 1)[[1, 2, 4]]
+    order = torch.randperm(19)
+    slots = order.argsort()
+    inputs, outputs = (
+        layer.weight.detach()[order].clone().requires_grad_()
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings())
+    )
+    nothing = torch.zeros(19)
+    views = LanguageViews(
+        slots[shown], mask, torch.tensor([1, 2, 4]), slots[:3], [3], nothing, nothing, slots[heard], heard_mask
+    )
+    found = FrozenPLM(model, precision="float32", head=True).language_logits(inputs, outputs, views)
+    torch.testing.assert_close(found, expected[:, order], atol=1e-4, rtol=1e-4)
+    found.sum().backward()
+    assert inputs.grad[slots[heard[0, 1]]].any()  # what is heard
+    assert inputs.grad[slots[shown[0, 0]]].any()  # what is shown
 
 
 def test_models_whose_head_cannot_be_given_rows():
