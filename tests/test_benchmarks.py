@@ -14,6 +14,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
 import curves  # noqa: E402
+import peers  # noqa: E402
 import plain  # noqa: E402
 from inputs import SIZES, Inputs, World, halves  # noqa: E402
 from report import growth, summarise, table  # noqa: E402
@@ -195,3 +196,25 @@ def test_curves_say_when_a_run_reaches_where_the_baseline_ends(tmp_path, capsys)
     assert cells["ours"] == ["2.375", "75 |"]
     assert cells["worse"] == ["4.000", "– |"]
     assert cells["done"] == ["1.500", "0 |"]
+
+
+def test_what_a_package_costs_is_that_of_its_process(tmp_path):
+    code = "import time; held = bytearray(200 * 2**20); time.sleep(0.3)"
+    costs = peers.measured([sys.executable, "-c", code], tmp_path / "log.txt")
+    assert costs["seconds"] >= 0.3
+    assert 200 < costs["mib"] < 300
+    with pytest.raises(SystemExit, match=r"log\.txt: expected an end without error, .*no such luck"):
+        peers.measured([sys.executable, "-c", "raise SystemExit('no such luck')"], tmp_path / "log.txt")
+
+
+def test_the_table_of_peers_is_ordered_by_what_they_score(tmp_path):
+    for name, score in (("a", 30.0), ("b", 10.0), ("c", 20.0)):
+        folder = tmp_path / "methods" / name
+        folder.mkdir(parents=True)
+        result = {"name": name, "means": {"SR-B": [1.0, score]}, "seconds": 61.2, "mib": 2048.4, "random": 1234}
+        (folder / "result.json").write_text(json.dumps(result))
+    rows = peers.table(tmp_path).splitlines()
+    assert rows[0] == "| | SR-B top-1 | SR-B top-10 | seconds | MiB | rows left to chance |"
+    assert rows[2:] == [
+        f"| {name} | 1.0 | {score} | 61 | 2,048 | 1,234 |" for name, score in (("b", 10.0), ("c", 20.0), ("a", 30.0))
+    ]

@@ -1,0 +1,144 @@
+"""What any initialisation could reach: a free row for each target token, trained on true parallel text.
+
+    python benchmarks/ceiling.py DATA SOURCE_MODEL BUNDLE OUTPUT --minutes 9
+
+The body stays as it is; only the rows move, so that a foreign sentence read through them means what its English
+translation means to the untouched model (InfoNCE at 0.05 over the batch, and cosine). DATA is laid out as `README.md`
+here says and has `parallel.tsv`; 1,000 of its pairs, by English sentence, are kept out to see when training has
+converged. Called again, it goes on where it was; each call prints what held-out sentences score. For sentence encoders;
+language models have their own.
+"""
+
+import argparse
+import json
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from hyperofa import evaluate
+from hyperofa.bundle.bundle import Bundle
+from hyperofa.export.initialise import initialise
+from hyperofa.models.loading import mean_pool
+from hyperofa.models.source import source_of
+from hyperofa.runtime.text_files import read_pairs
+
+HELD_OUT = 1_000
+LONGEST = 128  # tokens
+
+
+def is_held_out(english: str, share: float) -> bool:
+    """Whether a sentence is among those that are not trained on; the same for all of its translations."""
+    return zlib.crc32(english.encode()) < share * 2**32
+
+
+class Reader:
+    """Sentence vectors of a model, of unit length."""
+
+    def __init__(self, model, tokenizer) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """`(B, E)`."""
+        batch = self.tokenizer(texts, padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
+        mask = batch["attention_mask"]
+        hidden = self.model(input_ids=batch["input_ids"], attention_mask=mask, output_hidden_states=True).hidden_states
+        return mean_pool(hidden[-1], mask)
+
+
+class Expected:
+    """Sentence vectors of the untouched model, each computed once."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader, self.known = reader, {}
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str]) -> Tensor:
+        """`(B, E)`."""
+        new = sorted({text for text in texts if text not in self.known}, key=len)
+        for start in range(0, len(new), 64):
+            some = new[start : start + 64]
+            self.known.update(zip(some, self.reader(some), strict=True))
+        return torch.stack([self.known[text] for text in texts])
+
+
+def loss_of(found: Tensor, expected: Tensor) -> Tensor:
+    """InfoNCE at 0.05 and cosine distance.
+
+    Args:
+        found: `(B, E)` unit vectors.
+        expected: `(B, E)` likewise.
+    """
+    scores = found @ expected.T / 0.05
+    return cross_entropy(scores, torch.arange(len(found))) + 1 - (found * expected).sum(1).mean()
+
+
+def main() -> None:
+    """Train for some minutes, save, score."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("data", "source_model", "bundle", "output"):
+        parser.add_argument(name)
+    parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument("--start", default="ofa_tuned", help="method that the rows start from")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--sentences", type=int, default=500)
+    parser.add_argument("--score", action="store_true", help="score only")
+    asked = parser.parse_args()
+    output, bundle = Path(asked.output), Bundle.load(asked.bundle)
+    output.mkdir(parents=True, exist_ok=True)
+    pairs = read_pairs([Path(asked.data) / "parallel.tsv"])
+    share = min(0.1, HELD_OUT / len(pairs))
+    held_out = [pair for pair in pairs if is_held_out(pair[0], share)][:HELD_OUT]
+    pairs = [pair for pair in pairs if not is_held_out(pair[0], share)]
+
+    source = source_of(asked.source_model)
+    expected = Expected(Reader(source.load(), source.load_tokenizer()))
+    initialised = initialise(bundle, asked.start)
+    model = initialised.to_model().requires_grad_(False)
+    rows = model.get_input_embeddings().weight.requires_grad_(True)
+    reader = Reader(model, initialised.tokenizer())
+    optimiser = torch.optim.Adam([rows], lr=asked.rate)
+    state = {"step": 0, "seconds": 0.0, "curve": []}
+    saved = output / "state.pt"
+    if saved.is_file():
+        kept = torch.load(saved, weights_only=True)
+        rows.data.copy_(kept["rows"])
+        optimiser.load_state_dict(kept["optimiser"])
+        state = kept["state"]
+
+    def validate() -> float:
+        """Mean loss on pairs that are not trained on."""
+        with torch.no_grad():
+            parts = [held_out[at : at + asked.batch] for at in range(0, len(held_out), asked.batch)]
+            losses = [loss_of(reader([f for _, f in part]), expected([e for e, _ in part])) for part in parts]
+        return float(torch.stack(losses).mean())
+
+    start = time.perf_counter()
+    while not asked.score and time.perf_counter() - start < 60 * asked.minutes:
+        rng = np.random.default_rng((0, state["step"]))  # the same batches, however often it is interrupted
+        batch = [pairs[n] for n in rng.integers(len(pairs), size=asked.batch)]
+        loss = loss_of(reader([f for _, f in batch]), expected([e for e, _ in batch]))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        state["step"] += 1
+        if state["step"] % 100 == 0:
+            state["curve"].append([state["step"], validate()])
+            print(*state["curve"][-1], flush=True)
+    state["seconds"] += time.perf_counter() - start
+    torch.save({"rows": rows.data, "optimiser": optimiser.state_dict(), "state": state}, saved)
+    model.requires_grad_(False).save_pretrained(output / "model")
+    reader.tokenizer.save_pretrained(output / "model")
+    scores = evaluate(output / "model", asked.source_model, asked.data, sentences=asked.sentences)
+    means = {task: of for task, of in scores.means().items() if "top1" in of}
+    (output / "result.json").write_text(json.dumps({"means": means, **state}))
+    print(scores, state["step"], "steps", round(state["seconds"]), "seconds")
+
+
+if __name__ == "__main__":
+    main()
