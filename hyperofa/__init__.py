@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from hyperofa.evaluation.task import register_task
     from hyperofa.experiments.ablate import ablate
     from hyperofa.export.initialise import Initialised, initialise
+    from hyperofa.inspection.doctor import Diagnosis, diagnose, doctor
+    from hyperofa.inspection.vector_info import inspect_vectors
     from hyperofa.methods.registry import register_method
     from hyperofa.models.expand import expand
     from hyperofa.models.loading import load_model
@@ -35,6 +37,10 @@ _HOMES = {
     "ablate": "experiments.ablate",
     "align_vectors": "vectors.aligning",
     "convert_vectors": "vectors.formats",
+    "Diagnosis": "inspection.doctor",
+    "diagnose": "inspection.doctor",
+    "doctor": "inspection.doctor",
+    "inspect_vectors": "inspection.vector_info",
     "evaluate": "evaluation.evaluate",
     "register_task": "evaluation.task",
     "expand": "models.expand",
@@ -51,6 +57,10 @@ _HOMES = {
     "verify": "models.manifest",
 }
 __all__ = [
+    "Diagnosis",
+    "diagnose",
+    "doctor",
+    "inspect_vectors",
     "Bundle",
     "Hypernetwork",
     "Initialised",

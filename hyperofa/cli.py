@@ -21,6 +21,7 @@ from hyperofa.signatures import read_signature, read_summary
 
 COMMANDS = {
     "demo": "hyperofa.demo.demo:demo",
+    "doctor": "hyperofa.inspection.doctor:doctor",
     "prepare": "hyperofa.bundle.prepare:prepare",
     "export": "hyperofa.export.export:export",
     "expand": "hyperofa.models.expand:expand",
@@ -34,6 +35,7 @@ COMMANDS = {
     "vectors train": "hyperofa.vectors.train:train_vectors",
     "vectors align": "hyperofa.vectors.aligning:align_vectors",
     "vectors convert": "hyperofa.vectors.formats:convert_vectors",
+    "vectors info": "hyperofa.inspection.vector_info:inspect_vectors",
     "vectors merge": "hyperofa.vectors.merging:merge_vectors",
 }
 """Own commands, and where their functions are; those of one kind share their first word."""
@@ -85,7 +87,10 @@ def main(args: Sequence[str] | None = None) -> None:
 
                 training_commands.run(words)
             else:
-                _show(_run_own(words))
+                result = _run_own(words)
+                _show(result)
+                if words[0] == "prepare":
+                    _diagnose(result)
     except Exception as error:
         reason = _reason(error)
         if reason is None or os.environ.get(_TRACEBACK):
@@ -187,6 +192,15 @@ def _in_a_line(otherwise: Callable[..., str]) -> Callable[..., str]:
         return otherwise(message, category, filename, *place)
 
     return write
+
+
+def _diagnose(bundle: Any) -> None:
+    """Say in short what the rows of a bundle will be, and what could be better."""
+    from hyperofa.inspection.doctor import diagnose
+    from hyperofa.runtime.processes import is_first_process
+
+    if is_first_process():
+        sys.stdout.write(f"{diagnose(bundle).short()}\n")
 
 
 def _show(result: Any) -> None:

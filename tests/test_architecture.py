@@ -25,7 +25,7 @@ ORDER = [
     ["export", "pretraining"],
     ["flags", "class_paths"],
     ["training_commands"],
-    ["experiments", "demo"],
+    ["experiments", "demo", "inspection"],
     ["curves", "signatures", "help", "cli", "__init__", "__main__"],
 ]
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}

@@ -1,0 +1,1 @@
+"""What can be said of the inputs before anything is trained."""

@@ -1,0 +1,116 @@
+"""What each stage takes on this machine: run where it is short, projected from a few steps where it is long."""
+
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning
+
+from hyperofa.bundle.bundle import Bundle
+from hyperofa.export.initialise import initialise
+from hyperofa.training.fit import ON_TEXT, fit
+from hyperofa.training.hypernetwork import Hypernetwork
+
+_STEPS = 6  # training steps that are taken to measure one; the first two warm up
+_WARM = 2
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage of the pipeline takes.
+
+    Attributes:
+        name: its command.
+        seconds: wall time.
+        mebibytes: memory of the process at its largest until the end of the stage.
+        projected: whether the time is projected from a part of the work.
+    """
+
+    name: str
+    seconds: float
+    mebibytes: float
+    projected: bool = False
+
+
+def timed(name: str, work: Callable[[], T]) -> tuple[T, Stage]:
+    """The result of some work, and what it took.
+
+    Args:
+        name: of the stage.
+        work: takes nothing.
+    """
+    start = time.perf_counter()
+    found = work()
+    return found, Stage(name, time.perf_counter() - start, peak_memory())
+
+
+def peak_memory() -> float:
+    """Most memory that this process has had, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+class _Clock(lightning.Callback):
+    """When training, its steps and its validation began and ended."""
+
+    def __init__(self) -> None:
+        self.begun = time.perf_counter()
+        self.before, self.validating, self._last = 0.0, 0.0, 0.0
+        self.steps: list[float] = []
+
+    def on_train_start(self, *_: Any) -> None:
+        self._last = time.perf_counter()
+        self.before = self._last - self.begun
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        now = time.perf_counter()
+        self.steps.append(now - self._last)
+        self._last = now
+
+    def on_validation_start(self, *_: Any) -> None:
+        self._last = time.perf_counter()
+
+    def on_validation_end(self, *_: Any) -> None:
+        self.validating = time.perf_counter() - self._last
+
+
+def measure_fit(bundle: Bundle, text: Sequence[str]) -> tuple[Hypernetwork, Stage]:
+    """Take a few training steps with default settings, and project all of them.
+
+    Args:
+        bundle: prepared inputs.
+        text: files in a language that the source model knows.
+
+    Returns:
+        The net, which knows nothing yet, and what its training would take.
+    """
+    clock = _Clock()
+    settings = {"max_epochs": 1, "limit_train_batches": _STEPS, "num_sanity_val_steps": 0, "log_every_n_steps": 1}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of training batches")
+        trainer = {**settings, "callbacks": [clock], "enable_progress_bar": False}
+        net = fit(bundle, list(text), trainer=trainer)
+    epochs, steps = ON_TEXT.trainer["max_epochs"], ON_TEXT.options["steps"]
+    step = statistics.median(clock.steps[_WARM:] or clock.steps)
+    seconds = clock.before + epochs * (steps * step + clock.validating)
+    return net, Stage("fit", seconds, peak_memory(), projected=True)
+
+
+def measure_export(bundle: Bundle, method: str, net: Hypernetwork | None) -> Stage:
+    """Initialise and write a model.
+
+    Args:
+        bundle: prepared inputs.
+        method: by which.
+        net: the hypernetwork of a method that needs one.
+    """
+    with tempfile.TemporaryDirectory(prefix="hyperofa-doctor-") as scratch:
+        return timed("export", lambda: initialise(bundle, method, hypernetwork=net).save(Path(scratch) / "model"))[1]

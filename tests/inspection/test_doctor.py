@@ -1,0 +1,152 @@
+"""What is said of inputs before anything is trained is what happens then."""
+
+import numpy as np
+import pytest
+
+from hyperofa.bundle.bundle import Bundle
+from hyperofa.cli import main
+from hyperofa.errors import InputError
+from hyperofa.export.initialise import initialise
+from hyperofa.inspection import costs
+from hyperofa.inspection.coverage import cover_texts, measure_words
+from hyperofa.inspection.doctor import diagnose, doctor
+from hyperofa.inspection.vector_info import inspect_vectors
+from hyperofa.training.hypernetwork import Hypernetwork
+from tests.conftest import write_vectors
+
+
+@pytest.fixture(scope="module")
+def inputs(model_folders, tokenizer_folders, vector_file):
+    return {
+        "source_model": str(model_folders["bert"]),
+        "target_tokenizer": str(tokenizer_folders["unigram"]),
+        "vectors": [str(vector_file)],
+        "source_languages": ["eng"],
+        "measure": False,
+    }
+
+
+@pytest.mark.parametrize("method", ["ofa", "ofa_tuned", "mean", "subtokens"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlmr"])
+def test_origins_are_those_of_an_export(bundles, family, method):
+    found = diagnose(bundles[family], method)
+    assert found.origins == initialise(bundles[family], method).counts()
+    assert found.origins == {
+        origin: sum(each.origins.get(origin, 0) for each in found.scripts) for origin in found.origins
+    }
+
+
+@pytest.mark.parametrize("config", ["fit", "tokens"])
+def test_origins_are_those_of_a_trained_net(bundles, fitted, text_file, config):
+    text = [str(text_file)] if config == "fit" else []
+    net = Hypernetwork.load(fitted[config] / "checkpoints" / "best.ckpt")
+    assert diagnose(bundles["bert"], text=text).origins == initialise(bundles["bert"], hypernetwork=net).counts()
+
+
+def test_it_prints_tables_and_advice(inputs, text_file, tmp_path):
+    (tmp_path / "other.txt").write_text("zzz yyy xxx\nthe river zzz\n")
+    texts = [str(text_file), f"deu={tmp_path / 'other.txt'}"]
+    found = doctor(**inputs, text=texts, picture=tmp_path / "rows.svg")
+    assert found.intact is False
+    said = str(found)
+    assert "rows by hyperofa: " in said
+    assert f"{text_file}: 100.0% of its words have eng vectors" in said
+    assert "wasted: " in said
+    assert "other.txt: 100% of its words have no deu vector, such as zzz, yyy, xxx" in said
+    assert "<svg" in (tmp_path / "rows.svg").read_text(encoding="utf-8")
+    before, after = found.parameters
+    bundle_rows = sum(found.origins.values())
+    assert after / bundle_rows == before / (before // 24) == 24
+    with pytest.raises(InputError, match=r"picture .*rows\.gif: expected a file that ends in \.svg"):
+        doctor(**inputs, picture=tmp_path / "rows.gif")
+
+
+def test_vectors_of_no_use_end_with_exit_code_one(inputs, tmp_path, capsys):
+    """Four words: a net would learn nothing from so few."""
+    words = ("the", "river", "town", "children")
+    path = write_vectors(tmp_path / "words.vec", {f"eng:{w}": row for w, row in zip(words, np.eye(4), strict=True)})
+    command = ["doctor", "--measure", "false", "--vectors", str(path), "--source_languages", "eng"]
+    command += ["--source_model", inputs["source_model"], "--target_tokenizer", inputs["target_tokenizer"]]
+    with pytest.raises(SystemExit) as exit_info:
+        main(command)
+    assert exit_info.value.code == 1
+    said = capsys.readouterr().out
+    assert "source tokens have words, too few to learn from" in said
+
+
+def test_prepare_prints_the_short_form(inputs, tmp_path, capsys):
+    command = ["prepare", "--vectors", *inputs["vectors"], "--source_languages", "eng", "--output", str(tmp_path / "b")]
+    main([*command, *(f"--{name}={inputs[name]}" for name in ("source_model", "target_tokenizer"))])
+    said = capsys.readouterr().out
+    assert diagnose(tmp_path / "b").short() in said
+    assert "tokens a word" not in said
+
+
+def test_training_is_projected_from_a_few_steps(bundles, text_file, monkeypatch):
+    """A step that takes long makes the whole run long: 300 of them."""
+    monkeypatch.setattr(costs, "_STEPS", 3)
+    found = {}
+
+    class Slow(costs._Clock):
+        def on_train_start(self, *_):
+            super().on_train_start()
+            found["clock"] = self
+
+        def on_train_batch_end(self, *_):
+            self._last -= 1  # as if each step had begun a second earlier
+            super().on_train_batch_end()
+
+    monkeypatch.setattr(costs, "_Clock", Slow)
+    net, stage = costs.measure_fit(Bundle.load(bundles["bert"]), [str(text_file)])
+    clock = found["clock"]
+    assert len(clock.steps) == 3
+    assert clock.validating > 0
+    assert stage.projected
+    assert stage.seconds == pytest.approx(clock.before + 6 * (50 * clock.steps[2] + clock.validating))
+    assert stage.seconds > 300
+    exported = costs.measure_export(Bundle.load(bundles["bert"]), "hyperofa", net)
+    assert exported.seconds > 0
+    assert exported.mebibytes >= stage.mebibytes > 50
+
+
+def test_texts_are_told_by_their_words(bundles, text_file, tmp_path):
+    words = Bundle.load(bundles["bert"]).words
+    (tmp_path / "german.txt").write_text("Der Fluss fließt, der Hubschrauber nicht.\n")
+    english, german = cover_texts([str(text_file), str(tmp_path / "german.txt")], words)
+    assert (english.language, english.share, english.missing) == ("eng", 1, ())
+    assert (german.language, german.missing) == ("deu", ("hubschrauber",))
+    assert german.share == pytest.approx(5 / 6)
+    (unknown,) = cover_texts([f"fra={tmp_path / 'german.txt'}"], words)
+    assert (unknown.language, unknown.share) == ("fra", 0)
+
+
+def test_frequent_words_weigh_more(bundles):
+    bundle = Bundle.load(bundles["bert"])
+    backend = bundle.tokenizer("source").backend_tokenizer
+    lengths = [len(backend.encode(word, add_special_tokens=False).ids) for word in ("the", "grandmother's")]
+    fertility, unknown = measure_words(backend, ["the", "grandmother's"], None)
+    assert fertility == pytest.approx((lengths[0] + lengths[1] / 2) / 1.5)
+    assert unknown == 0
+    unk = bundle.tokenizer("source").unk_token_id
+    assert measure_words(backend, ["the", "中"], unk)[1] == pytest.approx(1 / 3)
+
+
+def test_vectors_are_described(tmp_path, tokenizer_folders):
+    rng = np.random.default_rng(0)
+    rows = {f"eng:word{n}": rng.normal(size=30) for n in range(200)}
+    rows["eng:hub"] = np.mean([row / np.linalg.norm(row) for row in rows.values()], axis=0)
+    rows |= {"deu:haus": np.zeros(30), "deu:stadt": np.full(30, 2.0)}
+    info = inspect_vectors([str(write_vectors(tmp_path / "words.vec", rows))], str(tokenizer_folders["unigram"]))
+    german, english = info.languages
+    assert (german.language, german.words, german.zeros, german.hub) == ("deu", 2, 1, "")
+    assert german.norm == pytest.approx(np.sqrt(120) / 2, rel=1e-4)
+    assert (english.hub, english.zeros) == ("hub", 0)
+    assert english.hub_count > 2
+    assert info.scripts["LATIN"][0] > info.scripts["LATIN"][1] > 0
+    assert (german.tokens or 0) > 0
+    assert (german.fertility or 0) >= 1
+    said = str(info)
+    assert "203 words of 2 languages, 30 wide" in said
+    assert "hub × " in said
+    plain = inspect_vectors([str(tmp_path / "words.vec")])
+    assert "script" not in str(plain)
