@@ -19,6 +19,8 @@ from hyperofa.signatures import read_signature
 
 EXAMPLES = {
     "demo": "hyperofa demo --output data/demo",
+    "doctor": "hyperofa doctor --source_model bert-base-uncased --target_tokenizer TOKENIZER --source_languages eng "
+    "--vectors eng=wiki.en.vec deu=wiki.de.vec --text english.txt deu=german.txt --picture rows.svg",
     "prepare": "hyperofa prepare --source_model bert-base-uncased --target_tokenizer TOKENIZER "
     "--vectors eng=wiki.en.vec deu=wiki.de.vec --source_languages eng --output data/bundle",
     "fit": "hyperofa fit --config fit --data.bundle data/bundle --data.text english.txt",
@@ -34,6 +36,10 @@ EXAMPLES = {
     "hewitt": "hyperofa hewitt --config hewitt --text german.txt --vectors deu=wiki.de.vec --output data/hewitt",
     "ablate": "hyperofa ablate --config ablate --output data/ablation",
     "config": "hyperofa config show fit",
+    "vectors train": "hyperofa vectors train --text eng=eng.tsv deu=deu.tsv --output data/words",
+    "vectors align": "hyperofa vectors align --vectors deu=german.bin --into data/words --parallel eng=pairs.tsv "
+    "--output aligned.bin",
+    "vectors info": "hyperofa vectors info --vectors data/words --tokenizer TOKENIZER",
     "vectors convert": "hyperofa vectors convert --vectors wiki.de.vec --output german.vec",
     "vectors merge": "hyperofa vectors merge --vectors eng=wiki.en.vec deu=wiki.de.vec --output data/words",
 }

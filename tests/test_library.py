@@ -38,6 +38,9 @@ def files(model_folders, tokenizer_folders, vector_file, text_file, bundles, fit
     rows = [line.split(" ") for line in vector_file.read_text(encoding="utf-8").splitlines()[1:]]
     english = [f"{word.removeprefix('eng:')} {' '.join(row[::-1])}" for word, *row in rows if word.startswith("eng:")]
     (folder / "turned.vec").write_text("\n".join([f"{len(english)} {WORD_DIM}", *english, ""]))
+    for language, lines in (("eng", ENGLISH * 2), ("deu", GERMAN * 2)):
+        verses = (f"verse {number}\t{line}\n" for number, line in enumerate(lines))
+        (folder / f"{language}.tsv").write_text("".join(verses), encoding="utf-8")
     (folder / "data").mkdir()
     with gzip.open(folder / "data" / "heldout.tsv.gz", "wt", encoding="utf-8") as file:
         for language, texts in (("eng", ENGLISH), ("deu", GERMAN)):

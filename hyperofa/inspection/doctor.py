@@ -120,21 +120,22 @@ def doctor(
     It prepares a bundle aside, plans every row as `export` does, takes a few training steps, and writes a model aside.
 
     Args:
-        source_model: as for `prepare`.
-        target_tokenizer: as for `prepare`.
-        vectors: as for `prepare`.
+        source_model: folder or hub id of the PLM that gets a new vocabulary. In Python also `(model, tokenizer)`.
+        target_tokenizer: folder or hub id of the tokenizer with that vocabulary; in Python also a tokenizer.
+        vectors: word-vector files of one space (.vec, .vec.gz, .bin, .wv, a store folder); LANG=FILE names the language
+            of a file whose words carry none. Give the flag again for each further file.
         text: files of sentences, one a line: those to train on, and, as LANG=FILE, what the new model is to read.
-        source_languages: as for `prepare`.
-        target_languages: as for `prepare`.
-        coordinate_dim: as for `prepare`.
+        source_languages: ISO 639-3 codes of the languages the PLM knows. All languages if not given.
+        target_languages: languages whose words describe target tokens. All if not given.
+        coordinate_dim: K, width of the factorised embeddings; the full embedding width if not given.
         method: that the rows shall be made by.
         measure: find out what each stage takes on this machine.
         picture: file to draw the rows by script in: .svg, .png or .pdf.
-        seed: as for `prepare`.
-        vectors_dtype: as for `prepare`.
-        max_words: as for `prepare`.
-        duplicate_words: as for `prepare`.
-        allow_pickle: as for `prepare`.
+        seed: of the split.
+        vectors_dtype: how the bundle stores the vectors.
+        max_words: read at most this many words of each file; they are the most frequent ones.
+        duplicate_words: what to do when a file has a word twice: stop, or keep its first vector.
+        allow_pickle: open gensim files, which can run code; only for files you trust.
 
     Returns:
         What was found; it prints as a table.
@@ -187,6 +188,12 @@ def diagnose(
 
     Raises:
         InputError: as `doctor`.
+
+    Example:
+        >>> import hyperofa
+        >>> found = hyperofa.diagnose("bundle", "ofa_tuned")
+        >>> found.origins == hyperofa.initialise("bundle", "ofa_tuned").counts()
+        True
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     chosen = method_named(method, reference=bundle.meta.reference)

@@ -95,7 +95,8 @@ def inspect_vectors(
     """Say what is in files of word vectors: words by language, norms, hubs, and what they cover of a tokenizer.
 
     Args:
-        vectors: as for `prepare`.
+        vectors: word-vector files of one space (.vec, .vec.gz, .bin, .wv, a store folder); LANG=FILE names the language
+            of a file whose words carry none. Give the flag again for each further file.
         tokenizer: folder or hub id of a tokenizer; in Python also a tokenizer. Its coverage is told by script and
             language.
         max_words: read at most this many words of each file; they are the most frequent ones.
@@ -107,9 +108,9 @@ def inspect_vectors(
 
     Example:
         >>> import hyperofa
-        >>> print(hyperofa.inspect_vectors(["words.vec"], "tokenizer"))
-        ... words of 2 languages, 12 wide
-        ...
+        >>> info = hyperofa.inspect_vectors(["words.vec"], "tokenizer")
+        >>> [each.language for each in info.languages]
+        ['deu', 'eng']
     """
     with tempfile.TemporaryDirectory(prefix="hyperofa-vectors-") as scratch:
         folder = Path(scratch) / "store"

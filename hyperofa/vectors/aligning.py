@@ -80,7 +80,7 @@ def align_vectors(
 
     Args:
         vectors: LANG=FILE, the vectors of one language (.vec, .vec.gz, .bin, .wv, a store folder).
-        into: files of the space that they are to be in, as for `prepare`.
+        into: files of the space that they are to be in, of the same kinds.
         output: what to write: .vec, .vec.gz, .bin, .wv, or a store folder. From .bin to .bin the n-grams are turned
             too, so that words which the model has never seen still get a vector.
         dictionary: LANG=FILE, word lists: a word of the language that is aligned and a word of LANG a line.

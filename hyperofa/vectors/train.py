@@ -80,9 +80,9 @@ def train_vectors(
         output: what to write: .vec, .vec.gz, .bin, .wv, or a store folder. A .bin of `fasttext` has n-grams, so that it
             gives unseen words a vector too.
         aligned: line n of each plain file says the same.
-        into: files of a space, as for `prepare`, that has some of the languages. The others get vectors in it: a word
-            lies where the lines lie that it stands in. Takes some thousand lines; for fewer, and for text that is not
-            parallel, train the language alone and `hyperofa vectors align` it.
+        into: files of a space (.vec, .vec.gz, .bin, .wv, a store folder) that has some of the languages. The others get
+            vectors in it: a word lies where the lines lie that it stands in. Takes some thousand lines; for fewer, and
+            for text that is not parallel, train the language alone and `hyperofa vectors align` it.
         method: `spectral` (correspondence analysis of which words stand in which lines; repeatable) or `fasttext`
             (skip-grams with sub-words; no two runs are quite alike). If not given, fasttext for one language and from
             20 million words on, spectral for several languages with less text.
@@ -107,8 +107,7 @@ def train_vectors(
     Example:
         >>> from pathlib import Path
         >>> import hyperofa
-        >>> texts = ["eng=english.txt", "deu=german.txt"]
-        >>> print(hyperofa.train_vectors(texts, Path("trained.vec"), aligned=True, dim=8))
+        >>> print(hyperofa.train_vectors(["eng=eng.tsv", "deu=deu.tsv"], Path("trained.vec"), dim=8))
         trained.vec: ... words, 8 wide: deu ..., eng ...
           spectral, from ... words in ... segments
     """
