@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: demo test
+.PHONY: demo test docs
 
 demo: $(VENV)/installed
 	$(VENV)/bin/hyperofa demo --output data/demo
@@ -13,7 +13,10 @@ test: $(VENV)/installed
 	$(VENV)/bin/mypy
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --dist loadfile --cov
 
+docs: $(VENV)/installed
+	$(VENV)/bin/mkdocs build
+
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[cpu,demo,colexnet,dev]'
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[cpu,demo,colexnet,dev,docs]'
 	touch $@
