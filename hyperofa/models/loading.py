@@ -14,11 +14,14 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from hyperofa.errors import InputError
 from hyperofa.models import modeling_factorised
 from hyperofa.models.objectives import longest
+from hyperofa.nets.sizes import bounded
 from hyperofa.runtime.processes import bar_hidden
 from hyperofa.runtime.trust import remote_code_trusted
 from hyperofa.tokens.canonical import reason_of
 
 _SHOWN = 3
+_TENSORS = 2**17  # twice as many as the largest models have
+_TOO_LARGE = f"its config.json asks for more than {_TENSORS:,} weights"
 _LONGEST = 128  # tokens of a sentence, as in the papers
 
 
@@ -43,7 +46,8 @@ def load_model(
     """
     trusted = remote_code_trusted() if trust_remote_code is None else trust_remote_code
     try:
-        model, report = _open(str(path), trusted)
+        with bounded(_TOO_LARGE, _TENSORS):
+            model, report = _open(str(path), trusted)
     except Exception as error:  # transformers raises a dozen kinds here, and each means "no model"
         raise InputError(
             f"{flag} {path}: expected a folder or hub id with a Hugging Face model; {reason_of(error)}"

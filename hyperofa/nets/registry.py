@@ -1,12 +1,16 @@
 """Which hypernetworks there are, and how one is made of its specification."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from hyperofa.errors import InputError
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.net import Net, net_name
 from hyperofa.nets.setformer import SetFormer
+from hyperofa.nets.sizes import check_size
 from hyperofa.nets.source_attention import SourceAttention
 
 NETS: dict[str, type[Net]] = {net_name(net): net for net in (SourceAttention, MLP, BiLSTM, SetFormer)}
@@ -55,11 +59,15 @@ def check_registered(net: Net) -> None:
         )
 
 
-def build(spec: dict[str, Any]) -> Net:
+def build(spec: dict[str, Any], weights: Sequence[Tensor] | None = None) -> Net:
     """The net of a `Net.spec`; registered nets alone, since the specification may come from a stranger's file.
 
+    Args:
+        spec: class and arguments.
+        weights: that it will be given; a net of more is not built, for it might fill the memory.
+
     Raises:
-        InputError: another class, or arguments it does not take.
+        InputError: another class, arguments it does not take, or more of a net than there are weights.
     """
     arguments = dict(spec)
     name = arguments.pop("class", None)
@@ -71,6 +79,10 @@ def build(spec: dict[str, Any]) -> Net:
             if module
             else f"expected a net of {', '.join(_BUILT_IN)}, found {name!r}"
         )
+    if weights is not None:
+        refusal = f"expected the arguments of a {name} of {len(weights)} weights, found {arguments}"
+        held = sum(each.numel() for each in weights)  # twice: a net may replace parameters while it is built
+        check_size(lambda: NETS[name](**arguments), refusal, 2 * len(weights), 2 * held)
     try:
         return NETS[name](**arguments)
     except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:

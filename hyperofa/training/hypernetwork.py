@@ -123,7 +123,7 @@ class Hypernetwork:
     ) -> "Hypernetwork":
         """A hypernetwork of what was recorded of it."""
         try:
-            net = build(record["net"])
+            net = build(record["net"], list(weights.values()))
         except InputError as error:
             raise InputError(f"{flag}: {error.with_flags}") from None
         found = cls(net, tuple(record["copied"]), record["max_words"], record["words"], record["space"], digest)

@@ -19,6 +19,7 @@ from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.nets.inputs import Memory, WordSets
 from hyperofa.nets.net import Net
 from hyperofa.nets.registry import check_registered
+from hyperofa.nets.sizes import check_size
 from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.runtime.ranges import Count, NonNegative, Positive, in_range
 from hyperofa.training.batches import TextBatch, TokenBatch
@@ -31,6 +32,9 @@ from hyperofa.training.metrics import SentenceRetrieval, TokenMetrics
 from hyperofa.training.plm_loss import FrozenPLM, Precision, Sentences, sentence_loss
 from hyperofa.training.text_views import VIEWS
 from hyperofa.training.word_sets import WordIndices
+
+_TENSORS, _ELEMENTS = 2**16, 2**32
+_TOO_LARGE = f"--model.net: expected a net of at most {_ELEMENTS:,} weights in {_TENSORS:,} parameters, found more"
 
 
 class HyperModule(lightning.LightningModule):
@@ -102,6 +106,7 @@ class HyperModule(lightning.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        check_size(lambda: net(word_dim, coordinate_dim), _TOO_LARGE, _TENSORS, _ELEMENTS)
         self.net = net(word_dim, coordinate_dim)
         check_registered(self.net)
         if compile:

@@ -121,3 +121,12 @@ def test_a_pooler_may_be_missing(tmp_path):
     build("bert", auto=AutoModel).save_pretrained(tmp_path)
     without(tmp_path, "pooler")
     assert len(read_vocabulary(load_model(tmp_path)).input_rows) == SIZE
+
+
+def test_a_config_does_not_fill_the_memory(tmp_path, monkeypatch):
+    build("bert").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 10**9}), encoding="utf-8")
+    monkeypatch.setattr("hyperofa.models.loading._TENSORS", 1_000)  # else it takes seconds
+    with pytest.raises(InputError, match=r"Hugging Face model; its config.json asks for more than .* weights"):
+        load_model(tmp_path)
