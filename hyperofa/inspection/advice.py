@@ -85,7 +85,9 @@ def advise(
     longer = [
         each.language
         for each in languages
-        if each.fertility[1] >= each.fertility[0] and each.language not in (source_languages or ())
+        if each.fertility[1] >= each.fertility[0]
+        and each.unknown[0] <= _UNKNOWN  # an unknown word is one token, and says nothing
+        and each.language not in (source_languages or ())
     ]
     if longer:
         found.append(

@@ -8,7 +8,8 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.export.initialise import initialise
 from hyperofa.inspection import costs
-from hyperofa.inspection.coverage import cover_texts, measure_words
+from hyperofa.inspection.advice import advise
+from hyperofa.inspection.coverage import LanguageCoverage, cover_texts, measure_words
 from hyperofa.inspection.doctor import diagnose, doctor
 from hyperofa.inspection.vector_info import inspect_vectors
 from hyperofa.training.hypernetwork import Hypernetwork
@@ -107,6 +108,18 @@ def test_training_is_projected_from_a_few_steps(bundles, text_file, monkeypatch)
     exported = costs.measure_export(Bundle.load(bundles["bert"]), "hyperofa", net)
     assert exported.seconds > 0
     assert exported.mebibytes >= stage.mebibytes > 50
+
+
+def test_a_word_without_tokens_is_not_called_short():
+    """WordPiece makes one unknown token of a whole Malayalam word: that is no reason to warn of the new tokenizer."""
+
+    def advised(unknown):
+        language = LanguageCoverage("mal", 10, 10, (1.0, 2.0), (unknown, 0.0))
+        found = advise({"predicted": 1}, [], [language], [], [], 1000, ["eng"], False)
+        return [str(each) for each in found]
+
+    assert advised(0.9) == []
+    assert advised(0.0) == ["note: the target tokenizer cuts words no more sparingly than the source's in mal"]
 
 
 def test_texts_are_told_by_their_words(bundles, text_file, tmp_path):
