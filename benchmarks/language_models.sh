@@ -3,15 +3,16 @@
 #
 # DATA holds make_lm.py, build.py, score_lm.py, parallel/ and heldout.tsv.gz (see benchmarks/README.md); LANGUAGES are those
 # that the vocabulary is for, as in deu,spa,fin. KIND is causal or masked, SENTENCES how many verses a language are scored,
-# WORDS the size of the vocabulary, LM_STEPS those of the source model, STEPS those of continual pretraining (0 for none).
-# What is there is not made again.
+# WORDS the size of the vocabulary, LM_STEPS those of the source model, UNTIED=1 unties its head, STEPS are those of continual
+# pretraining (0 for none), RATE and WARMUP its learning rate, BLOCKS × BLOCK tokens a step. What is there is not made again.
 set -euo pipefail
 data=$1 output=$2 languages=$3
 kind=${KIND:-causal} sentences=${SENTENCES:-500} words=${WORDS:-50000} steps=${STEPS:-0}
 here=$(dirname "$0")
 mkdir -p "$output/models"
 
-[ -f "$output/$kind/config.json" ] || python "$data/make_lm.py" --kind "$kind" --steps "${LM_STEPS:-3000}" --output "$output/$kind"
+[ -f "$output/$kind/config.json" ] || python "$data/make_lm.py" --kind "$kind" --steps "${LM_STEPS:-3000}" \
+  ${UNTIED:+--untied} --output "$output/$kind"
 [ -f "$output/vectors.vec" ] || python "$data/build.py" --languages "$languages" --vocab-size "$words" --output "$output"
 [ -d "$output/bundle" ] || hyperofa prepare --source_model "$output/$kind" --target_tokenizer "$output/target_tokenizer" \
   --vectors "$output/vectors.vec" --source_languages eng --output "$output/bundle"
@@ -55,7 +56,8 @@ if [ "$steps" -gt 0 ]; then # the same blocks in the same order for all
   for method in mean ofa hyperofa; do
     [ -d "$output/pretrained/$method" ] || hyperofa pretrain --model "$output/models/$method" --text "$output/foreign.txt" \
       --output "$output/pretrained/$method" --validation_lines 60 --training.steps "$steps" --training.evaluate_every 25 \
-      --training.batch_size 8 --training.block_size 128 --training.learning_rate 1e-3 --training.warmup_steps 20
+      --training.batch_size "${BLOCKS:-8}" --training.block_size "${BLOCK:-128}" --training.learning_rate "${RATE:-1e-3}" \
+      --training.warmup_steps "${WARMUP:-20}"
   done
   python "$here/curves.py" "$output/pretrained"
 fi
