@@ -52,7 +52,7 @@ NETS = {
     "BiLSTM": "hyperofa.nets.bilstm:BiLSTM",
     "SetFormer": "hyperofa.nets.setformer:SetFormer",
 }
-"""Nets of this package, and where they are."""
+"""Nets of this package, and where they are; the default first."""
 
 _WIDTHS = ("word_dim", "coordinate_dim")  # no flags: the bundle has them
 _SHORT = {
@@ -146,8 +146,7 @@ def training_help(name: str, summary: str) -> str:
     for group, source in (("data", _DATA), ("model", _MODEL)):
         found = {flag.name: flag for flag in _flags(read_signature(source), f"{group}.")}
         groups[group] = [found[f"{group}.{flag}"] for flag in _SHORT[group]]
-    default = inspect.signature(read_signature(_MODEL)).parameters["net"].default
-    nets = [Flag("model.net", "|".join(NETS), "or a net of your own, with --trust.", default)]
+    nets = [Flag("model.net", "|".join(NETS), "or a net of your own, with --trust.", next(iter(NETS)))]
     nets += [Flag("model.net.init_args.…", "", f"of {net}: {_defaults(source)}") for net, source in NETS.items()]
     groups["model"] = [*nets, *groups["model"]]
     groups["trainer"] = [Flag(f"trainer.{flag}", *said) for flag, said in TRAINER.items()]

@@ -92,10 +92,9 @@ def _constructor(defined: ast.stmt) -> ast.FunctionDef:
     found = next(each for each in defined.body if isinstance(each, ast.FunctionDef) and each.name == "__init__")
     arguments = copy.deepcopy(found.args)
     del arguments.args[0]  # self
-    for place, argument in enumerate(reversed(arguments.args), 1):
+    for argument in arguments.args:
         if argument.annotation is not None and ast.unparse(argument.annotation).startswith("Callable["):
             argument.annotation = ast.Name("str")
-            arguments.defaults[-place] = ast.Constant(ast.unparse(arguments.defaults[-place]))
     return ast.FunctionDef(found.name, arguments, [defined.body[0]], [], None, None)
 
 

@@ -43,7 +43,7 @@ class HyperModule(lightning.LightningModule):
     Args:
         word_dim: d; taken from the bundle.
         coordinate_dim: K; taken from the bundle.
-        net: builds the hypernetwork from the two widths.
+        net: builds the hypernetwork from the two widths, with its own defaults; SourceAttention if not given.
         token_weight: weight of the loss on source tokens, where that stream is on.
         token_epochs: epochs in which that weight falls to zero, in equal steps; `None` to keep it.
         contrastive_weight: λ, the part of the contrastive loss in it; the rest is the distance.
@@ -81,7 +81,7 @@ class HyperModule(lightning.LightningModule):
         self,
         word_dim: int,
         coordinate_dim: int,
-        net: Callable[[int, int], Net] = SourceAttention,
+        net: Callable[[int, int], Net] | None = None,
         token_weight: NonNegative = 1.0,
         token_epochs: Count | None = None,
         contrastive_weight: NonNegative = 0.1,
@@ -106,8 +106,10 @@ class HyperModule(lightning.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        check_size(lambda: net(word_dim, coordinate_dim), _TOO_LARGE, _TENSORS, _ELEMENTS)
-        self.net = net(word_dim, coordinate_dim)
+        # A class as the default would, in jsonargparse, hand its arguments on to the class that is named instead.
+        make = SourceAttention if net is None else net
+        check_size(lambda: make(word_dim, coordinate_dim), _TOO_LARGE, _TENSORS, _ELEMENTS)
+        self.net = make(word_dim, coordinate_dim)
         check_registered(self.net)
         if compile:
             self.net.compile(dynamic=True)  # in place: the names of its weights stay; batches are of many shapes

@@ -1,5 +1,6 @@
 """Training as a library call: the same nets as the command trains, in memory and on disk."""
 
+import inspect
 import random
 
 import pytest
@@ -11,6 +12,7 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.nets.mlp import MLP
+from hyperofa.nets.registry import NETS
 from hyperofa.training.fit import ON_TEXT, ON_TOKENS, Recipe, fit
 from hyperofa.training.hypernetwork import Hypernetwork
 from tests.conftest import CONFIGS, QUIET
@@ -19,8 +21,11 @@ SILENT = {"enable_progress_bar": False, "accelerator": "cpu", "log_every_n_steps
 SMALL = {"sentences": 4, "steps": 2, "validation_sentences": 4}
 
 
+BUILT_IN = ("SourceAttention", "MLP", "BiLSTM", "SetFormer")
+
+
 def small_mlp(word_dim, coordinate_dim):
-    return MLP(word_dim, coordinate_dim, hidden_dim=4, num_layers=1, dropout=0.0)
+    return MLP(word_dim, coordinate_dim, hidden_dim=4, num_layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +51,23 @@ def test_the_recipes_are_the_configs(name, recipe):
     assert Recipe(best["monitor"], early["patience"], trainer, options) == recipe
     assert (best["mode"], best["filename"], best["save_weights_only"], early["mode"]) == ("max", "best", True, "max")
     assert (early["monitor"], config["seed_everything"]) == (best["monitor"], 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "net"), [*(("fit", name) for name in BUILT_IN), ("tokens", None), ("tokens", "BiLSTM")]
+)
+def test_a_named_net_has_its_own_defaults(config, net, capsys):
+    """From a config and a command line as from `fit(net=...)`: no other net's arguments."""
+    named = [] if net is None else ["--model.net", net]
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(CONFIGS / f"{config}.yaml"), *named, "--data.bundle", "x", "--print_config"])
+    found = yaml.safe_load(capsys.readouterr().out)["model"]["net"]
+    made = NETS[net or "MLP"]
+    assert found["class_path"] == f"hyperofa.nets.{made.__name__}"
+    parameters = inspect.signature(made).parameters.items()
+    assert found["init_args"] == {
+        name: each.default for name, each in parameters if each.default is not inspect.Parameter.empty
+    }
 
 
 def test_the_command_trains_the_same_net(trained, bundles, tmp_path):
