@@ -154,3 +154,12 @@ def test_nothing_runs_code_from_a_file():
 def test_dangers_are_seen(source):
     assert len(dangers(source)) == 1
     assert dangers("np.load(x, allow_pickle=False)\ntorch.load(x, weights_only=True)\nmodel.eval()") == []
+
+
+def test_tests_stand_where_their_module_does():
+    """`tests/nets/test_mlp.py` is of `hyperofa/nets/mlp.py`; those beside the rooms are of several rooms."""
+    tests = Path(__file__).parent
+    of_rooms = [path.relative_to(tests) for path in tests.glob("*/test_*.py")]
+    assert len(of_rooms) > 50
+    missing = [str(path) for path in of_rooms if not (PACKAGE / path.with_name(path.name[len("test_") :])).is_file()]
+    assert not missing

@@ -23,7 +23,7 @@ from hyperofa.training.plm_loss import FrozenPLM
 from hyperofa.training.text_views import ViewCounts
 from hyperofa.training.word_sets import WordIndices
 from hyperofa.vectors.neighbours import nearest
-from tests.nets.test_nets import BUILD, net, word_sets
+from tests.nets.test_net import BUILD, net, word_sets
 from tests.nets.test_source_attention import SELF_INDEX, listed, queries, random_memory, sets_of
 from tests.training.test_module import fit, weights
 

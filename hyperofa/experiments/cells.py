@@ -257,6 +257,7 @@ def fit_words(cell: Cell, bundle: Path, folder: Path) -> list[str]:
 
 
 def _fit(cell: Cell, bundle: Bundle, folder: Path) -> None:
+    # The command, not `hyperofa.fit`: a config may ask for several devices, and one that was killed goes on.
     words = [*fit_words(cell, bundle.path, folder), *trust_flags()]
     log = folder / "log.txt"
     code = spawn([sys.executable, "-P", "-m", "hyperofa", *words], log).wait()
