@@ -90,7 +90,15 @@ def match(inputs: Inputs) -> Job:
         backend = bare_backend(tokenizer)
         with process_group() as ranks:
             match_shards(
-                backend, words, None, shards, ranks, **settings, variants=surface_variants, progress="matching"
+                backend,
+                words,
+                None,
+                shards,
+                ranks,
+                **settings,
+                variants=surface_variants,
+                unspaced=True,
+                progress="matching",
             )
         return Matches.merge([Matches.load(path) for path in sorted(shards.iterdir())], merged)
 

@@ -15,7 +15,7 @@ import torch
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.export.export import export
-from hyperofa.nets.inputs import Memory, WordSets
+from hyperofa.nets.inputs import FEATURES, Memory, WordSets
 from hyperofa.training.hypernetwork import Hypernetwork
 
 SAVED = Path(__file__).parent / "saved"
@@ -29,6 +29,12 @@ def checkpoint_for(bundle, name, folder):
     path = folder / CHECKPOINTS[name]
     torch.save(checkpoint, path)
     return path
+
+
+def with_new_features(features):
+    """Features as they were then, and `cover`, which was 1 of all matches."""
+    assert FEATURES[features.shape[-1] :] == ("cover",)
+    return torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
 
 
 @pytest.mark.parametrize("path", [
@@ -46,7 +52,7 @@ def test_checkpoints_predict_as_they_did(name, bundles, tmp_path):
     saved = {key: torch.from_numpy(value) for key, value in np.load(SAVED / "outputs.npz").items()}
     with torch.no_grad():
         output = trained.net(
-            WordSets(saved["vectors"], saved["features"], saved["mask"]),
+            WordSets(saved["vectors"], with_new_features(saved["features"]), saved["mask"]),
             Memory(saved["keys"], saved["values"]),
             saved["self_index"],
         )

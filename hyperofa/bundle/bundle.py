@@ -264,6 +264,9 @@ class Bundle:
         self._expect(side, whole, f"matches of its {len(self.words)} words")
         shares = bool((matches.share > 0).all() and (matches.share <= 1).all())
         self._expect(f"{side}/share.npy", shares, "shares above 0, up to 1")
+        if (cover := matches.cover) is not None:
+            whole = len(cover) == len(matches.words) and bool((cover > 0).all() and (cover <= 1).all())
+            self._expect(f"{side}/cover.npy", whole, "parts of tokens above 0, up to 1")
         return matches
 
     @cached_property

@@ -19,7 +19,8 @@ former. Low, as an old row costs another language little where it is wrong, and 
 def token_mass(matches: Matches, words: WordVectors) -> np.ndarray:
     """How often tokens occur in each language, judged by the frequency ranks of the words that they are part of.
 
-    A word of rank r counts 1 / (1 + r) (Zipf), and for a token as much of that as the token has of the word.
+    A word of rank r counts 1 / (1 + r) (Zipf), and for a token as much of that as the token has of the word; one that
+    the token is made of counts nothing, for it mostly stands elsewhere.
 
     Args:
         matches: words of each token.
@@ -29,6 +30,8 @@ def token_mass(matches: Matches, words: WordVectors) -> np.ndarray:
         `(tokens, L)` float64.
     """
     mass = matches.share.astype(np.float64) / (1.0 + words.ranks[matches.words])
+    if matches.cover is not None:
+        mass[matches.cover < 1] = 0
     size = len(matches.counts), len(words.languages)
     cells = matches.tokens * size[1] + words.language_ids[matches.words]
     return np.bincount(cells, mass, minlength=size[0] * size[1]).reshape(size)

@@ -73,6 +73,7 @@ def match_shards(
     num_tokens: int,
     ignored: Iterable[int],
     variants: Variants,
+    unspaced: bool,
     progress: str,
 ) -> None:
     """Write the matches of each shard of this process into `folder`, less those that are there already.
@@ -86,6 +87,7 @@ def match_shards(
         num_tokens: as for `match_words`.
         ignored: as for `match_words`.
         variants: as for `match_words`.
+        unspaced: as for `match_words`.
         progress: name of the progress bar.
     """
     chosen = None if languages is None else words.language_ids_of(languages)
@@ -104,6 +106,7 @@ def match_shards(
                     ids=ids,
                     ignored=ignored,
                     variants=variants,
+                    unspaced=unspaced,
                     tokenised=bar.update,
                 )
                 with new_folder(path) as shard:
@@ -113,7 +116,7 @@ def match_shards(
                 bar.update(len(span))
 
 
-def merge_shards(folder: Path, words: WordVectors, means: np.ndarray, output: Path) -> Matches:
+def merge_shards(folder: Path, words: WordVectors, means: np.ndarray, output: Path, within: Matches | None) -> Matches:
     """Write all shards' matches as one, and the pooled vectors of the tokens, into `output`.
 
     Args:
@@ -121,8 +124,16 @@ def merge_shards(folder: Path, words: WordVectors, means: np.ndarray, output: Pa
         words: the store.
         means: `(L, d)` mean unit vector of each language.
         output: folder of one side of a bundle.
+        within: the words that tokens are made of, `None` for nothing but what the shards have.
     """
-    shards = [Matches.load(path) for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    shards = []
+    for path in sorted(path for path in folder.iterdir() if path.name.isdecimal()):
+        shard, start = Matches.load(path), int(path.name) * SHARD
+        more = None if within is None else within.between(start, start + SHARD)
+        if more is not None and len(more.words):
+            shard.with_others(more).save(folder / f"both-{path.name}")  # not held in memory: there may be many
+            shard = Matches.load(folder / f"both-{path.name}")
+        shards.append(shard)
     matches = Matches.merge(shards, output)
     np.save(output / "pooled.npy", pool(tqdm(shards, desc=f"pooling {output.name} tokens"), words, means))
     return matches

@@ -32,6 +32,7 @@ from hyperofa.tokens.canonical import (
     plain_encoder,
     with_identity,
 )
+from hyperofa.tokens.composition import words_within
 from hyperofa.tokens.matching import Matches
 from hyperofa.tokens.spellings import Variants, surface_variants
 from hyperofa.vectors.centring import language_means
@@ -232,6 +233,7 @@ def _match(sides: Sequence[_Side], words: WordVectors, steps: "_Steps", folder: 
             num_tokens=side.size,
             ignored=() if steps.words_of_special_tokens else special,
             variants=steps.variants,
+            unspaced=steps.both_directions,
             progress=f"matching {side.name} tokens",
         )
     group.wait()
@@ -239,7 +241,8 @@ def _match(sides: Sequence[_Side], words: WordVectors, steps: "_Steps", folder: 
         means = language_means(words.vectors, words.language_ids, len(words.languages))
         np.save(folder / "language_means.npy", means)
         for side in sides:
-            merge_shards(folder / _SHARDS / side.name, words, means, folder / side.name)
+            within = words_within(side.tokens, words, side.languages, side.size) if steps.both_directions else None
+            merge_shards(folder / _SHARDS / side.name, words, means, folder / side.name, within)
             side.tokenizer.save_pretrained(folder / side.name / "tokenizer")
 
 
@@ -310,6 +313,7 @@ class _Steps:
 
     spelling: SpellingChoice
     variants: Variants
+    both_directions: bool
     words_of_special_tokens: bool
     overlap: Callable[[_Side, _Side], Overlap]
     split: Callable[[Sequence[Token | None], np.ndarray, float, float, int], dict[SplitName, np.ndarray]]
@@ -319,6 +323,7 @@ class _Steps:
 _OURS = _Steps(
     "auto",
     surface_variants,
+    True,
     False,
     lambda source, target: find_overlap(source.tokens, target.tokens, plain_encoder(source.tokenizer)),
     split_tokens,
@@ -327,6 +332,7 @@ _OURS = _Steps(
 _PUBLISHED = _Steps(
     "reference",
     published.surface_variants,
+    False,
     True,
     lambda source, target: published.find_overlap(source.tokenizer, target.tokenizer),
     lambda _tokens, covered, *_shares: published.split_tokens(np.flatnonzero(covered).tolist()),

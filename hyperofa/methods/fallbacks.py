@@ -25,6 +25,7 @@ from hyperofa.bundle.bundle import Bundle, Pooling
 from hyperofa.methods.alignment import align
 from hyperofa.methods.baselines import InitInputs, Predictions, spell
 from hyperofa.tokens.canonical import OverlapKind, Token, bare_backend
+from hyperofa.tokens.matching import Matches
 
 Origin = Literal["copied", "predicted", "subtokens", "script", "mean", "noise"]
 Fallback = Literal["ladder", "noise", "noise_in_sequence"]
@@ -106,8 +107,15 @@ def target_inputs(
     shared = bundle.overlap.choose(("role", "exact"))
     anchors = sp.csr_matrix((np.ones(len(shared)), (shared.target_ids, shared.source_ids)), shape=spelled.shape)
     aligned = None if parallel is None else align(bundle, parallel)
-    covered = bundle.source.covered, bundle.target.covered
-    return InitInputs(bundle.coordinates, keys, covered[0], queries, covered[1], spelled, anchors, aligned)
+    usable, covered = (_covered(bundle.matches(side), pooling) for side in ("source", "target"))
+    return InitInputs(bundle.coordinates, keys, usable, queries, covered, spelled, anchors, aligned)
+
+
+def _covered(matches: Matches, pooling: Pooling) -> np.ndarray:
+    """`(tokens,)` bool, tokens that a pooling makes something of: the published one knows no words within a token."""
+    if pooling == "weighted" or matches.cover is None:
+        return matches.covered
+    return np.bincount(matches.tokens, matches.variants, len(matches.counts)) > 0
 
 
 def plan_rows(

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-FEATURES = ("weight", "share", "exact", "log_rank", "position", "source_language")
-"""Columns of `WordSets.features`; `weight` is the fixed pooling weight share² · rank^-½, not normalised, > 0."""
+FEATURES = ("weight", "share", "exact", "log_rank", "position", "source_language", "cover")
+"""Columns of `WordSets.features`: `weight`, the fixed pooling weight (`matching.pooling_weights`), > 0, not normalised;
+`cover`, the part of the token that the word is, below 1 for one of the words that the token is made of."""
 
 
 WEIGHT = FEATURES.index("weight")

@@ -1,11 +1,11 @@
 """The default hypernetwork: it mixes the rows of source tokens, which it finds in a `Memory`."""
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, embedding_bag, normalize
+from torch.nn.functional import embedding, embedding_bag, normalize, pad
 
 from hyperofa.errors import InputError
 from hyperofa.nets import layers
@@ -13,6 +13,7 @@ from hyperofa.nets.inputs import FEATURES, WEIGHT, Memory, WordSets
 from hyperofa.nets.net import Net, check_sizes
 
 Head = Literal["residual", "gated"]
+_DRAWN = FEATURES.index("cover")  # features whose weights are drawn; later ones start as zero, as old checkpoints do
 
 
 class SourceAttention(Net):
@@ -57,7 +58,8 @@ class SourceAttention(Net):
             raise InputError(f"net.head: expected 'residual' or 'gated', found {head!r}")
         self.hidden_dim, self.temperature = hidden_dim, temperature
         self.neighbours, self.dense_limit, self.head, self.dropout = neighbours, dense_limit, head, dropout
-        self.pooling = layers.correction(len(FEATURES), 32, 1)
+        first, *rest = layers.correction(_DRAWN, 32, 1)
+        self.pooling = nn.Sequential(_widened(first), *rest)
         self.projection = layers.correction(word_dim, hidden_dim, word_dim)
         self.key_bias = nn.Linear(word_dim, 1)
         self.correction = nn.Sequential(
@@ -68,6 +70,13 @@ class SourceAttention(Net):
         nn.init.zeros_(self.key_bias.weight)
         nn.init.zeros_(self.key_bias.bias)
         self.gate = nn.Linear(word_dim + coordinate_dim, 1) if head == "gated" else None
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Take weights of a time when a match had fewer features too: those that are new count nothing."""
+        name = f"{prefix}pooling.0.weight"
+        if name in state_dict and state_dict[name].shape[1] == _DRAWN:
+            state_dict[name] = pad(state_dict[name], (0, len(FEATURES) - _DRAWN))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, sets: WordSets, memory: Memory | None = None, self_index: Tensor | None = None) -> Tensor:
         """Predict coordinates `(B, K)`; the order of the words plays no role."""
@@ -125,10 +134,18 @@ class SourceAttention(Net):
         return normalize(vectors + self.projection(vectors), dim=1)
 
 
+def _widened(layer: nn.Module) -> nn.Linear:
+    """A linear layer that also takes the features whose weights are not drawn, which count nothing yet."""
+    weight = layer.get_parameter("weight").detach()
+    wider = nn.Linear(len(FEATURES), len(weight), device="meta")
+    wider.weight = nn.Parameter(pad(weight, (0, len(FEATURES) - _DRAWN)))
+    wider.bias = nn.Parameter(layer.get_parameter("bias").detach())
+    return wider
+
+
 def _scaled(features: Tensor) -> Tensor:
-    """Match features in the range of 1: logarithms of weight and share, a fifth of the log rank, the rest as it is."""
+    """Match features in the range of 1: logarithms of weight, share and cover, a fifth of the log rank."""
     tiny = torch.finfo(torch.float32).tiny
-    weight, share, exact, log_rank, position, source = features.unbind(-1)
-    return torch.stack(
-        [weight.clamp_min(tiny).log() / 5, share.clamp_min(tiny).log(), exact, log_rank / 5, position, source], dim=-1
-    ).clamp(-10, 10)
+    weight, share, exact, log_rank, position, source, cover = features.unbind(-1)
+    weight, share, cover = (part.clamp_min(tiny).log() for part in (weight, share, cover))
+    return torch.stack([weight / 5, share, exact, log_rank / 5, position, source, cover], dim=-1).clamp(-10, 10)

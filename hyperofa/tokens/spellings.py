@@ -74,6 +74,33 @@ class Twins:
         return counts
 
 
+def without_marks(tokenizer: BackendTokenizer) -> BackendTokenizer | None:
+    """The tokenizer as it reads on within a text, where no word start is marked; `None` if it always does.
+
+    Args:
+        tokenizer: one that may put a mark, or a space, before each text.
+    """
+    state = json.loads(tokenizer.to_str())
+    found = [part for name in ("normalizer", "pre_tokenizer") for part in _nested(state[name])]
+    for part in found:
+        if part["type"] == "Metaspace":
+            part["prepend_scheme"] = "never"
+        elif part["type"] == "ByteLevel":
+            part["add_prefix_space"] = False
+        elif part["type"] == "Prepend":
+            part["prepend"] = ""
+    text = json.dumps(state, ensure_ascii=False)
+    return None if state == json.loads(tokenizer.to_str()) else BackendTokenizer.from_str(text)
+
+
+def _nested(state: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """A normaliser or pre-tokenizer and what it is a sequence of."""
+    if state is None:
+        return []
+    inner = state.get("normalizers") or state.get("pretokenizers") or []
+    return [state, *(part for each in inner for part in _nested(each))]
+
+
 def _parts(component: Any, name: str) -> list[dict[str, Any]]:
     """The states of a tokenizer's normaliser or pre-tokenizer, of each one if it is a sequence."""
     return [] if component is None else _flat(json.loads(component.__getstate__()), name)

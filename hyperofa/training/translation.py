@@ -5,7 +5,7 @@ rough, but they show the target tokenizer's tokens in the company they will keep
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hyperofa.runtime.processes import bar_hidden
+from hyperofa.tokens.scripts import is_unspaced
 from hyperofa.vectors.neighbours import nearest
 from hyperofa.vectors.store import WordVectors
 
@@ -131,6 +132,8 @@ class Translator:
     def translate(self, text: str, language: str, rng: np.random.Generator) -> str:
         """Translate word by word, in the source's order; punctuation, capitals and words without a vector stay.
 
+        Words stand side by side as the language's own text has them, with or without a space.
+
         Args:
             text: source text.
             language: one of `languages`.
@@ -148,7 +151,21 @@ class Translator:
                 translated = self._words.words[row] if row < len(self._words) else ""
                 word = translated[:1].upper() + translated[1:] if word[:1].isupper() else translated
             out.append(before + word + after)
-        return " ".join(filter(None, out))
+        return join_words(filter(None, out))
+
+
+def join_words(words: Iterable[str]) -> str:
+    """A text of words and the punctuation at them: a space between two, unless one of them writes none there."""
+    text = ""
+    for word in words:
+        text += word if not text or is_unspaced(word[0]) or _ends_unspaced(text) else " " + word
+    return text
+
+
+def _ends_unspaced(text: str) -> bool:
+    """Whether the last letter is of a script without spaces."""
+    last = next((character for character in reversed(text) if not _is_outer(character)), "")
+    return is_unspaced(last)
 
 
 def _chance_kept(table: _Candidates) -> np.ndarray:

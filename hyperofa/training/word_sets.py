@@ -142,13 +142,15 @@ class WordSetTable:
         """Features of the matches at `entries`, `(n, M)`."""
         matches, words = self._matches, self._matches.words[entries]
         share, ranks = matches.share[entries], self._store.ranks[words]
+        cover = np.ones(len(entries), np.float32) if matches.cover is None else matches.cover[entries]
         columns = {
-            "weight": pooling_weights(share, ranks),
+            "weight": pooling_weights(share, ranks, cover),
             "share": share,
-            "exact": share == 1,
+            "exact": (share == 1) & (cover == 1),
             "log_rank": np.log1p(ranks),
             "position": matches.position[entries],
             "source_language": np.isin(self._store.language_ids[words], self._source_languages),
+            "cover": cover,
         }
         return np.stack([columns[name] for name in FEATURES], 1)
 

@@ -140,9 +140,9 @@ def test_sets_without_words_are_refused(name):
 @pytest.mark.parametrize("name", BUILD)
 def test_wrong_shapes_are_refused(name):
     vectors, features, mask = word_sets([2, 3])
-    with pytest.raises(ValueError, match=r"\(B, W, 12\), \(B, W, 6\) and \(B, W\), found vectors \(2, 3, 11\)"):
+    with pytest.raises(ValueError, match=r"\(B, W, 12\), \(B, W, 7\) and \(B, W\), found vectors \(2, 3, 11\)"):
         net(name)(WordSets(vectors[..., 1:], features, mask))
-    with pytest.raises(ValueError, match=r"features \(2, 3, 5\)"):
+    with pytest.raises(ValueError, match=r"features \(2, 3, 6\)"):
         net(name)(WordSets(vectors, features[..., 1:], mask))
     with pytest.raises(ValueError, match=r"mask \(2, 2\)"):
         net(name)(WordSets(vectors, features, mask[:, 1:]))

@@ -11,6 +11,7 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.export.prediction import predict
+from hyperofa.nets import layers
 from hyperofa.nets.inputs import FEATURES, Memory, WordSets
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.registry import build
@@ -253,3 +254,13 @@ def test_fit_with_neighbours_predicts(bundles, text_file, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["validate", *common, "other", "--model.net.init_args.neighbours", "3"])
     assert "--ckpt_path: expected a checkpoint of" in capsys.readouterr().err
+
+
+def test_what_covers_whole_tokens_trains_as_before_there_was_a_cover():
+    """Drawn as without that feature, and left at zero where every word contains its token."""
+    torch.manual_seed(0)
+    without = layers.correction(len(FEATURES) - 1, 32, 1)[0].weight
+    torch.manual_seed(0)
+    net = SourceAttention(D, K)
+    torch.testing.assert_close(net.pooling[0].weight[:, :-1], without, rtol=0, atol=0)
+    assert not net.pooling[0].weight[:, -1].any()

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from hyperofa.tokens.canonical import bare_backend, load_tokenizer
 from hyperofa.tokens.matching import Matches, match_words
-from hyperofa.tokens.spellings import Twins, surface_variants
+from hyperofa.tokens.spellings import Twins, surface_variants, without_marks
 
 WORDS = ["the", "river", "churches", "fließt", "", "the", "7"]
 ODD = [
@@ -114,10 +114,63 @@ def test_save_and_load_round_trip(tokenizer_folders, tmp_path):
     matches = match_words(bare_backend(tokenizer), WORDS, [1] * len(WORDS), num_tokens=len(tokenizer))
     matches.save(tmp_path)
     loaded = Matches.load(tmp_path)
+    assert matches.cover is None
+    assert loaded.cover is None
     for name in Matches.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(loaded, name), getattr(matches, name))
+
+
+def matches_of(rows, tokens):
+    """Matches of (token, word, share, cover) in ascending order."""
+    token, word, share, cover = (np.array(column) for column in zip(*rows, strict=True))
+    indptr = np.searchsorted(token, np.arange(tokens + 1))
+    return Matches(indptr, word.astype(np.int32), share, np.zeros(len(word)), np.ones(len(word), np.uint8), cover)
+
+
+def rows_of(matches):
+    return list(zip(matches.tokens.tolist(), matches.words.tolist(), matches.share, matches.covers, strict=True))
+
+
+def test_matches_of_both_directions_are_joined_and_merged(tmp_path):
+    containing = [(0, 1, 0.5, 1), (0, 4, 1, 1), (2, 5, 0.25, 1)]
+    within = [(0, 0, 1, 0.5), (0, 4, 1, 0.7), (1, 3, 1, 1)]
+    first, second = matches_of(containing, 3), matches_of(within, 3)
+    both = sorted([*containing, *(row for row in within if row[1] != 4)])
+    assert rows_of(first.with_others(second)) == both
+    parts = [first.with_others(second).between(*span) for span in ((0, 2), (2, 5), (5, 9))]
+    assert rows_of(Matches.merge(parts, tmp_path / "merged")) == both
+    assert rows_of(Matches.merge([matches_of([(0, 9, 1, 1)], 3), second], tmp_path / "more"))[0] == (0, 9, 1, 1)
+
+
+@pytest.mark.parametrize("scheme", ["always", "first"])
+def test_words_without_spaces_are_tokenised_as_within_a_text(scheme):
+    pieces = ["<unk>", "▁天地", "天地", "人", "▁the", "t", "h", "e", "▁"]
+    backend = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+
+    def tokens(word, unspaced):
+        matches = match_words(backend, [word], [3], num_tokens=len(pieces), unspaced=unspaced)
+        return {pieces[token]: float(matches.share[matches.indptr[token]]) for token in np.flatnonzero(matches.covered)}
+
+    assert tokens("天地人", False) == {"▁天地": 0.5, "人": 0.5}
+    assert tokens("天地人", True) == {"▁天地": 0.5, "天地": 0.5, "人": 0.5}
+    assert tokens("the", True) == tokens("the", False)
+
+
+def test_tokenizers_that_mark_nothing_have_no_other_side(tokenizer_folders):
+    backends = {name: bare_backend(load_tokenizer(folder)) for name, folder in tokenizer_folders.items()}
+    assert without_marks(backends["wordpiece"]) is None
+    assert without_marks(backends["bytelevel"]) is None
+    within = without_marks(backends["unigram"])
+    assert within is not None
+    assert within.encode("the").tokens[0] != "▁the"
 
 
 def test_weights_follow_share_and_rank():
     matches = Matches(np.array([0, 2]), np.array([0, 1]), np.array([0.5, 1.0]), np.zeros(2), np.ones(2))
     np.testing.assert_allclose(matches.weights(np.array([3, 0])), [0.5**2 / 2, 1.0])
+
+
+def test_parts_of_a_token_weigh_what_they_cover():
+    matches = matches_of([(0, 0, 1, 0.25), (0, 1, 1, 0.75), (0, 2, 1, 1)], 1)
+    np.testing.assert_allclose(matches.weights(np.array([3, 99, 3])), [0.25, 0.75, 0.5])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hyperofa.training.translation import Translator, _balance, split_text
+from hyperofa.training.translation import Translator, _balance, join_words, split_text
 from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.store import WordVectors
 from tests.conftest import write_vectors
@@ -36,6 +36,19 @@ def test_punctuation_capitals_and_unknown_words_stay(words):
     text = '"E3, unknown (e4) E5!"'
     translator = Translator(words, ["eng"], [text], progress=False)
     assert translator.translate(text, "deu", np.random.default_rng(1)) == '"D3, unknown (d4) D5!"'
+
+
+@pytest.mark.parametrize(("words", "text"), [
+    (["the", "old", "town"], "the old town"),
+    (["神", "爱,", "世人."], "神爱,世人."),
+    (["“亚伯", "John", "的", "son", "of"], "“亚伯John的son of"),
+    (["ใน", "the", "“end”"], "ในthe “end”"),
+    (["집에", "간다."], "집에 간다."),
+    (["(天)", "“地”"], "(天)“地”"),
+    ([], ""),
+])  # fmt: skip
+def test_words_are_joined_as_their_scripts_do(words, text):
+    assert join_words(words) == text
 
 
 def test_equal_seeds_translate_equally(words):
