@@ -4,9 +4,10 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader
@@ -118,12 +119,7 @@ def gather_lists(words: list[str], functions: dict[str, Callable[..., Any]]) -> 
     Returns:
         The command line with one JSON list for each such flag, at its end: flags win over `--config` as elsewhere.
     """
-    lists = {
-        f"--{prefix}{name}"
-        for prefix, function in functions.items()
-        for name, parameter in inspect.signature(function).parameters.items()
-        if re.search(r"(list|Sequence)\[(?!int)", str(parameter.annotation))
-    }
+    lists = {flag for prefix, function in functions.items() for flag in _list_flags(function, f"--{prefix}")}
     others: list[str] = []
     values: dict[str, list[str]] = {}
     flag: str | None = None
@@ -142,3 +138,17 @@ def gather_lists(words: list[str], functions: dict[str, Callable[..., Any]]) -> 
         as_is = len(given) == 1 and (given[0].startswith("[") or given[0] == "null")
         others += [flag, given[0] if as_is else json.dumps(given, ensure_ascii=False)]
     return others
+
+
+def _list_flags(function: Callable[..., Any], prefix: str) -> Iterator[str]:
+    """Flags of a function's parameters of list type, and of those of the options that it takes.
+
+    Args:
+        function: or a dataclass.
+        prefix: of its flags.
+    """
+    for name, parameter in inspect.signature(function).parameters.items():
+        if is_dataclass(parameter.annotation):
+            yield from _list_flags(cast(Callable[..., Any], parameter.annotation), f"{prefix}{name}.")
+        elif re.search(r"(list|Sequence)\[(?!int)", str(parameter.annotation)):
+            yield f"{prefix}{name}"

@@ -18,10 +18,11 @@ from hyperofa.errors import InputError
 from hyperofa.models.saving import save_model
 from hyperofa.models.source import ModelLike, TokenizerLike, content_hash, source_of, tokenizer_of
 from hyperofa.models.vocabulary import Vocabulary, check_tokenizer, hash_rows, read_vocabulary
-from hyperofa.runtime.folders import fingerprint, resumed_folder, sha256_text, versions, write_json
+from hyperofa.runtime.folders import fingerprint, resumed_folder, sha256_text, write_json
 from hyperofa.runtime.hub import check_repository
 from hyperofa.runtime.processes import ProcessGroup, process_group
 from hyperofa.runtime.ranges import Count, Seed, in_range
+from hyperofa.runtime.versions import versions
 from hyperofa.tokens.canonical import (
     Overlap,
     Token,

@@ -54,15 +54,14 @@ def evaluate(
     if output is not None:
         _check_output(Path(output), drawn=bool(text))
     request = Request(None if data is None else Path(data), list(map(Path, text or [])), languages, sentences, layer)
-    found = _read(request)
+    found = read_samples(request)
     target, source = _load(model, "--model"), _load(source_model, "--source_model")
-    findings = [(task, task.score(samples, target, source, request)) for task, samples in found]
-    scores = _join(findings)
+    scores, findings = score_samples(found, target, source, request)
     if output is not None:
         output = Path(output)
         output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, _file(scores, request))
-        for _, finding in findings:
+        for finding in findings:
             if finding.draw is not None:
                 finding.draw(output)
     return scores
@@ -99,9 +98,25 @@ def _load(model: ModelLike, flag: str) -> LoadedModel:
     return found.in_memory[0].eval(), found.in_memory[1]
 
 
-def _read(request: Request) -> list[tuple[Task, Sequence[Sample]]]:
-    """The samples of each task that has any, in the languages that are asked for."""
+Samples = Sequence[tuple[Task, Sequence[Sample]]]
+
+
+def read_samples(request: Request, names: Sequence[str] | None = None) -> Samples:
+    """The samples of each task that has any, in the languages that are asked for.
+
+    Args:
+        request: what an evaluation is asked for.
+        names: of the tasks that are wanted, all if `None`.
+
+    Raises:
+        InputError: no such task, or no data for any, or none in a language.
+    """
     tasks = find_tasks()
+    if names is not None:
+        if unknown := sorted(set(names) - {task.name for task in tasks}):
+            known = ", ".join(task.name for task in tasks)
+            raise InputError(f"--tasks {' '.join(unknown)}: expected tasks among {known}")
+        tasks = [task for task in tasks if task.name in names]
     if request.data is None and not request.text:
         raise InputError("expected --data, --text or both, to know what to evaluate on; found neither")
     found = [(task, samples) for task in tasks if (samples := task.read(request))]
@@ -120,10 +135,25 @@ def _read(request: Request) -> list[tuple[Task, Sequence[Sample]]]:
     return [(task, samples) for task, samples in found if samples]
 
 
-def _join(findings: Sequence[tuple[Task, Finding]]) -> Scores:
+def score_samples(
+    found: Samples, target: LoadedModel, source: LoadedModel, request: Request
+) -> tuple[Scores, list[Finding]]:
+    """Run tasks on two models.
+
+    Args:
+        found: what `read_samples` read.
+        target: the model with the new vocabulary and its tokenizer; moved to the GPU if there is one.
+        source: the source model and its tokenizer; likewise.
+        request: that it was read for.
+
+    Returns:
+        The scores, and what each task found.
+    """
+    findings = [(task, task.score(samples, target, source, request)) for task, samples in found]
     numbers = {name: of for _, finding in findings for name, of in finding.numbers.items()}
     metrics = {name: task.metrics for task, finding in findings for name in finding.numbers}
-    return Scores(numbers, metrics, {name: of for _, finding in findings for name, of in finding.details.items()})
+    details = {name: of for _, finding in findings for name, of in finding.details.items()}
+    return Scores(numbers, metrics, details), [finding for _, finding in findings]
 
 
 def _file(scores: Scores, request: Request) -> dict[str, Any]:

@@ -105,6 +105,12 @@ class Scores(Mapping[str, Mapping[str, Mapping[str, float]]]):
         }
         return {task: means for task, means in found.items() if means}
 
+    def joined(self, other: "Scores") -> "Scores":
+        """These and others, of other tasks."""
+        return Scores(
+            {**self.numbers, **other.numbers}, {**self.metrics, **other.metrics}, {**self.details, **other.details}
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, from which `from_dict` makes the same scores."""
         metrics = {task: {name: asdict(metric) for name, metric in of.items()} for task, of in self.metrics.items()}

@@ -67,6 +67,7 @@ def ablate(
     fit: dict | None = None,
     export: dict | None = None,
     evaluate: dict | None = None,
+    pretrain: dict | None = None,
     methods: dict[str, dict] | None = None,
     grid: dict[str, list] | None = None,
     baseline: str = "OFA",
@@ -93,6 +94,8 @@ def ablate(
         fit: flags of `hyperofa fit` for all cells that are trained, with `config`, its YAML file.
         export: flags of `hyperofa export` for all cells.
         evaluate: flags of `hyperofa evaluate` for all cells; `data` for one.
+        pretrain: flags of `hyperofa pretrain` for all cells, `text` for one: each exported model is trained on, and the
+            report draws the curves and says how many steps each method saves. Nothing is pretrained if not given.
         methods: rows of the table: by name, settings of each, `export.method` for one, and perhaps a `grid` of its own.
         grid: lists of values by key; `seed` is a key too. Values go into strings that name their key in braces:
             `paper/roberta-{prepare.coordinate_dim}`.
@@ -131,7 +134,7 @@ def ablate(
         return None
     common = {
         key: value
-        for stage, flags in zip(STAGES, (prepare, fit, export, evaluate), strict=True)
+        for stage, flags in zip(STAGES, (prepare, fit, export, evaluate, pretrain), strict=True)
         for key, value in flat(flags or {}, stage).items()
     }
     methods, grid = methods or {}, grid or {}

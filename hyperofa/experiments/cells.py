@@ -1,4 +1,4 @@
-"""One cell of an ablation: prepare, fit, export, evaluate, in a process of its own, and a record of how it went.
+"""One cell of an ablation: prepare, fit, export, evaluate, pretrain, in a process of its own, and how it went.
 
 A folder of an ablation holds `bundles/` and `runs/` (trained nets), shared by the cells that need the same, and
 `cells/ID/` with `cell.json` (what to do), `log.txt` and `result.json` or `failure.json`.
@@ -22,19 +22,28 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
 from hyperofa.evaluation.evaluate import evaluate
+from hyperofa.evaluation.scores import Metric, Scores
 from hyperofa.experiments.grid import Cell, is_name, nested
 from hyperofa.export.export import export
 from hyperofa.methods.registry import method_named
 from hyperofa.presets import find_config
-from hyperofa.runtime.folders import read_json, versions, write_json
+from hyperofa.pretraining.curves import Point, area
+from hyperofa.pretraining.pretrain import pretrain
+from hyperofa.runtime.folders import read_json, write_json
 from hyperofa.runtime.locks import locked
 from hyperofa.runtime.processes import tied_to_this_process
 from hyperofa.runtime.trust import trust_flags
+from hyperofa.runtime.versions import versions
 from hyperofa.training.checkpoints import read_checkpoint
 
 _LOGGER = "lightning.pytorch.loggers.CSVLogger"
 _LOG_TAIL = 2_000
 FOLDERS = ("bundles", "runs", "cells")
+_PRETRAINING, _AFTER = "pretraining", " after pretraining"  # a task, and what is added to the names of others
+_METRICS = {
+    "bits_after": Metric("bits per byte after pretraining", "bits", "lower", 3, main=True),
+    "bits_area": Metric("bits per byte, mean over the steps of pretraining", "bits", "lower", 3),
+}
 TIMES = "seconds.json"
 """In a cell's folder: how long each stage took. Of two runs of the same cells no other file differs."""
 
@@ -174,12 +183,18 @@ def _result(output: Path, cell: Cell, folder: Path, keep_models: bool) -> tuple[
     with timed("evaluate"):
         flags = {**cell.flags("evaluate"), "model": str(folder / "model"), "output": str(folder / "scores.json")}
         scores = _call(evaluate, flags, folder / "evaluate.yaml")
+    curve: list[Point] = []
+    if cell.flags("pretrain"):
+        with timed("pretrain"):
+            curve = _pretrain(cell, folder)
+        scores = scores.joined(_scores_of(curve))
     if not keep_models:
-        for path in (folder / "model").glob("*"):
+        for path in (*(folder / "model").glob("*"), *(folder / "pretrained").rglob("*")):
             if path.suffix in (".safetensors", ".bin"):
                 path.unlink()
     found = {
         **scores.as_dict(),
+        **({"curve": [_plain(point) for point in curve]} if curve else {}),
         "rows": exported.counts,
         "coordinate_dim": bundle.meta.coordinate_dim,
         "explained": bundle.meta.explained,
@@ -188,6 +203,42 @@ def _result(output: Path, cell: Cell, folder: Path, keep_models: bool) -> tuple[
         "versions": versions(),
     }
     return found, seconds
+
+
+def _pretrain(cell: Cell, folder: Path) -> list[Point]:
+    """Go on training the exported model; a killed cell goes on where it was."""
+    flags = {
+        "training.seed": cell.seed,
+        "trainer.progress": False,
+        **cell.flags("pretrain"),
+        "model": str(folder / "model"),
+        "output": str(folder / "pretrained"),
+        "overwrite": True,
+    }
+    return _call(pretrain, nested(flags), folder / "pretrain.yaml").curve
+
+
+def _scores_of(curve: Sequence[Point]) -> Scores:
+    """Bits per byte by language, and what the evaluation tasks said at the end of pretraining."""
+    languages, steps = list(curve[0].languages), [point.step for point in curve]
+    series = {language: [point.languages[language] for point in curve] for language in languages}
+    last = curve[-1].scores
+    return Scores(
+        {
+            _PRETRAINING: {
+                "bits_after": {language: values[-1] for language, values in series.items()},
+                "bits_area": {language: area(steps, values) for language, values in series.items()},
+            },
+            **{f"{task}{_AFTER}": found for task, found in last.items()},
+        },
+        {_PRETRAINING: _METRICS, **{f"{task}{_AFTER}": found for task, found in last.metrics.items()}},
+    )
+
+
+def _plain(point: Point) -> dict[str, Any]:
+    """What a report draws of a point."""
+    names = ("step", "loss", "perplexity", "bits_per_byte", "tokens", "bytes")
+    return {name: getattr(point, name) for name in names} | {"languages": dict(point.languages)}
 
 
 def _ensure_bundle(output: Path, cell: Cell) -> Bundle:

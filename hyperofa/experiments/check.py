@@ -15,12 +15,14 @@ from hyperofa.experiments.grid import Cell, nested
 from hyperofa.export.export import export
 from hyperofa.flags import Parser
 from hyperofa.methods.registry import method_named
+from hyperofa.pretraining.pretrain import pretrain
 
 # What a cell adds itself.
 _OWN: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
     "prepare": (prepare, {"output": "x"}),
     "export": (export, {"output": "x", "bundle": "x"}),
     "evaluate": (evaluate, {"output": "x", "model": "x"}),
+    "pretrain": (pretrain, {"output": "x", "model": "x"}),
 }
 
 
@@ -38,6 +40,8 @@ def check_settings(cells: Sequence[Cell]) -> None:
         trained = method_named(cell.settings["export.method"]).trained
         for stage in (*_OWN, *(["fit"] if trained else [])):
             settings = cell.flags(stage)
+            if stage == "pretrain" and not settings:
+                continue
             key = json.dumps([stage, settings], sort_keys=True, default=str)
             if key in seen:
                 continue

@@ -21,13 +21,13 @@ from hyperofa.vectors.readers import split_spec
 
 Settings = dict[str, Any]
 
-STAGES = ("prepare", "fit", "export", "evaluate")
+STAGES = ("prepare", "fit", "export", "evaluate", "pretrain")
 SEED = "seed"
 WIDTH = "prepare.coordinate_dim"
 _PLACEHOLDER = re.compile(r"\{([a-z]+(?:\.\w+)*)\}")
 # Below the package; editing these changes no result. What is not named here counts.
 _REPORTING = {
-    "demo", "experiments/ablate.py", "experiments/hewitt.py", "experiments/plots.py",
+    "demo", "experiments/ablate.py", "experiments/courses.py", "experiments/hewitt.py", "experiments/plots.py",
     "experiments/report.py", "experiments/results.py", "experiments/statistics.py",
 }  # fmt: skip
 
@@ -39,7 +39,7 @@ class Cell:
     Attributes:
         method: its name in the table.
         axes: the point, a value for each key of the grid that plays a part for this method; without the seed.
-        seed: of training and of noise; 0 for a method that has none.
+        seed: of training, of noise and of the order of text; 0 for a cell that has none.
         settings: the flags of each stage, by key.
         bundle: hash of what `prepare` reads.
         run: hash of what `fit` reads; empty if nothing is trained.
@@ -118,13 +118,14 @@ def _cell(method: str, settings: Settings, point: Settings, code: str) -> Cell:
     seed = merged.pop(SEED, 0)
     if type(seed) is not int or seed < 0:
         raise InputError(f"methods: {method}: seed: expected a whole number from 0, found {seed}")
-    seed = seed if known.seeded else 0
+    seed = seed if known.seeded or _part(merged, "pretrain") else 0
     axes = {key: value for key, value in point.items() if key in merged}
     merged = {key: _filled(value, {**merged, SEED: seed}) for key, value in merged.items()}
     merged.setdefault("evaluate.source_model", merged.get("prepare.source_model"))
     bundle = _hash(code, _part(merged, "prepare"))
     run = _hash(bundle, _part(merged, "fit"), seed) if known.trained else ""
-    whole = _hash(code, bundle, run, _part(merged, "export"), _part(merged, "evaluate"), seed, method, axes)
+    stages = [_part(merged, stage) for stage in ("export", "evaluate", "pretrain")]
+    whole = _hash(code, bundle, run, *(stages if stages[-1] else stages[:-1]), seed, method, axes)
     slug = re.sub(r"\W+", "-", f"{method} {' '.join(map(shown, axes.values()))} {seed}").strip("-").lower()
     return Cell(method, axes, seed, merged, bundle, run, f"{slug[:60]}-{whole}")
 

@@ -18,11 +18,14 @@ from hyperofa.export.export import export
 from hyperofa.methods.registry import method_named
 from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model
-from hyperofa.pretraining.language_model import Point, TrainerOptions, Training, train
-from hyperofa.pretraining.pretrain import plot_curves, write_curves
-from hyperofa.runtime.folders import new_folder, versions, write_json
+from hyperofa.pretraining.corpus import tokenise_lines
+from hyperofa.pretraining.curves import Point, plot_curves, write_curves
+from hyperofa.pretraining.language_model import train
+from hyperofa.pretraining.settings import TrainerOptions, Training
+from hyperofa.runtime.folders import new_folder, write_json
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.text_files import hold_out, read_lines
+from hyperofa.runtime.versions import versions
 from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.training.fit import BEST, fit
 from hyperofa.training.text_views import ViewCounts
@@ -127,7 +130,8 @@ def hewitt(
             export(bundle.path, method.name, path, checkpoints, seed=training.seed)
             model, tokenizer = load_model(path), load_tokenizer(path)
             safety[method.name] = measure(source, (model, tokenizer), held_out[:_SAFETY_LINES])
-            curves[method.name] = train(model, tokenizer, lines, held_out, training, trainer)
+            tokens = tokenise_lines(tokenizer, lines, held_out)
+            curves[method.name] = train(model, tokenizer, tokens, training, trainer)
             if not keep_models:
                 shutil.rmtree(path)
         if not keep_models:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hyperofa.experiments.courses import panels
 from hyperofa.experiments.results import Outcome, Table, labels, width_name
 
 # Okabe and Ito (2008): told apart by colour-blind readers, and in grey.
@@ -63,6 +64,12 @@ def draw_all(table: Table, outcomes: Sequence[Outcome], runs: Path, folder: Path
         curves = read_curves(outcomes, runs)
         if curves:
             pictures["training"] = "While training; bands: lowest to highest of the seeds.", draw_curves(curves, shades)
+        pretraining = panels(outcomes)
+        if pretraining:
+            pictures["pretraining"] = (
+                "Continual pretraining; bands: lowest to highest of the seeds.",
+                draw_curves(pretraining, shades),
+            )
         origins = _origins(outcomes, table)
         if origins:
             pictures["rows"] = "Where the target rows came from.", draw_origins(origins)
@@ -179,10 +186,12 @@ def draw_curves(curves: Curves, shades: Mapping[str, str]) -> Figure:
         curves: as `read_curves` finds them.
         shades: colour of each row.
     """
-    figure = Figure(figsize=(3.4 * len(curves) + 1.2, 3), layout="constrained")
+    columns = min(3, len(curves))
+    rows_of_panels = -(-len(curves) // columns)
+    figure = Figure(figsize=(3.4 * columns + 1.2, 2.6 * rows_of_panels + 0.4), layout="constrained")
     styles = ("-", "--", ":", "-.")
     for number, (metric, rows) in enumerate(curves.items(), 1):
-        axes = figure.add_subplot(1, len(curves), number)
+        axes = figure.add_subplot(rows_of_panels, columns, number)
         used: dict[str, int] = {}
         for row, runs in rows.items():
             colour = next((shade for name, shade in shades.items() if row == name or row.startswith(f"{name}, ")), "k")

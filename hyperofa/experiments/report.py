@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from hyperofa.experiments.courses import HEADS, Progress, courses, write_curves
+from hyperofa.experiments.courses import to_markdown as curves_to_markdown
 from hyperofa.experiments.grid import SEED, Settings, shown
 from hyperofa.experiments.plots import draw_all
 from hyperofa.experiments.results import (
@@ -27,7 +29,7 @@ from hyperofa.experiments.results import (
     write_csv,
 )
 from hyperofa.runtime.calls import Call
-from hyperofa.runtime.folders import versions
+from hyperofa.runtime.versions import versions
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Provenance:
 
 TIMES = "times.md"
 """What took how long. All else that an ablation reports is the same for equal settings and seeds, to the byte."""
-WRITTEN = ("results.csv", "table.md", "table.tex", "report.html", TIMES, "plots")
+WRITTEN = ("results.csv", "table.md", "table.tex", "report.html", "curves.csv", TIMES, "plots")
 
 
 def write_report(output: Path, outcomes: Sequence[Outcome], baseline: str, metric: str, provenance: Provenance) -> None:
@@ -68,11 +70,16 @@ def write_report(output: Path, outcomes: Sequence[Outcome], baseline: str, metri
     """
     table = tabulate(outcomes, baseline, metric)
     write_csv(output / "results.csv", outcomes)
-    (output / "table.md").write_text(to_markdown(table), encoding="utf-8")
+    progress = courses(outcomes, table.baseline)
+    write_curves(output / "curves.csv", outcomes)
+    markdown = to_markdown(table) + curves_to_markdown(progress, table.baseline)
+    (output / "table.md").write_text(markdown, encoding="utf-8")
     (output / "table.tex").write_text(to_latex(table), encoding="utf-8")
     pictures = draw_all(table, outcomes, output / "runs", output / "plots")
     others = [tabulate(outcomes, baseline, name, strict=True) for name in other_metrics(outcomes, metric)]
-    (output / "report.html").write_text(to_html(table, others, outcomes, pictures, provenance), encoding="utf-8")
+    (output / "report.html").write_text(
+        to_html(table, others, outcomes, progress, pictures, provenance), encoding="utf-8"
+    )
 
 
 def write_times(output: Path, outcomes: Sequence[Outcome], seconds: float) -> None:
@@ -103,6 +110,7 @@ def to_html(
     table: Table,
     others: Sequence[Table],
     outcomes: Sequence[Outcome],
+    progress: Sequence[Progress],
     pictures: Mapping[str, Path],
     provenance: Provenance,
 ) -> str:
@@ -112,6 +120,7 @@ def to_html(
         table: scores under the metric of choice.
         others: the same under other metrics, for the appendix.
         outcomes: of all cells.
+        progress: what became of the models in pretraining; empty without any.
         pictures: SVG files by caption.
         provenance: what it was made from.
     """
@@ -130,11 +139,13 @@ def to_html(
             heats={task: heat for task in table.tasks if (heat := _heat(table, task)).rows},
             trained=_parameters(table, outcomes),
             times=TIMES,
+            progress=progress,
+            progress_heads=[head.format(table.baseline or "the baseline") for head in HEADS],
             settings=_settings(provenance),
             origin=_origin(outcomes, provenance),
             provenance=provenance,
             latex=to_latex(table),
-            markdown=to_markdown(table),
+            markdown=to_markdown(table) + curves_to_markdown(progress, table.baseline),
         )
     )
 

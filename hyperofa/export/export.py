@@ -8,11 +8,12 @@ from hyperofa.export.checks import check_choice, check_factorised, text_sample
 from hyperofa.export.initialise import Export, initialise
 from hyperofa.methods.baselines import OFAConfig
 from hyperofa.models.card import CardFields
-from hyperofa.runtime.folders import fingerprint, read_json, resumed_folder, sha256_text, versions
+from hyperofa.runtime.folders import fingerprint, read_json, resumed_folder, sha256_text
 from hyperofa.runtime.hub import check_repository, push_folder
 from hyperofa.runtime.processes import process_group
 from hyperofa.runtime.ranges import Count, Seed, in_range
 from hyperofa.runtime.sharding import ShardCache
+from hyperofa.runtime.versions import versions
 from hyperofa.tokens.canonical import OverlapKind
 
 _SHARDS = "shards"

@@ -23,8 +23,9 @@ from hyperofa.errors import InputError
 from hyperofa.models.factorised import read_rows
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import Vocabulary
-from hyperofa.runtime.folders import read_json, sha256_file, sha256_text, versions, write_json
+from hyperofa.runtime.folders import read_json, sha256_file, sha256_text, write_json
 from hyperofa.runtime.marks import MARK
+from hyperofa.runtime.versions import versions
 from hyperofa.tokens.canonical import load_tokenizer
 
 MANIFEST, ROWS, PROVENANCE = "manifest.json", "rows.npy", "provenance.tsv"

@@ -1,35 +1,77 @@
-"""Text as blocks of tokens for a language model, with the bytes that each token stands for."""
+"""Text as blocks of tokens for a language model, and the order in which they are read."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from tokenizers import Encoding
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
 from hyperofa.models.objectives import Objective, mask_tokens, special_affixes
-from hyperofa.tokens.canonical import bare_backend
+from hyperofa.pretraining.corpus import TokenStream
 from hyperofa.training.samplers import Draw
 
 IGNORED = -100
-_LINES = 10_000
+_DRAWN = 2**14  # languages at a time
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """N texts of L tokens. The lines of a file follow each other, apart by a separator that stands for the newline.
+class Frame:
+    """What a block of L tokens is made of beside text.
 
     Attributes:
-        ids: `(N, L)` int32; the tokenizer's special tokens frame each block.
-        mask: `(N, L)` bool, false where padded.
-        is_target: `(N, L)` bool, tokens that a model may be asked to predict.
-        sizes: `(N, L)` int32, UTF-8 bytes of the text that each token stands for.
+        before: special tokens at its start.
+        after: special tokens at its end.
+        room: tokens of text between them.
+        pad: what fills a block that is too short.
+        objective: a masked model is asked for the tokens of the text, a causal one for separators too, each the one
+            byte of a newline, so that bits per byte of different tokenizers compare.
+    """
+
+    before: Sequence[int]
+    after: Sequence[int]
+    room: int
+    pad: int
+    objective: Objective
+
+    @property
+    def length(self) -> int:
+        """Tokens of a block, L."""
+        return len(self.before) + self.room + len(self.after)
+
+
+def frame_of(tokenizer: PreTrainedTokenizerBase, length: int, objective: Objective) -> Frame:
+    """How a model's blocks look.
+
+    Args:
+        tokenizer: of the model.
+        length: L.
+        objective: of the model.
+
+    Raises:
+        InputError: no room for two tokens in a block.
+    """
+    before, after = special_affixes(tokenizer)
+    after = after if objective == "masked" else []
+    room = length - len(before) - len(after)
+    if room < 2:
+        raise InputError(f"expected --training.block_size above {length - room + 1}, found {length}")
+    pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+    return Frame(before, after, room, pad, objective)
+
+
+class BlockArrays(NamedTuple):
+    """B blocks of L tokens.
+
+    Attributes:
+        ids: `(B, L)` int32; the tokenizer's special tokens frame each block.
+        mask: `(B, L)` bool, false where padded.
+        is_target: `(B, L)` bool, tokens that a model may be asked to predict.
+        sizes: `(B, L)` int32, UTF-8 bytes of the text that each token stands for.
     """
 
     ids: np.ndarray
@@ -37,8 +79,51 @@ class Blocks:
     is_target: np.ndarray
     sizes: np.ndarray
 
+
+class Blocks:
+    """The text of some languages, cut into blocks, which are read from it when they are asked for.
+
+    Blocks are numbered through: those of the first language, then those of the second; the last one of a language may
+    be short.
+
+    Args:
+        streams: text of each language.
+        frame: what a block looks like.
+    """
+
+    def __init__(self, streams: Sequence[TokenStream], frame: Frame) -> None:
+        self.streams, self._frame = streams, frame
+        self.counts = [-(-len(stream) // frame.room) for stream in streams]
+        self._starts = np.cumsum([0, *self.counts])
+
     def __len__(self) -> int:
-        return len(self.ids)
+        return int(self._starts[-1])
+
+    def __getitem__(self, items: np.ndarray) -> BlockArrays:
+        """Some blocks.
+
+        Args:
+            items: `(B,)` their numbers.
+        """
+        frame = self._frame
+        shape = len(items), frame.length
+        found = BlockArrays(
+            np.full(shape, frame.pad, np.int32), np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.int32)
+        )
+        first = len(frame.before)
+        found.ids[:, :first], found.mask[:, :first] = frame.before, True
+        languages = np.searchsorted(self._starts, items, side="right") - 1
+        for row, (item, language) in enumerate(zip(items.tolist(), languages.tolist(), strict=True)):
+            stream, start = self.streams[language], (item - int(self._starts[language])) * frame.room
+            part = slice(start, min(start + frame.room, len(stream)))
+            end = first + part.stop - part.start
+            found.ids[row, first:end], found.sizes[row, first:end] = stream.ids[part], stream.sizes[part]
+            found.is_target[row, first:end] = True if frame.objective == "causal" else ~stream.separators[part]
+            found.ids[row, end : end + len(frame.after)] = frame.after
+            found.mask[row, first : end + len(frame.after)] = True
+        if frame.objective == "causal":
+            found.is_target[:, 0] = False  # nothing comes before it
+        return found
 
 
 class TextBlock(NamedTuple):
@@ -47,7 +132,7 @@ class TextBlock(NamedTuple):
     Attributes:
         ids: `(B, L)` int64, with tokens hidden for a masked model.
         mask: `(B, L)` int64, 1 for a token.
-        labels: `(B, L)` int64, the token itself where it is is_target for, else `IGNORED`.
+        labels: `(B, L)` int64, the token itself where it is asked for, else `IGNORED`.
         sizes: `(B, L)` float32 bytes.
     """
 
@@ -55,78 +140,6 @@ class TextBlock(NamedTuple):
     mask: Tensor
     labels: Tensor
     sizes: Tensor
-
-
-def chunk(
-    lines: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, objective: Objective, flag: str = "--text"
-) -> Blocks:
-    """Cut text into blocks.
-
-    Args:
-        lines: the text; all of its tokens are held in memory (about 20 bytes each).
-        tokenizer: of the model.
-        length: L; texts shorter than one block give one short block.
-        objective: a masked model is asked for the tokens of the text, a causal one for separators too, each the one
-            byte of a newline, so that bits per byte of different tokenizers compare.
-        flag: command-line flag named in errors.
-
-    Raises:
-        InputError: no room for a token in a block, or no tokens in the text.
-    """
-    before, after = special_affixes(tokenizer)
-    after = after if objective == "masked" else []
-    room = length - len(before) - len(after)
-    if room < 2:
-        raise InputError(f"expected --training.block_size above {length - room + 1}, found {length}")
-    ids, sizes, separators = _stream(lines, tokenizer)
-    if not len(ids):
-        raise InputError(f"{flag}: expected text that the tokenizer of --model makes tokens of, found none")
-    count = -(-len(ids) // room)
-    pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
-    inner = slice(len(before), len(before) + room)
-    found = Blocks(
-        np.full((count, length), pad, np.int32),
-        np.zeros((count, length), bool),
-        np.zeros((count, length), bool),
-        np.zeros((count, length), np.int32),
-    )
-    found.ids[:, : len(before)], found.mask[:, : len(before)] = before, True
-    for number in range(count):
-        part = slice(number * room, (number + 1) * room)
-        size = len(ids[part])
-        here = slice(inner.start, inner.start + size)
-        found.ids[number, here], found.sizes[number, here] = ids[part], sizes[part]
-        found.is_target[number, here] = True if objective == "causal" else ~separators[part]
-        found.ids[number, here.stop : here.stop + len(after)] = after
-        found.mask[number, : here.stop + len(after)] = True
-    if objective == "causal":
-        found.is_target[:, 0] = False  # nothing comes before it
-    return found
-
-
-def _stream(lines: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All token ids, their bytes, and which of them are separators."""
-    backend = bare_backend(tokenizer)
-    roles = (tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id)
-    separator = next((token for token in roles if token is not None), None)
-    ids, sizes, separators = [], [], []
-    for start in range(0, len(lines), _LINES):
-        chunk = list(lines[start : start + _LINES])
-        for line, encoding in zip(chunk, backend.encode_batch(chunk, add_special_tokens=False), strict=True):
-            own = _sizes(line, encoding)
-            end = [] if separator is None else [separator]
-            ids.append(np.array([*encoding.ids, *end], np.int32))
-            sizes.append(np.array([*own, *([1 + len(line.encode()) - sum(own)] * len(end))], np.int32))
-            separators.append(np.arange(len(ids[-1])) >= len(own))
-    return np.concatenate(ids), np.concatenate(sizes), np.concatenate(separators)
-
-
-def _sizes(line: str, encoding: Encoding) -> list[int]:
-    """Bytes from the end of the token before to the end of each: they add up, also where tokens share a character."""
-    ends = np.maximum.accumulate([0, *(end for _, end in encoding.offsets)])
-    if not line.isascii():
-        ends = np.cumsum([0, *(len(character.encode()) for character in line)])[ends]
-    return [int(end - start) for start, end in pairwise(ends)]
 
 
 class BlockBatches(Dataset[TextBlock]):
@@ -145,8 +158,7 @@ class BlockBatches(Dataset[TextBlock]):
         return len(self._blocks)
 
     def __getitem__(self, draw: Draw) -> TextBlock:
-        chosen = [torch.from_numpy(values[draw.items]) for values in vars(self._blocks).values()]
-        ids, mask, is_target, sizes = chosen
+        ids, mask, is_target, sizes = map(torch.from_numpy, self._blocks[draw.items])
         ids, shown = ids.long(), ids.long()
         if self._mask_id is not None:
             shown, is_target = mask_tokens(
@@ -155,34 +167,102 @@ class BlockBatches(Dataset[TextBlock]):
         return TextBlock(shown, mask.long(), ids.masked_fill(~is_target, IGNORED), sizes.float())
 
 
-class SteppedBatches(Sampler[Draw]):
-    """The batches of some steps of a run: shuffled passes over the blocks, the same however often it was interrupted.
+class BlockOrder:
+    """An endless order of blocks: languages at random by their weights, the blocks of each in shuffled passes.
+
+    Any stretch of it can be asked for, and is the same however often a run was interrupted; it costs least to go on
+    from the last one.
 
     Args:
-        count: blocks.
+        counts: blocks of each language.
+        weights: how often each language is drawn; they add up to 1.
+        seed: of the order.
+    """
+
+    def __init__(self, counts: Sequence[int], weights: Sequence[float], seed: int) -> None:
+        self._counts, self._weights, self._seed = counts, weights, seed
+        self._starts = np.cumsum([0, *counts])
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}
+        self._drawn = (-1, np.empty(0, np.int64), np.empty(0, np.int64))
+        self._before = [np.zeros(len(counts), np.int64)]  # blocks of each language before each stretch of draws
+
+    def items(self, start: int, stop: int) -> np.ndarray:
+        """Numbers of the blocks at some places of the order.
+
+        Args:
+            start: first place.
+            stop: the one after the last.
+        """
+        return np.array([self._item(place) for place in range(start, stop)], np.int64)
+
+    def _item(self, place: int) -> int:
+        language, number = 0, place
+        if len(self._counts) > 1:
+            stretch, within = divmod(place, _DRAWN)
+            _, languages, numbers = self._draw(stretch)
+            language, number = int(languages[within]), int(numbers[within])
+        turn, at = divmod(number, self._counts[language])
+        if self._orders.get(language, (-1,))[0] != turn:
+            # A seed of two numbers is that of three with a 0: the first language has the order it has alone.
+            order = np.random.default_rng((self._seed, turn, language)).permutation(self._counts[language])
+            self._orders[language] = turn, order
+        return int(self._starts[language] + self._orders[language][1][at])
+
+    def _draw(self, stretch: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """Of a stretch of places the languages, and how many blocks of the same language came before each."""
+        if self._drawn[0] != stretch:
+            while len(self._before) <= stretch:
+                drawn = np.bincount(self._languages(len(self._before) - 1), minlength=len(self._counts))
+                self._before.append(self._before[-1] + drawn)
+            languages = self._languages(stretch)
+            numbers = np.empty(len(languages), np.int64)
+            for language, before in enumerate(self._before[stretch].tolist()):
+                own = languages == language
+                numbers[own] = before + np.arange(np.count_nonzero(own))
+            self._drawn = stretch, languages, numbers
+        return self._drawn
+
+    def _languages(self, stretch: int) -> np.ndarray:
+        draws = np.random.default_rng((self._seed, stretch, 0, 1))
+        return draws.choice(len(self._counts), _DRAWN, p=self._weights)
+
+
+def language_weights(streams: Sequence[TokenStream], exponent: float) -> list[float]:
+    """How often each language is drawn: in proportion to its bytes to a power (Conneau et al. 2020, §3.1).
+
+    Bytes, not tokens, so that all tokenizers get the same mixture.
+
+    Args:
+        streams: text of each language.
+        exponent: the power, from 0 to 1.
+    """
+    powers = np.array([float(stream.sizes.sum(dtype=np.int64)) ** exponent for stream in streams])
+    return (powers / powers.sum()).tolist()
+
+
+class SteppedBatches(Sampler[Draw]):
+    """The batches of some steps of a run.
+
+    Args:
+        order: of the blocks.
         batch_size: blocks a batch and process.
         steps: first batch of the run to give, and the one after the last.
-        seed: of the order.
+        seed: of what is random in a batch.
         rank: this process.
         world_size: number of processes.
     """
 
     def __init__(
-        self, count: int, batch_size: int, steps: tuple[int, int], seed: int, rank: int = 0, world_size: int = 1
+        self, order: BlockOrder, batch_size: int, steps: tuple[int, int], seed: int, rank: int = 0, world_size: int = 1
     ) -> None:
-        self._count, self._batch_size, self._steps, self._seed = count, batch_size, steps, seed
+        self._order, self._batch_size, self._steps, self._seed = order, batch_size, steps, seed
         self._rank, self._world_size = rank, world_size
 
     def __len__(self) -> int:
         return self._steps[1] - self._steps[0]
 
     def __iter__(self) -> Iterator[Draw]:
-        orders: dict[int, np.ndarray] = {}
         for step in range(*self._steps):
             first = (step * self._world_size + self._rank) * self._batch_size
-            places = np.arange(first, first + self._batch_size)
-            for turn in range(places[0] // self._count, places[-1] // self._count + 1):
-                if turn not in orders:
-                    orders[turn] = np.random.default_rng((self._seed, turn)).permutation(self._count)
-            items = np.array([orders[place // self._count][place % self._count] for place in places.tolist()])
+            items = self._order.items(first, first + self._batch_size)
             yield Draw(items, (self._seed, step, self._rank))

@@ -4,14 +4,17 @@ The curve is in perplexity and in bits per byte. Perplexity is per token, so tha
 does not compare; bits per byte do. A masked model is asked for 15 % of the tokens only: its numbers are pseudo ones.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
@@ -21,106 +24,34 @@ from torchmetrics import SumMetric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
+from hyperofa.evaluation.scores import Scores
 from hyperofa.models.factorised import factor_owners
 from hyperofa.models.objectives import longest, objective_of
-from hyperofa.pretraining.blocks import IGNORED, BlockBatches, Blocks, SteppedBatches, TextBlock, chunk
-from hyperofa.runtime.ranges import Count, NonNegative, Positive, Seed, Size, check_ranges
+from hyperofa.pretraining.blocks import (
+    IGNORED,
+    BlockBatches,
+    BlockOrder,
+    Blocks,
+    SteppedBatches,
+    TextBlock,
+    frame_of,
+    language_weights,
+)
+from hyperofa.pretraining.corpus import TokenisedText
+from hyperofa.pretraining.curves import Point
+from hyperofa.pretraining.settings import TrainerOptions, Training
 from hyperofa.training.checkpoints import write_whole
 from hyperofa.training.divergence import StopDiverged
+from hyperofa.training.fit import hide_advertisements
 from hyperofa.training.samplers import GroupedBatches
 
+_TRAINER = TrainerOptions()
 _ADVICE = "give a lower --training.learning_rate"
 
-
-@dataclass(frozen=True)
-class Training:
-    """How a model is trained.
-
-    Attributes:
-        steps: optimizer steps on all parameters.
-        new_steps: steps before these on the new rows alone: the old rows stay as they are, bit by bit.
-        evaluate_every: steps between two points of the curve; a checkpoint is written at each.
-        batch_size: blocks a step and process.
-        accumulate: batches whose gradients make one step.
-        block_size: tokens a block, at most as many as the model has positions for.
-        learning_rate: highest value. Each phase warms up; the second falls linearly to 0.
-        warmup_steps: of each phase.
-        weight_decay: on weight matrices; none on embeddings, biases and norms.
-        clip: largest norm of the gradient.
-        seed: of the order, the masks and the dropout.
-    """
-
-    steps: Size = 1000
-    new_steps: Size = 0
-    evaluate_every: Count = 100
-    batch_size: Count = 16
-    accumulate: Count = 1
-    block_size: Count = 256
-    learning_rate: Positive = 5e-5
-    warmup_steps: Size = 50
-    weight_decay: NonNegative = 0.01
-    clip: NonNegative = 1.0
-    seed: Seed = 0
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "training.")
-        if self.steps + self.new_steps < 1:
-            raise InputError("--training.steps, --training.new_steps: expected at least one step, found none")
-
-    @property
-    def total(self) -> int:
-        """Steps of both phases."""
-        return self.new_steps + self.steps
-
-    def rate(self, step: int) -> float:
-        """What the learning rate is multiplied with at a step."""
-        first = step < self.new_steps
-        own = step if first else step - self.new_steps
-        warm = min(1.0, (own + 1) / (self.warmup_steps + 1))
-        return warm if first else warm * max(0.0, 1 - own / self.steps) if self.steps else warm
-
-
-@dataclass(frozen=True)
-class TrainerOptions:
-    """Options of Lightning's Trainer.
-
-    Attributes:
-        accelerator: auto, cpu, gpu, …
-        devices: processes on each node.
-        num_nodes: machines.
-        strategy: auto, ddp, …
-        precision: 32-true, bf16-mixed, …
-        progress: show a progress bar.
-    """
-
-    accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: Count = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "trainer.")
-
-
-@dataclass(frozen=True)
-class Point:
-    """What a model is worth after some steps, on the validation text.
-
-    Attributes:
-        step: optimizer steps so far.
-        train_loss: mean over the steps since the last point, nats a token; nan at the first.
-        loss: nats a token.
-        perplexity: e to the loss.
-        bits_per_byte: of the text that the asked tokens stand for.
-    """
-
-    step: int
-    train_loss: float
-    loss: float
-    perplexity: float
-    bits_per_byte: float
+Evaluator = Callable[[PreTrainedModel, PreTrainedTokenizerBase, int], Scores]
+"""Scores a model after some steps; empty scores where nothing is due."""
+Saver = Callable[[PreTrainedModel, PreTrainedTokenizerBase, int], None]
+"""Writes a model after some steps, if it is one to be kept."""
 
 
 class LanguageModelling(lightning.LightningModule):
@@ -129,70 +60,125 @@ class LanguageModelling(lightning.LightningModule):
     Args:
         model: moved to float32.
         training: the settings.
-        texts: blocks by part, `train` and `val`.
+        texts: blocks to train on, and to measure on by language.
         mask_id: the mask token of a masked model, `None` for a causal one.
         vocabulary: tokens that may stand for a masked one.
         new_rows: ids of the tokens that phase one trains.
+        evaluate: scores the model after some steps, on the first process.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         training: Training,
-        texts: Mapping[str, Blocks],
+        texts: tuple[Blocks, Mapping[str, Blocks]],
         mask_id: int | None,
         vocabulary: Tensor,
         new_rows: np.ndarray,
+        evaluate: Callable[[int], Scores] | None = None,
     ) -> None:
         super().__init__()
         self.model = model.float().train()
         self.curve: list[Point] = []
-        self._training, self._texts, self._causal = training, texts, mask_id is None
-        self._batches = {
-            "train": BlockBatches(texts["train"], mask_id, vocabulary),
-            "val": BlockBatches(texts["val"], mask_id, None),
-        }
+        train, self._val = texts
+        self._training, self._causal, self._evaluate = training, mask_id is None, evaluate
+        self._order = BlockOrder(train.counts, language_weights(train.streams, training.sampling), training.seed)
+        self._train_set = BlockBatches(train, mask_id, vocabulary)
+        self._val_sets = [BlockBatches(blocks, mask_id, None) for blocks in self._val.values()]
         self._new_rows = torch.from_numpy(new_rows)
-        self._sums = {name: SumMetric(nan_strategy="disable") for name in ("nats", "tokens", "bytes", "train", "steps")}
+        self._sums = {
+            (language, name): SumMetric(nan_strategy="disable")
+            for language, names in {
+                **dict.fromkeys(self._val, ("nats", "tokens", "bytes")),
+                "": ("train", "steps"),
+            }.items()
+            for name in names
+        }
         self._metrics = nn.ModuleList(self._sums.values())  # so that Lightning moves them
+        self._read = torch.zeros(2, dtype=torch.int64)  # tokens and bytes since the last point, of this process
+        self._began: float | None = None
+        self._seconds = 0.0
 
-    def _step(self, batch: TextBlock, stage: str) -> Tensor:
+    def _nats(self, batch: TextBlock) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum over the asked tokens, how many they are, and their bytes."""
         logits = self.model(input_ids=batch.ids, attention_mask=batch.mask).logits
         labels, sizes = batch.labels, batch.sizes
         if self._causal:
             logits, labels, sizes = logits[:, :-1], labels[:, 1:], sizes[:, 1:]
         is_target = labels != IGNORED
         nats = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-        loss = nats / is_target.sum().clamp(min=1)
-        if stage == "train":
-            self._add(train=loss.detach(), steps=torch.ones(()))
-        else:
-            self._add(nats=nats, tokens=is_target.sum(), bytes=sizes[is_target].sum())
-        self.log(f"{stage}/loss", loss, prog_bar=True, on_step=stage == "train", on_epoch=stage != "train",
-                 batch_size=len(labels), sync_dist=stage != "train")  # fmt: skip
-        return loss
+        return nats, is_target.sum(), sizes[is_target].sum()
 
     def training_step(self, batch: TextBlock, batch_number: int) -> Tensor:
         """Mean loss over the asked tokens, in nats."""
-        return self._step(batch, "train")
+        nats, tokens, _ = self._nats(batch)
+        loss = nats / tokens.clamp(min=1)
+        self._add("", train=loss.detach(), steps=torch.ones(()))
+        self._read = self._read.to(self.device) + torch.stack([batch.mask.sum(), batch.sizes.sum().long()])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
+        return loss
 
-    def validation_step(self, batch: TextBlock, batch_number: int) -> None:
-        """Sums over the validation text."""
-        self._step(batch, "val")
+    def validation_step(self, batch: TextBlock, batch_number: int, dataloader_idx: int = 0) -> None:
+        """Sums over the validation text of a language."""
+        nats, tokens, size = self._nats(batch)
+        self._add(list(self._val)[dataloader_idx], nats=nats, tokens=tokens, bytes=size)
 
-    def _add(self, **values: Tensor) -> None:
+    def _add(self, language: str, **values: Tensor) -> None:
         for name, value in values.items():
-            self._sums[name].update(value)
+            self._sums[language, name].update(value)
+
+    def on_train_epoch_start(self) -> None:
+        """Begin a stretch of the curve: what is random in it depends on where it is, not on what came before."""
+        place = (self._training.seed, self.trainer.global_step, self.trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        self._began = time.perf_counter()
+
+    def on_validation_start(self) -> None:
+        """Stop the clock."""
+        if self._began is not None:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self._seconds += time.perf_counter() - self._began
+            self._began = None
 
     def on_validation_epoch_end(self) -> None:
         """Add a point to the curve."""
         sums = {name: float(metric.compute()) if metric.update_called else 0.0 for name, metric in self._sums.items()}
         for metric in self._sums.values():
             metric.reset()
-        loss = sums["nats"] / sums["tokens"] if sums["tokens"] else float("nan")
-        bits = sums["nats"] / np.log(2) / sums["bytes"] if sums["bytes"] else float("nan")
-        train = sums["train"] / sums["steps"] if sums["steps"] else float("nan")
-        self.curve.append(Point(self.trainer.global_step, train, loss, float(np.exp(min(loss, 700.0))), float(bits)))
+        nats, tokens, size = (
+            sum(sums[language, name] for language in self._val) for name in ("nats", "tokens", "bytes")
+        )
+        loss = _ratio(nats, tokens)
+        self.log("val/loss", loss, prog_bar=True, sync_dist=True)
+        read = self.trainer.strategy.reduce(self._read.to(self.device), reduce_op="sum")
+        self._read = torch.zeros_like(self._read)
+        of_language = {each: (sums[each, "nats"] / np.log(2), sums[each, "bytes"]) for each in sorted(self._val)}
+        before = self.curve[-1] if self.curve else None
+        tokens_read, bytes_read = read.tolist()
+        step = self.trainer.global_step
+        self.curve.append(
+            Point(
+                step=step,
+                train_loss=_ratio(sums["", "train"], sums["", "steps"]),
+                loss=loss,
+                perplexity=float(np.exp(min(loss, 700.0))),
+                bits_per_byte=_ratio(nats / np.log(2), size),
+                tokens=tokens_read + (before.tokens if before else 0),
+                bytes=bytes_read + (before.bytes if before else 0),
+                seconds=self._seconds,
+                languages={language: _ratio(*of) for language, of in of_language.items()},
+                scores=self._scores(step) if np.isfinite(loss) else Scores({}, {}),
+            )
+        )
+
+    def _scores(self, step: int) -> Scores:
+        """What the evaluation tasks say, on the first process; they may leave the model on another device."""
+        if self._evaluate is None or not self.trainer.is_global_zero:
+            return Scores({}, {})
+        scores = self._evaluate(step)
+        torch.nn.Module.to(self.model, self.device)
+        return scores
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """In phase one, leave no gradient but that of the new rows."""
@@ -219,58 +205,60 @@ class LanguageModelling(lightning.LightningModule):
 
     def train_dataloader(self) -> DataLoader[TextBlock]:
         """The batches up to the next point of the curve."""
-        done, training = self.trainer.global_step, self._training
+        training = self._training
+        done = min(self.trainer.global_step, training.total - 1)  # after the last step, a loader that nobody reads
         until = min(training.total, (done // training.evaluate_every + 1) * training.evaluate_every)
         steps = done * training.accumulate, until * training.accumulate
-        return self._loader("train", SteppedBatches(
-            len(self._texts["train"]), training.batch_size, steps, training.seed, *self._place()
-        ))  # fmt: skip
+        batches = SteppedBatches(self._order, training.batch_size, steps, training.seed, *self._place())
+        return DataLoader(self._train_set, batch_size=None, sampler=batches)
 
-    def val_dataloader(self) -> DataLoader[TextBlock]:
-        """The validation text, with the same tokens masked at every point."""
-        sizes = np.zeros(len(self._texts["val"]))
-        return self._loader("val", GroupedBatches(sizes, self._training.batch_size, False, 0, *self._place()))
+    def val_dataloader(self) -> list[DataLoader[TextBlock]]:
+        """The validation text, a loader a language, with the same tokens masked at every point."""
+        return [
+            DataLoader(
+                each,
+                batch_size=None,
+                sampler=GroupedBatches(np.zeros(len(each)), self._training.batch_size, False, 0, *self._place()),
+            )
+            for each in self._val_sets
+        ]
 
     def _place(self) -> tuple[int, int]:
         return self.trainer.global_rank, self.trainer.world_size
 
-    def _loader(self, part: str, sampler: Any) -> DataLoader[TextBlock]:
-        return DataLoader(self._batches[part], batch_size=None, sampler=sampler)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Record the curve and the settings; plain data only."""
-        checkpoint["hyperofa_pretraining"] = {
-            "curve": [astuple(point) for point in self.curve],
-            "training": asdict(self._training),
-            "blocks": [len(blocks) for blocks in self._texts.values()],
-        }
+        """Record the curve; plain data only."""
+        checkpoint["hyperofa_pretraining"] = [point.as_dict() for point in self.curve]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the curve.
+        """Take up the curve."""
+        self.curve = [Point.from_dict(point) for point in checkpoint["hyperofa_pretraining"]]
+        self._seconds = self.curve[-1].seconds
 
-        Raises:
-            InputError: the checkpoint is of a run with other settings or another text.
-        """
-        found = checkpoint.get("hyperofa_pretraining", {})
-        expected = {"training": asdict(self._training), "blocks": [len(blocks) for blocks in self._texts.values()]}
-        if {name: found.get(name) for name in expected} != expected:
-            raise InputError(f"--resume: expected a run with {expected}, found {found}; use its settings and text")
-        self.curve = [Point(*values) for values in found["curve"]]
+
+def _ratio(whole: float, parts: float) -> float:
+    return float(whole / parts) if parts else float("nan")
 
 
 class _Saving(lightning.Callback):
-    """Writes a checkpoint at each point of the curve; Lightning's own callback warns of a folder that is there."""
+    """Writes at each point of the curve what training can be gone on from, whole or not at all.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Lightning's own callback warns of a folder that is there.
+    """
+
+    def __init__(self, path: Path | None, save: Callable[[int], None] | None) -> None:
+        self._path, self._save = path, save
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Have it written whole or not at all."""
         write_whole(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write it, in place of the one before."""
-        trainer.save_checkpoint(self._path)
+        """Write it, in place of the one before; what it counts as done is written first."""
+        if self._save is not None and trainer.is_global_zero:
+            self._save(trainer.global_step)
+        if self._path is not None:
+            trainer.save_checkpoint(self._path, weights_only=False)
 
 
 def vocabulary_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
@@ -284,26 +272,27 @@ def vocabulary_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
 def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    train_lines: Sequence[str],
-    validation_lines: Sequence[str],
+    text: TokenisedText,
     training: Training,
-    options: TrainerOptions = TrainerOptions(),
+    options: TrainerOptions = _TRAINER,
     new_rows: np.ndarray | None = None,
     checkpoint: Path | None = None,
-    resume: bool = False,
+    evaluate: Evaluator | None = None,
+    save: Saver | None = None,
 ) -> list[Point]:
     """Train a language model in place, in float32.
 
     Args:
         model: causal or masked.
         tokenizer: its tokenizer.
-        train_lines: text to train on.
-        validation_lines: text to measure on.
+        text: to train and to measure on, as tokens of this tokenizer.
         training: the settings.
         options: of the Trainer.
         new_rows: ids of the tokens that phase one trains; needed where it has steps.
-        checkpoint: file to write at each point of the curve; `None` writes none.
-        resume: go on from that file.
+        checkpoint: file that is written at each point of the curve, and gone on from if it is there, which only a run
+            with the same inputs may have written; `None` writes none.
+        evaluate: asked at each point of the curve.
+        save: asked at each point of the curve but the first.
 
     Returns:
         The curve; its first point is before training.
@@ -320,17 +309,29 @@ def train(
     new_rows = np.empty(0, np.int64) if new_rows is None else new_rows
     if training.new_steps and not len(new_rows):
         raise InputError("--training.new_steps: expected 0, as the model has no rows that are known to be new")
-    length = longest(model, tokenizer, training.block_size)
-    texts = {
-        "train": chunk(train_lines, tokenizer, length, objective),
-        "val": chunk(validation_lines, tokenizer, length, objective, "--validation_text"),
-    }
+    frame = frame_of(tokenizer, longest(model, tokenizer, training.block_size), objective)
+    blocks = Blocks(text.train, frame), {stream.language: Blocks([stream], frame) for stream in text.val}
     special = set(tokenizer.all_special_ids)
     vocabulary = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - special))
-    module = LanguageModelling(model, training, texts, mask_id, vocabulary, new_rows)
-    lightning.seed_everything(training.seed, verbose=False)
+    scored = None if evaluate is None else partial(evaluate, model, tokenizer)
+    saved = None if save is None else partial(save, model, tokenizer)
+    module = LanguageModelling(model, training, blocks, mask_id, vocabulary, new_rows, scored)
+    hide_advertisements()
+    with isolate_rng():
+        lightning.seed_everything(training.seed, verbose=False)
+        trainer = _make_trainer(training, options, _Saving(checkpoint, saved))
+        resumed = checkpoint is not None and checkpoint.is_file()
+        if not resumed:
+            trainer.validate(module, verbose=False)
+            module.model.train()
+        trainer.fit(module, ckpt_path=checkpoint if resumed else None, weights_only=True)
+    module.model.eval()
+    return module.curve
+
+
+def _make_trainer(training: Training, options: TrainerOptions, saving: lightning.Callback) -> lightning.Trainer:
     try:
-        trainer = lightning.Trainer(
+        return lightning.Trainer(
             accelerator=options.accelerator,
             devices=options.devices,
             num_nodes=options.num_nodes,
@@ -345,7 +346,8 @@ def train(
             log_every_n_steps=1,
             use_distributed_sampler=False,
             inference_mode=False,  # the sums are reset while validating, and updated while training
-            callbacks=[StopDiverged(_ADVICE), *([] if checkpoint is None else [_Saving(checkpoint)])],
+            # The bar of a shell and of a notebook alike.
+            callbacks=[StopDiverged(_ADVICE), saving, *([TQDMProgressBar()] if options.progress else [])],
             enable_checkpointing=False,
             logger=False,
             enable_model_summary=False,
@@ -353,9 +355,3 @@ def train(
         )
     except (TypeError, ValueError, RuntimeError) as error:  # what it refuses is the user's mistake
         raise InputError(f"--trainer: {error}") from None
-    if not resume:
-        trainer.validate(module, verbose=False)
-        module.model.train()
-    trainer.fit(module, ckpt_path=checkpoint if resume else None)
-    module.model.eval()
-    return module.curve

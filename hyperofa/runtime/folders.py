@@ -8,16 +8,14 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.locks import only_holder
-from hyperofa.runtime.marks import MARK, read_mark
+from hyperofa.runtime.marks import MARK, read_mark, unfinished_key
 from hyperofa.runtime.processes import SINGLE_PROCESS, ProcessGroup
 
-_PACKAGES = ("hyperofa", "torch", "lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "scipy")
 _LONGEST = 160  # bytes of a name that a prefix and a suffix are put to
 
 
@@ -101,11 +99,12 @@ def resumed_folder(
 @contextmanager
 def kept_folder(
     path: str | Path,
+    key: str,
     overwrite: bool = False,
     *,
     kind: str,
     inputs: Iterable[object] = (),
-    unfinished: str,
+    unfinished: Iterable[str],
     resume: bool = False,
 ) -> Iterator[Path]:
     """Yield `path` itself, for work that leaves there what it can be gone on with.
@@ -115,23 +114,31 @@ def kept_folder(
 
     Args:
         path: as for `new_folder`.
+        key: of all that decides the content; what an interrupted block with this key left is gone on with.
         overwrite: as for `new_folder`.
         kind: as for `new_folder`.
         inputs: as for `new_folder`.
-        unfinished: folder below `path` that the block writes to before its end.
-        resume: go on with what an interrupted block left.
+        unfinished: folders below `path` that the block writes to before its end.
+        resume: refuse to begin anew.
 
     Raises:
-        InputError: as `resumed_folder`.
+        InputError: as `resumed_folder`, or there is nothing to go on with.
     """
     place = _place(path, inputs)
     with _parents(place), ExitStack() as stack:
-        if not resume:
-            _check_free(path, overwrite, kind, ", or, to go on with an interrupted run, --resume true")
+        left = unfinished_key(place)
+        goes_on = left == key
+        if resume and not goes_on:
+            found = "none" if left is None else "one with other settings, models or text"
+            raise InputError(
+                f"--resume: expected an interrupted run in --output {path} with these flags, found {found}"
+            )
+        if not goes_on:
+            _check_free(path, overwrite, kind, "" if left is None else ", or go on with the run there by its own flags")
         stack.enter_context(only_holder(_beside(place, "lock"), _BUSY.format(path=path)))
-        retired = None if resume else _retire(place)
+        retired = None if goes_on else _retire(place)
         place.mkdir(exist_ok=True)
-        write_json(place / MARK, {"kind": kind, "files": [f"{unfinished}/"]})
+        write_json(place / MARK, {"kind": kind, "files": [f"{name}/" for name in unfinished], "key": key})
         try:
             yield place
         except Exception:
@@ -386,14 +393,3 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: expected a JSON file here, found none; is the folder complete?") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected JSON, found something else ({error})") from None
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of the packages that decide a result, by name."""
-    found = {}
-    for package in (*_PACKAGES, "faiss-cpu", "faiss-gpu"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

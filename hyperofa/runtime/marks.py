@@ -18,7 +18,7 @@ def read_mark(path: Path) -> dict[str, Any] | None:
     """
     try:
         mark = json.loads((path / MARK).read_text(encoding="utf-8"))
-        return {"kind": str(mark["kind"]), "files": [str(name) for name in mark["files"]]}
+        return {"kind": str(mark["kind"]), "files": [str(name) for name in mark["files"]], "key": mark.get("key")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -47,3 +47,8 @@ def claim(path: Path, kind: str, names: Sequence[str]) -> None:
         )
     path.mkdir(parents=True, exist_ok=True)
     (path / MARK).write_text(json.dumps({"kind": kind, "files": []}) + "\n", encoding="utf-8")
+
+
+def unfinished_key(path: Path) -> str | None:
+    """The key of the interrupted run that `kept_folder` left in a folder, `None` if there is none."""
+    return (read_mark(path) or {}).get("key")

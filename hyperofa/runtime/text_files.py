@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +23,23 @@ def read_lines(paths: Sequence[str | Path], flag: str = "--data.text") -> list[s
     Raises:
         InputError: a file is missing, not UTF-8 text, or empty.
     """
-    lines: list[str] = []
+    return list(iterate_lines(paths, flag))
+
+
+def iterate_lines(paths: Sequence[str | Path], flag: str = "--data.text") -> Iterator[str]:
+    """The same as `read_lines`, line by line, for text that is larger than memory.
+
+    Args:
+        paths: files.
+        flag: command-line flag named in errors.
+
+    Raises:
+        InputError: a file is missing, not UTF-8 text, or empty.
+    """
     for path in map(Path, paths):
         last_column = ".tsv" in path.suffixes
-        found = _lines(path, flag)
-        lines += [line.rpartition("\t")[2].strip() if last_column else line.strip() for line in found]
-    return lines
+        for line in _lines(path, flag):
+            yield line.rpartition("\t")[2].strip() if last_column else line.strip()
 
 
 def read_rows(path: str | Path, flag: str) -> list[list[str]]:
@@ -79,20 +90,35 @@ def hold_out(lines: Sequence[str], count: int, seed: int) -> tuple[list[str], li
     Raises:
         InputError: fewer than two lines, or a count below 1.
     """
-    if count < 1:
-        raise InputError(f"--validation_lines: expected at least 1, found {count}")
-    if len(lines) < 2:
-        raise InputError("--text: expected at least 2 lines, to train on one and measure on another; found 1")
-    chosen = np.random.default_rng(seed).permutation(len(lines))[: max(1, min(count, len(lines) // 10))]
-    held = np.zeros(len(lines), bool)
-    held[chosen] = True
+    held = choose_held_out(len(lines), count, seed)
     parts = [[line for line, out in zip(lines, held, strict=True) if out is np.bool_(part)] for part in (False, True)]
     return parts[0], parts[1]
 
 
-def _lines(path: Path, flag: str, empty: bool = False) -> list[str]:
+def choose_held_out(total: int, count: int, seed: int, flag: str = "--text") -> np.ndarray:
+    """Which lines `hold_out` holds out: `(total,)` bool.
+
+    Args:
+        total: number of lines, at least two.
+        count: wanted to hold out, at least 1.
+        seed: of the choice.
+        flag: command-line flag named in errors.
+
+    Raises:
+        InputError: fewer than two lines, or a count below 1.
+    """
+    if count < 1:
+        raise InputError(f"--validation_lines: expected at least 1, found {count}")
+    if total < 2:
+        raise InputError(f"{flag}: expected at least 2 lines, to train on one and measure on another; found {total}")
+    held = np.zeros(total, bool)
+    held[np.random.default_rng(seed).permutation(total)[: max(1, min(count, total // 10))]] = True
+    return held
+
+
+def _lines(path: Path, flag: str, empty: bool = False) -> Iterator[str]:
     """The lines of a text file, `empty` ones too if asked for; a byte order mark is none of its text."""
-    lines: list[str] = []
+    found = False
     try:
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8-sig") as file:
@@ -102,12 +128,12 @@ def _lines(path: Path, flag: str, empty: bool = False) -> list[str]:
                         f"{flag} {path} line {number}: expected at most {LONGEST_LINE:,} characters, found more; give "
                         "one sentence a line"
                     )
+                found = found or bool(line.strip())
                 if empty or line.strip():
-                    lines.append(line.rstrip("\n"))
+                    yield line.rstrip("\n")
     except FileNotFoundError:
         raise InputError(f"{flag} {path}: expected a text file, found none") from None
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise InputError(f"{flag} {path}: expected UTF-8 text, plain or gzipped; {error}") from None
-    if not any(map(str.strip, lines)):
+    if not found:
         raise InputError(f"{flag} {path}: expected sentences, one a line, found none")
-    return lines

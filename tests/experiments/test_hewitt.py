@@ -19,8 +19,10 @@ from hyperofa.export.export import export
 from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
-from hyperofa.pretraining.language_model import TrainerOptions, Training, train
+from hyperofa.pretraining.corpus import tokenise_lines
+from hyperofa.pretraining.language_model import train
 from hyperofa.pretraining.pretrain import pretrain
+from hyperofa.pretraining.settings import TrainerOptions, Training
 from tests.conftest import CONFIGS, SPECIALS, train_byte_level, wrap, write_vectors
 
 QUIET = TrainerOptions(accelerator="cpu", progress=False)
@@ -47,7 +49,8 @@ def world(tmp_path_factory):
     model = GPT2LMHeadModel(
         GPT2Config(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=2, tie_word_embeddings=False, **sizes)
     )
-    curve = train(model, tokenizer, lines[60:], lines[:60], Training(steps=120, evaluate_every=120, **SETTINGS), QUIET)
+    tokens = tokenise_lines(tokenizer, lines[60:], lines[:60])
+    curve = train(model, tokenizer, tokens, Training(steps=120, evaluate_every=120, **SETTINGS), QUIET)
     assert curve[-1].loss < 0.9 * curve[0].loss
     with torch.no_grad():
         ids = torch.tensor([[0, *tokenizer(line, add_special_tokens=False)["input_ids"][:20]] for line in lines[:1]])

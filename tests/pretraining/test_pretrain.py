@@ -14,44 +14,31 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
-from hyperofa.pretraining.blocks import IGNORED, BlockBatches, SteppedBatches, chunk
-from hyperofa.pretraining.language_model import TrainerOptions, Training, train
+from hyperofa.pretraining.blocks import IGNORED, BlockBatches, BlockOrder, Blocks, SteppedBatches, frame_of
+from hyperofa.pretraining.corpus import tokenise_lines
+from hyperofa.pretraining.language_model import train
 from hyperofa.pretraining.pretrain import pretrain, read_new_rows
+from hyperofa.pretraining.settings import Training
 from hyperofa.runtime.text_files import hold_out
 from hyperofa.training.samplers import Draw
 from tests.conftest import CONFIGS
-
-LINES = ["the river runs through the old town", "ein kleines Haus aus Stein über dem Meer", "x", "drei Straßen"]
-QUIET = TrainerOptions(accelerator="cpu", progress=False)
+from tests.pretraining.conftest import LINES, QUIET, make_causal, small
 
 
-def small(**changes):
-    settings = {"steps": 4, "evaluate_every": 2, "batch_size": 2, "block_size": 24, "warmup_steps": 1}
-    return Training(**settings | {"learning_rate": 1e-2} | changes)
+def chunk(lines, tokenizer, length, objective):
+    """All blocks of a text, and the text."""
+    blocks = Blocks(tokenise_lines(tokenizer, lines, lines).train, frame_of(tokenizer, length, objective))
+    return blocks[np.arange(len(blocks))]
 
 
-def make_causal(tokenizer_folder, folder, **config):
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
-    torch.manual_seed(0)
-    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 2}
-    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes | config)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def folders(tokenizer_folders, model_folders, tmp_path_factory):
-    root = tmp_path_factory.mktemp("pretraining")
-    text = root / "text.txt"
-    text.write_text("\n".join(LINES * 10) + "\n", encoding="utf-8")
-    causal = make_causal(tokenizer_folders["bytelevel"], root / "causal")
-    return {"causal": causal, "masked": model_folders["xlmr"], "text": text}
+def train_on(model, tokenizer, lines, held_out, training, new_rows=None):
+    return train(model, tokenizer, tokenise_lines(tokenizer, lines, held_out), training, QUIET, new_rows)
 
 
 @pytest.mark.parametrize("objective", ["causal", "masked"])
@@ -64,10 +51,10 @@ def test_blocks_hold_the_text_and_all_its_bytes(name, objective, tokenizer_folde
         token for line in LINES for token in [*tokenizer(line, add_special_tokens=False)["input_ids"], separator]
     ]
     inner = slice(1, 10 if objective == "causal" else 9)
-    assert blocks.ids[:-1, inner].ravel().tolist() == expected[: (len(blocks) - 1) * (inner.stop - 1)]
+    assert blocks.ids[:-1, inner].ravel().tolist() == expected[: (len(blocks.ids) - 1) * (inner.stop - 1)]
     assert blocks.sizes.sum() == sum(len(line.encode()) + 1 for line in LINES)
     assert blocks.mask[:-1].all()
-    rest = len(expected) - (len(blocks) - 1) * (inner.stop - 1)
+    rest = len(expected) - (len(blocks.ids) - 1) * (inner.stop - 1)
     assert blocks.mask[-1].sum() == 1 + rest + (objective == "masked")  # between the tokens that begin and end it
     assert not (blocks.is_target & ~blocks.mask).any()
     assert not blocks.is_target[:, 0].any()
@@ -86,19 +73,25 @@ def test_tokens_that_share_a_character_share_its_bytes():
 
 
 def test_steps_are_the_same_however_they_are_cut():
-    whole = [draw.items.tolist() for draw in SteppedBatches(5, 2, (0, 10), 0)]
-    parts = [draw.items.tolist() for steps in ((0, 3), (3, 10)) for draw in SteppedBatches(5, 2, steps, 0)]
+    def order(count):
+        return BlockOrder([count], [1.0], 0)
+
+    whole = [draw.items.tolist() for draw in SteppedBatches(order(5), 2, (0, 10), 0)]
+    parts = [draw.items.tolist() for steps in ((0, 3), (3, 10)) for draw in SteppedBatches(order(5), 2, steps, 0)]
     assert whole == parts
+    # As before there were several languages.
+    assert whole == [[2, 4], [3, 0], [1, 1], [4, 3], [0, 2], [4, 2], [1, 0], [3, 3], [0, 2], [1, 4]]
     assert sorted(item for items in whole[:5] for item in items) == sorted([*range(5)] * 2)
-    shared = [list(SteppedBatches(8, 2, (0, 2), 0, rank, 2)) for rank in (0, 1)]
+    shared = [list(SteppedBatches(order(8), 2, (0, 2), 0, rank, 2)) for rank in (0, 1)]
     assert sorted(item for draws in shared for draw in draws for item in draw.items.tolist()) == list(range(8))
-    assert len(SteppedBatches(5, 2, (3, 10), 0)) == 7
+    assert len(SteppedBatches(order(5), 2, (3, 10), 0)) == 7
 
 
 def test_masked_batches_ask_for_what_they_hide(tokenizer_folders):
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folders["unigram"])
-    blocks = chunk(LINES * 5, tokenizer, 12, "masked")
-    batch = BlockBatches(blocks, tokenizer.mask_token_id, None)[Draw(np.arange(6), (0, 1))]
+    text = Blocks(tokenise_lines(tokenizer, LINES * 5, LINES).train, frame_of(tokenizer, 12, "masked"))
+    batch = BlockBatches(text, tokenizer.mask_token_id, None)[Draw(np.arange(6), (0, 1))]
+    blocks = text[np.arange(6)]
     hidden = batch.labels != IGNORED
     assert (batch.ids[hidden] == tokenizer.mask_token_id).all()
     assert torch.equal(batch.labels[hidden], torch.from_numpy(blocks.ids[:6]).long()[hidden])
@@ -110,7 +103,7 @@ def test_the_curve_is_the_models_own_loss(folders, tokenizer_folders):
     """Perplexity and bits per byte against the model's own loss on the same text, line by line."""
     model = load_model(folders["causal"])
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folders["causal"])
-    curve = train(model, tokenizer, LINES * 5, LINES[:1], small(steps=1, learning_rate=1e-9, block_size=64), QUIET)
+    curve = train_on(model, tokenizer, LINES * 5, LINES[:1], small(steps=1, learning_rate=1e-9, block_size=64))
     ids = torch.tensor([[0, *tokenizer(LINES[0], add_special_tokens=False)["input_ids"], 2]])
     with torch.no_grad():
         loss = load_model(folders["causal"])(input_ids=ids, labels=ids).loss.item()
@@ -129,7 +122,7 @@ def test_phase_one_trains_new_rows_and_nothing_else(kind, folders):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     used = sorted({token for line in LINES for token in tokenizer(line, add_special_tokens=False)["input_ids"]})
     new = np.array(used[3:9])
-    curve = train(model, tokenizer, LINES * 5, LINES, small(steps=0, new_steps=6, weight_decay=0.5), QUIET, new)
+    curve = train_on(model, tokenizer, LINES * 5, LINES, small(steps=0, new_steps=6, weight_decay=0.5), new)
     old = np.setdiff1d(np.arange(len(read_vocabulary(model).input_rows)), new)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     embeddings = {"causal": {"transformer.wte.weight", "lm_head.weight"}}.get(
@@ -147,7 +140,7 @@ def test_phase_one_trains_new_rows_and_nothing_else(kind, folders):
 def test_phase_two_trains_everything(folders):
     model, tokenizer = load_model(folders["causal"]), PreTrainedTokenizerFast.from_pretrained(folders["causal"])
     before = {name: value.clone() for name, value in model.named_parameters()}
-    curve = train(model, tokenizer, LINES * 5, LINES, small(steps=7, new_steps=2), QUIET, np.array([9]))
+    curve = train_on(model, tokenizer, LINES * 5, LINES, small(steps=7, new_steps=2), np.array([9]))
     assert not [name for name, value in model.named_parameters() if torch.equal(value, before[name])]
     assert [point.step for point in curve] == [0, 2, 4, 6, 8, 9]
     assert curve[-1].loss < curve[1].loss - 0.2
@@ -168,7 +161,7 @@ def test_dropout_and_order_follow_the_seed(folders):
 
     def run(seed):
         model = load_model(folders["causal"])
-        train(model, tokenizer, LINES * 5, LINES, small(seed=seed), QUIET)
+        train_on(model, tokenizer, LINES * 5, LINES, small(seed=seed))
         return read_vocabulary(model).input_rows
 
     np.testing.assert_array_equal(run(0), run(0))
@@ -208,47 +201,6 @@ def test_a_model_folder_and_its_curve_are_written(folders, tmp_path, capsys):
     recorded = json.loads((tmp_path / "out" / "pretraining.json").read_text())
     assert recorded["training"]["new_steps"] == 3
     assert not (tmp_path / "out" / "checkpoint").exists()
-
-
-class Interrupted(Exception):
-    pass
-
-
-def test_an_interrupted_run_goes_on(folders, tmp_path, monkeypatch):
-    """The resumed run ends where the whole one does: bit by bit, also within phase one and with dropout off."""
-    model = make_causal(folders["causal"], tmp_path / "model", resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
-    (model / "provenance.tsv").write_text("id\torigin\n7\tmean\n", encoding="utf-8")
-    given = {"training": small(steps=4, new_steps=4), "trainer": QUIET}
-    whole = pretrain(str(model), [folders["text"]], tmp_path / "whole", **given)
-
-    from hyperofa.pretraining.language_model import LanguageModelling
-
-    step = LanguageModelling.training_step
-
-    def interrupted(self, batch, number):
-        if self.trainer.global_step == 3:
-            raise Interrupted
-        return step(self, batch, number)
-
-    monkeypatch.setattr(LanguageModelling, "training_step", interrupted)
-    with pytest.raises(Interrupted):
-        pretrain(str(model), [folders["text"]], tmp_path / "parts", **given)
-    monkeypatch.undo()
-    assert not (tmp_path / "parts" / "config.json").exists()
-    with pytest.raises(InputError, match=r"already exists and is not empty; .*resume=True"):
-        pretrain(str(model), [folders["text"]], tmp_path / "parts", **given)
-    with pytest.raises(InputError, match=r"resume: expected a run with .*use its settings and text"):
-        pretrain(str(model), [folders["text"]], tmp_path / "parts", resume=True, training=small(), trainer=QUIET)
-    parts = pretrain(str(model), [folders["text"]], tmp_path / "parts", resume=True, **given)
-    assert [point.step for point in parts.curve] == [0, 2, 4, 6, 8]
-    written = json.loads((tmp_path / "parts" / "pretraining.json").read_text())["command"]
-    assert written.startswith(f"pretrain({str(model)!r}, [{str(folders['text'])!r}], ")
-    assert "resume=True" in written
-    assert [point.loss for point in parts.curve] == pytest.approx([point.loss for point in whole.curve])
-    files = [load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", tmp_path / "parts")]
-    assert all(torch.equal(files[0][name], files[1][name]) for name in files[0])
-    with pytest.raises(InputError, match="resume: expected the checkpoint of an interrupted run"):
-        pretrain(str(model), [folders["text"]], tmp_path / "parts", resume=True, **given)
 
 
 def test_two_processes_train_one_model(folders, tmp_path):
@@ -327,7 +279,7 @@ def test_a_model_that_is_not_finite_has_no_perplexity(folders):
     model.get_input_embeddings().weight.data[:] = torch.nan
     tokenizer = AutoTokenizer.from_pretrained(folders["causal"])
     with pytest.raises(InputError, match="val/loss is not finite after step 0"):
-        train(model, tokenizer, LINES * 4, LINES, small(), QUIET)
+        train_on(model, tokenizer, LINES * 4, LINES, small())
 
 
 def test_nothing_is_lost_when_a_run_is_refused(folders, tmp_path):
@@ -344,7 +296,7 @@ def test_nothing_is_lost_when_a_run_is_refused(folders, tmp_path):
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     for model, changes, message in (
         (output, {}, "expected a folder apart from the input"),
-        (folders["causal"], {"block_size": 2}, "--training.block_size"),
+        (folders["causal"], {"block_size": 2}, "training.block_size"),
     ):
         with pytest.raises(InputError, match=message):
             pretrain(str(model), [folders["text"]], output, **given | {"training": small(**changes)})

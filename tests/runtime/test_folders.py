@@ -21,7 +21,8 @@ def resumed(path, overwrite=False, **options):
 
 
 def kept(path, overwrite=False, **options):
-    return kept_folder(path, overwrite, unfinished="checkpoint", **{"kind": "bundle"} | options)
+    options = {"key": "0" * 64, "kind": "bundle", "unfinished": ["checkpoint"]} | options
+    return kept_folder(path, overwrite=overwrite, **options)
 
 
 WAYS = pytest.mark.parametrize("way", [new, resumed, kept])
@@ -104,11 +105,15 @@ def test_an_interrupted_folder_can_be_gone_on_with_or_replaced(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    with kept(tmp_path / "out", resume=True) as folder:
+    with pytest.raises(InputError, match=r"expected an interrupted run in .*, found one with other settings"):
+        write(kept, tmp_path / "out", key="1" * 64, resume=True)
+    with kept(tmp_path / "out") as folder:
         assert (folder / "checkpoint" / "last.ckpt").read_text() == "half"
         assert any(path.name.startswith(".out.retired") for path in tmp_path.iterdir())
         (folder / "checkpoint" / "last.ckpt").unlink()
     assert names(tmp_path) == ["out", f"out/{MARK}", "out/checkpoint"]
+    with pytest.raises(InputError, match=r"expected an interrupted run in .*, found none"):
+        write(kept, tmp_path / "out", resume=True)
 
 
 @WAYS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from hyperofa.errors import InputError
-from hyperofa.pretraining.language_model import TrainerOptions, Training
+from hyperofa.pretraining.settings import TrainerOptions, Training
 from hyperofa.runtime.ranges import Count, Positive, Seed, Share, check_ranges, in_range
 from hyperofa.training.text_views import ViewCounts
 

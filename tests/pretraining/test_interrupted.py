@@ -1,0 +1,139 @@
+"""A run that was killed goes on when the same call is made again, and ends with the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hyperofa.errors import InputError
+from hyperofa.pretraining import pretrain as module
+from hyperofa.pretraining.language_model import LanguageModelling, _Saving
+from hyperofa.pretraining.pretrain import pretrain
+from hyperofa.pretraining.settings import EvaluationOptions
+from tests.pretraining.conftest import LINES, QUIET, make_causal, small
+
+
+class Interrupted(BaseException):
+    """As a kill: nothing catches it."""
+
+
+@pytest.fixture(scope="module")
+def world(folders, test_data, tmp_path_factory):
+    """Two models with dropout and new rows, text in two languages, test data."""
+    root = tmp_path_factory.mktemp("interrupted")
+    for name in ("one", "two"):
+        model = make_causal(folders["causal"], root / name)
+        (model / "provenance.tsv").write_text("id\torigin\n7\tmean\n", encoding="utf-8")
+    for name, lines in (("deu", LINES[1::2]), ("eng", LINES[::2])):
+        (root / f"{name}.txt").write_text("\n".join(lines * 10) + "\n", encoding="utf-8")
+    return root, test_data
+
+
+def arguments(world):
+    root, data = world
+    return {
+        "model": {"one": root / "one", "two": root / "two"},
+        "text": [f"deu={root / 'deu.txt'}", f"eng={root / 'eng.txt'}"],
+        "training": small(steps=4, new_steps=2, save_every=2),
+        "trainer": QUIET,
+        "evaluation": EvaluationOptions(data=data, source_model=str(root / "one"), sentences=2, every=4),
+    }
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but those that tell times, with the folder's own name taken out."""
+    timed = ("seconds.json", "curves.png", "curves.svg")
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    named = str(folder).encode()
+    return {name: path.read_bytes().replace(named, b"") for name, path in files.items() if path.name not in timed}
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole") / "out"
+    return pretrain(output=output, **arguments(world))
+
+
+PLACES = {
+    "before the first step": (LanguageModelling, "training_step", 0),
+    "before a point of the curve": (LanguageModelling, "training_step", 3),
+    "when a model is kept but not noted": (_Saving, "on_train_epoch_end", 1),
+    "when the last point is noted": (module, "write_trained", 0),
+    "within the second model": (LanguageModelling, "training_step", 9),
+    "when all models are written": (module, "write_comparison", 0),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_same_call_goes_on(place, world, whole, tmp_path, monkeypatch):
+    owner, name, calls = PLACES[place]
+    real, left = getattr(owner, name), [calls]
+
+    def interrupted(*args):
+        if left[0] == 0:
+            raise Interrupted
+        left[0] -= 1
+        return real(*args)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(Interrupted):
+        pretrain(output=tmp_path / "out", **arguments(world))
+    monkeypatch.undo()
+    resumed = pretrain(output=tmp_path / "out", **arguments(world))
+    assert {name: [p.bits_per_byte for p in model.curve] for name, model in resumed.items()} == {
+        name: [p.bits_per_byte for p in model.curve] for name, model in whole.items()
+    }
+    expected, found = contents(whole.path), contents(tmp_path / "out")
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_another_run_is_not_taken_for_it(world, tmp_path, monkeypatch):
+    given = arguments(world)
+    with pytest.raises(InputError, match=r"resume: expected an interrupted run in output .*, found none"):
+        pretrain(output=tmp_path / "out", resume=True, **given)
+    assert not (tmp_path / "out").exists()
+
+    def interrupted(*_):
+        raise Interrupted
+
+    monkeypatch.setattr(LanguageModelling, "training_step", interrupted)
+    with pytest.raises(Interrupted):
+        pretrain(output=tmp_path / "out", **given)
+    monkeypatch.undo()
+    other = given | {"training": small(steps=2)}
+    with pytest.raises(InputError, match=r"found one with other settings, models or text"):
+        pretrain(output=tmp_path / "out", resume=True, **other)
+    with pytest.raises(InputError, match=r"already exists and is not empty; .*go on with the run there"):
+        pretrain(output=tmp_path / "out", **other)
+    pretrain(output=tmp_path / "out", overwrite=True, **other)
+    assert not (tmp_path / "out" / "checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(world, whole, tmp_path):
+    """SIGKILL at several moments of a process; the last one goes to the end."""
+    script = (
+        "from pathlib import Path\n"
+        "from tests.pretraining.test_interrupted import arguments, pretrain\n"
+        f"world = Path({str(world[0])!r}), Path({str(world[1])!r})\n"
+        f"pretrain(output=Path({str(tmp_path / 'out')!r}), **arguments(world))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    for rest in (0.1, 0.4, 0.8, None):
+        process = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE)
+        if rest is None:
+            assert process.wait(300) == 0, process.stderr.read()
+            break
+        while process.poll() is None and not (tmp_path / "out" / "checkpoint").exists():
+            time.sleep(0.02)
+        time.sleep(rest)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    expected, found = contents(whole.path), contents(tmp_path / "out")
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
