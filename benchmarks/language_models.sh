@@ -49,16 +49,12 @@ line hyperofa_native_predicted --method hyperofa --checkpoint "$net" --copied ro
 line hyperofa_overlap_copied --method hyperofa --checkpoint "$net" --copied role symbol exact case
 line hyperofa_quarter_of_ofa --method hyperofa --checkpoint "$net" --ofa_share 0.25
 
-if [ "$steps" -gt 0 ]; then # the same blocks in the same order for all
-  for file in $(tr , ' ' <<< "$languages"); do
-    gzip -dc "$data/parallel/$file.tsv.gz" | cut -f 2
-  done | shuf --random-source <(yes) > "$output/foreign.txt"
-  for method in mean ofa hyperofa; do
-    [ -d "$output/pretrained/$method" ] || hyperofa pretrain --model "$output/models/$method" --text "$output/foreign.txt" \
-      --output "$output/pretrained/$method" --validation_lines 60 --training.steps "$steps" --training.evaluate_every 25 \
-      --training.batch_size "${BLOCKS:-8}" --training.block_size "${BLOCK:-128}" --training.learning_rate "${RATE:-1e-3}" \
-      --training.warmup_steps "${WARMUP:-20}"
-  done
-  python "$here/curves.py" "$output/pretrained"
+if [ "$steps" -gt 0 ] && [ ! -f "$output/pretrained/curves.json" ]; then # the same blocks in the same order for all
+  texts=()
+  for language in $(tr , ' ' <<< "$languages"); do texts+=(--text "$language=$data/parallel/$language.tsv.gz"); done
+  hyperofa pretrain --model "$output"/models/{mean,ofa,hyperofa} "${texts[@]}" --output "$output/pretrained" \
+    --validation_lines 60 --training.steps "$steps" --training.evaluate_every 25 \
+    --training.batch_size "${BLOCKS:-8}" --training.block_size "${BLOCK:-128}" --training.learning_rate "${RATE:-1e-3}" \
+    --training.warmup_steps "${WARMUP:-20}"
 fi
-for file in "$output"/*.txt; do [ "$file" = "$output/foreign.txt" ] || cat "$file"; done
+cat "$output"/*.txt
