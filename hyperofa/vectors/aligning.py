@@ -21,6 +21,7 @@ from hyperofa.vectors.readers import split_spec
 from hyperofa.vectors.seeds import Lexicon, Pairs, identical_pairs, listed_pairs, parallel_pairs, read_parallel
 from hyperofa.vectors.store import WordVectors
 
+_REFINED = 5_000  # pairs of the most frequent words that RCSLS takes: each costs two searches a step
 _FEWEST = 20
 """Pairs below which an alignment is a guess."""
 
@@ -252,7 +253,8 @@ class _Search:
             offsets = np.cumsum([0, *(len(side.units) for side in self._anchors.values())])
             pairs = np.concatenate([known[code] + [0, offset] for code, offset in zip(known, offsets, strict=False)])
             units = np.concatenate([side.units for side in self._anchors.values()])
-            yield "rcsls", refine(matrix, Candidates.of(self._source.units), Candidates.of(units), pairs)
+            frequent = pairs[np.argsort(pairs[:, 0], kind="stable")[:_REFINED]]
+            yield "rcsls", refine(matrix, Candidates.of(self._source.units), Candidates.of(units), frequent)
 
     def _known(self, matrix: NDArray[np.float32] | None) -> dict[str, Pairs]:
         """The pairs of each language to fit: those that are known and, with a map, those that it finds."""
