@@ -22,7 +22,8 @@ from hyperofa.vectors.store import ROWS
 from hyperofa.vectors.texts import Piece, read_pieces, split_words
 
 LONG_TEXT = 20_000_000
-"""Words of text, all languages together, from which fastText is taken for a space of several languages."""
+"""Words of text, all languages together, from which fastText is taken for a space of several languages: a choice by the
+memory that spectral vectors take, not by a measurement."""
 
 _EPOCH_WORDS = 10_000_000  # words that fastText shall have read in all, if no epochs are asked for
 _THREADS = 10  # with fewer, fastText leaves a part of its matrix at zero
