@@ -31,7 +31,8 @@ def evaluate(
             is one, in evaluation mode.
         source_model: folder or hub id of the source model, or it and its tokenizer in memory; likewise.
         data: folder with `heldout.tsv.gz` (language, verse id, text; English among the languages) for SR-B, with
-            `tatoeba/LNG-eng.tsv.gz` (foreign, English) for SR-T, or both. Without it, no retrieval.
+            `tatoeba/LNG-eng.tsv.gz` (foreign, English) for SR-T, with `pos/LNG/test.conllu` or `ner/LNG/test.bio` and
+            `train` files of English there for tagging, or with several of these. Without it, none of these tasks.
         languages: only these. All if not given.
         sentences: at most this many of each language, and lines of each text.
         layer: hidden state that sentences are compared in, -1 the last; the papers read 8.

@@ -132,7 +132,7 @@ def room(tmp_path, monkeypatch):
 
 
 def test_one_file_is_a_task(room, model_folders):
-    assert [task.name for task in find_tasks()] == ["fertility", "language_model", "retrieval", "shift"]
+    assert [task.name for task in find_tasks()] == ["fertility", "language_model", "retrieval", "shift", "tagging"]
     folder = model_folders["bert"]
     pair = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     scores = evaluate(pair, folder, room / "data", output=room / "out" / "scores.json")

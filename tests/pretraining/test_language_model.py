@@ -119,7 +119,7 @@ def test_killed_again_and_again(world, whole, tmp_path):
     """SIGKILL at several moments of a process; the last one goes to the end."""
     script = (
         "from pathlib import Path\n"
-        "from tests.pretraining.test_interrupted import arguments, pretrain\n"
+        "from tests.pretraining.test_language_model import arguments, pretrain\n"
         f"world = Path({str(world[0])!r}), Path({str(world[1])!r})\n"
         f"pretrain(output=Path({str(tmp_path / 'out')!r}), **arguments(world))\n"
     )
