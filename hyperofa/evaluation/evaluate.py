@@ -154,7 +154,8 @@ def score_samples(
     numbers = {name: of for _, finding in findings for name, of in finding.numbers.items()}
     metrics = {name: task.metrics for task, finding in findings for name in finding.numbers}
     details = {name: of for _, finding in findings for name, of in finding.details.items()}
-    return Scores(numbers, metrics, details), [finding for _, finding in findings]
+    hits = {name: of for _, finding in findings for name, of in finding.hits.items()}
+    return Scores(numbers, metrics, details, hits), [finding for _, finding in findings]
 
 
 def _file(scores: Scores, request: Request) -> dict[str, Any]:

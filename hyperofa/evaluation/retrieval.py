@@ -36,9 +36,7 @@ class RetrievalSet:
     english: list[str]
 
 
-def score(
-    sets: Sequence[RetrievalSet], target: LoadedModel, source: LoadedModel, layer: int = -1
-) -> dict[str, dict[str, dict[str, float]]]:
+def score(sets: Sequence[RetrievalSet], target: LoadedModel, source: LoadedModel, layer: int = -1) -> Finding:
     """Retrieval accuracy of each set.
 
     Args:
@@ -49,37 +47,44 @@ def score(
 
     Returns:
         Percent of sentences whose translation is among the 1 (top1) and 10 (top10) nearest, by task, metric and
-        language.
+        language, and which sentences these are.
     """
     for model, _ in (target, source):
         torch.nn.Module.to(model, best_device())
     keys: dict[tuple[str, ...], Tensor] = {}
-    result: dict[str, dict[str, dict[str, float]]] = {}
+    numbers: dict[str, dict[str, dict[str, float]]] = {}
+    hits: dict[str, dict[str, dict[str, str]]] = {}
     for chosen in sets:
         english = tuple(chosen.english)
         if english not in keys:
             keys[english] = encode(*source, chosen.english, layer)
         queries = encode(*target, chosen.foreign, layer, progress=f"{chosen.task} {chosen.language}")
-        for metric, percent in zip(METRICS, accuracy(queries, keys[english]), strict=True):
-            result.setdefault(chosen.task, {}).setdefault(metric, {})[chosen.language] = percent
-    return result
+        found = find_hits(queries, keys[english])
+        for metric, hit in zip(METRICS, found, strict=True):
+            percent = 100 * hit.mean().item()
+            numbers.setdefault(chosen.task, {}).setdefault(metric, {})[chosen.language] = percent
+            if math.isfinite(percent):
+                marks = "".join("1" if one else "0" for one in hit.tolist())
+                hits.setdefault(chosen.task, {}).setdefault(metric, {})[chosen.language] = marks
+    return Finding(numbers, hits=hits)
 
 
-def accuracy(queries: Tensor, keys: Tensor) -> tuple[float, float]:
-    """Percent of queries `(N, E)` whose own row of `keys` `(N, E)` is among the 1 and 10 nearest by inner product.
-
-    NaN if a row is not finite: nothing can be ranked then.
+def find_hits(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether the own row of a query is the nearest of `keys` by inner product, and whether among the 10 nearest.
 
     Args:
         queries: `(N, E)`.
         keys: `(N, E)`, the right one of each query in its row.
+
+    Returns:
+        `(N,)` floats each, 1 or 0; NaN if a row is not finite: nothing can be ranked then.
     """
     scores = queries @ keys.T
     if not scores.isfinite().all():
-        return math.nan, math.nan
+        return (scores.new_full((len(queries),), math.nan),) * 2
     nearest = scores.topk(min(TOP[1], len(keys)), dim=1).indices
     hits = (nearest == nearest.new_tensor(range(len(queries))).unsqueeze(1)).float()
-    return (100 * hits[:, : TOP[0]].any(1).float().mean().item(), 100 * hits.any(1).float().mean().item())
+    return hits[:, : TOP[0]].amax(1), hits.amax(1)
 
 
 def read_sets(data: Path, sentences: int) -> list[RetrievalSet]:
@@ -128,7 +133,7 @@ def _read(request: Request) -> list[RetrievalSet]:
 
 
 def _score(sets: Sequence[RetrievalSet], target: LoadedModel, source: LoadedModel, request: Request) -> Finding:
-    return Finding(score(sets, target, source, request.layer))
+    return score(sets, target, source, request.layer)
 
 
 TASK = Task("retrieval", METRICS, "data", "heldout.tsv.gz or tatoeba/LNG-eng.tsv.gz", _read, _score)

@@ -51,6 +51,8 @@ class Metric:
 
 
 Numbers = Mapping[str, Mapping[str, Mapping[str, float]]]
+Hits = Mapping[str, Mapping[str, Mapping[str, str]]]
+"""By task, metric and language, a character a sentence in the order of the data: 1 where it counted, else 0."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Scores(Mapping[str, Mapping[str, Mapping[str, float]]]):
         numbers: the scores.
         metrics: how to read them, by task and metric.
         details: what else is known of a task, by task: plain data.
+        hits: which sentences make up a percentage, where it is one of sentences; what tests of differences draw from.
 
     Raises:
         ValueError: a metric that `metrics` does not describe.
@@ -69,6 +72,7 @@ class Scores(Mapping[str, Mapping[str, Mapping[str, float]]]):
     numbers: Numbers
     metrics: Mapping[str, Mapping[str, Metric]]
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    hits: Hits = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for task, found in self.numbers.items():
@@ -115,13 +119,15 @@ class Scores(Mapping[str, Mapping[str, Mapping[str, float]]]):
         """Plain data, from which `from_dict` makes the same scores."""
         metrics = {task: {name: asdict(metric) for name, metric in of.items()} for task, of in self.metrics.items()}
         numbers = {task: {name: dict(scores) for name, scores in of.items()} for task, of in self.numbers.items()}
-        return {"scores": numbers, "metrics": metrics, "details": {task: dict(of) for task, of in self.details.items()}}
+        details = {task: dict(of) for task, of in self.details.items()}
+        hits = {task: {name: dict(each) for name, each in of.items()} for task, of in self.hits.items()}
+        return {"scores": numbers, "metrics": metrics, "details": details, "hits": hits}
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> "Scores":
         """The scores of `as_dict`; other keys are left alone."""
         metrics = {task: {name: Metric(**of) for name, of in each.items()} for task, each in found["metrics"].items()}
-        return cls(found["scores"], metrics, found.get("details", {}))
+        return cls(found["scores"], metrics, found.get("details", {}), found.get("hits", {}))
 
     def save(self, path: str | Path) -> None:
         """Write them as JSON."""

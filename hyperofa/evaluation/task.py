@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import hyperofa.evaluation
-from hyperofa.evaluation.scores import Metric, Numbers
+from hyperofa.evaluation.scores import Hits, Metric, Numbers
 
 UNNAMED = "text"
 """Stands for the language of a text of which nobody says what language it is in."""
@@ -57,11 +57,13 @@ class Finding:
         numbers: by task, metric and language; a module may measure several tasks.
         details: what else there is to say, by task; plain data.
         draw: draws a picture beside the scores' JSON file, whose path it is given.
+        hits: of percentages of sentences, which ones count; see `Scores.hits`.
     """
 
     numbers: Numbers
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     draw: Callable[[Path], None] | None = None
+    hits: Hits = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def register_task(task: Task) -> Task:
 
     Example:
         >>> import hyperofa
-        >>> from hyperofa.evaluation.scores import Metric
+        >>> from hyperofa.evaluation.scores import Hits, Metric
         >>> from hyperofa.evaluation.task import Finding, Task
         >>> metrics = {"size": Metric("rows of the vocabulary", "", None, 0, main=True)}
         >>> def read(request):

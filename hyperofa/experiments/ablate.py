@@ -28,7 +28,8 @@ from hyperofa.experiments.cells import (
 from hyperofa.experiments.check import check_settings
 from hyperofa.experiments.grid import STAGES, Cell, code_version, expand, flat, shown
 from hyperofa.experiments.report import WRITTEN, Provenance, write_report, write_times
-from hyperofa.experiments.results import Outcome, labels, tabulate, to_markdown, width_name
+from hyperofa.experiments.results import Outcome, labels, tabulate
+from hyperofa.experiments.tables import to_markdown, width_name
 from hyperofa.runtime.calls import written_call
 from hyperofa.runtime.marks import claim
 from hyperofa.runtime.ranges import Count, in_range

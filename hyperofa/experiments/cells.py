@@ -31,6 +31,7 @@ from hyperofa.pretraining.curves import Point, area
 from hyperofa.pretraining.pretrain import pretrain
 from hyperofa.runtime.folders import read_json, write_json
 from hyperofa.runtime.locks import locked
+from hyperofa.runtime.memory import peak_memory
 from hyperofa.runtime.processes import tied_to_this_process
 from hyperofa.runtime.trust import trust_flags
 from hyperofa.runtime.versions import versions
@@ -45,7 +46,8 @@ _METRICS = {
     "bits_area": Metric("bits per byte, mean over the steps of pretraining", "bits", "lower", 3),
 }
 TIMES = "seconds.json"
-"""In a cell's folder: how long each stage took. Of two runs of the same cells no other file differs."""
+MEMORY = "memory.json"
+"""In a cell's folder: how long each stage took, MiB at most. Of two runs of the same cells no other file differs."""
 
 
 def write_cell(output: Path, cell: Cell) -> None:
@@ -83,7 +85,7 @@ def read_cell(output: Path, cell_id: str) -> Cell:
 
 
 def read_result(output: Path, cell: Cell) -> dict[str, Any] | None:
-    """What a finished cell left, `None` if it is not finished; `seconds`, by stage, are of another file.
+    """What a finished cell left, `None` if it is not finished; `seconds` and `memory` are of other files.
 
     Args:
         output: folder of the ablation.
@@ -92,8 +94,9 @@ def read_result(output: Path, cell: Cell) -> dict[str, Any] | None:
     folder = output / "cells" / cell.id
     if not (folder / "result.json").is_file():
         return None
-    took = {"seconds": read_json(folder / TIMES)} if (folder / TIMES).is_file() else {}
-    return {"seconds": {}} | read_json(folder / "result.json") | took
+    files = {"seconds": folder / TIMES, "memory": folder / MEMORY}
+    costs = {name: read_json(path) for name, path in files.items() if path.is_file()}
+    return {"seconds": {}, "memory": {}} | read_json(folder / "result.json") | costs
 
 
 def read_failure(output: Path, cell: Cell) -> str | None:
@@ -150,18 +153,22 @@ def run_cell(output: Path, cell_id: str, keep_models: bool = False) -> None:
         if read_result(output, cell) is not None:
             return
         try:
-            result, seconds = _result(output, cell, folder, keep_models)
+            result, seconds, memory = _result(output, cell, folder, keep_models)
         except Exception as error:  # whatever ended the cell is recorded, for the others to go on, and raised again
             write_failure(output, cell_id, error.with_flags if isinstance(error, InputError) else repr(error))
             raise
         write_json(folder / TIMES, seconds)
+        write_json(folder / MEMORY, memory)
         write_json(folder / "result.json", result)
         (folder / "failure.json").unlink(missing_ok=True)
 
 
-def _result(output: Path, cell: Cell, folder: Path, keep_models: bool) -> tuple[dict[str, Any], dict[str, float]]:
-    """What the cell found, and the seconds of each stage."""
+def _result(
+    output: Path, cell: Cell, folder: Path, keep_models: bool
+) -> tuple[dict[str, Any], dict[str, float], dict[str, float]]:
+    """What the cell found, the seconds of each stage, and the MiB that training and the cell itself held at most."""
     seconds: dict[str, float] = {}
+    memory: dict[str, float] = {}
 
     @contextmanager
     def timed(stage: str) -> Iterator[None]:
@@ -176,6 +183,7 @@ def _result(output: Path, cell: Cell, folder: Path, keep_models: bool) -> tuple[
     if method_named(cell.flags("export")["method"]).trained:
         with timed("fit"):
             checkpoint = _ensure_run(output, cell, bundle)
+        memory["fit"] = peak_memory(children=True)
         arguments["checkpoint"] = [str(checkpoint)]
         parameters = sum(tensor.numel() for tensor in read_checkpoint(checkpoint)["state_dict"].values())
     with timed("export"):
@@ -202,7 +210,7 @@ def _result(output: Path, cell: Cell, folder: Path, keep_models: bool) -> tuple[
         "parameters": parameters,
         "versions": versions(),
     }
-    return found, seconds
+    return found, seconds, memory | {"cell": peak_memory()}
 
 
 def _pretrain(cell: Cell, folder: Path) -> list[Point]:

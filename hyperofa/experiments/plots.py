@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hyperofa.experiments.courses import panels
-from hyperofa.experiments.results import Outcome, Table, labels, width_name
+from hyperofa.experiments.results import Outcome, Table, labels
+from hyperofa.experiments.tables import width_name
 
 # Okabe and Ito (2008): told apart by colour-blind readers, and in grey.
 _COLOURS = ("#8C8C8C", "#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#D55E00", "#0072B2", "#000000", "#A6761D")

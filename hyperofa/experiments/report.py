@@ -3,31 +3,19 @@
 import base64
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hyperofa.experiments.courses import HEADS, Progress, courses, write_curves
 from hyperofa.experiments.courses import to_markdown as curves_to_markdown
 from hyperofa.experiments.grid import SEED, Settings, shown
 from hyperofa.experiments.plots import draw_all
-from hyperofa.experiments.results import (
-    Entry,
-    Outcome,
-    Table,
-    difference_text,
-    labels,
-    other_metrics,
-    tabulate,
-    to_latex,
-    to_markdown,
-    width_name,
-    write_csv,
-)
+from hyperofa.experiments.results import Entry, Outcome, Table, labels, other_metrics, tabulate
+from hyperofa.experiments.tables import difference_text, to_latex, to_markdown, width_name, write_csv
 from hyperofa.runtime.calls import Call
 from hyperofa.runtime.versions import versions
 
@@ -83,26 +71,28 @@ def write_report(output: Path, outcomes: Sequence[Outcome], baseline: str, metri
 
 
 def write_times(output: Path, outcomes: Sequence[Outcome], seconds: float) -> None:
-    """Write times.md: of training, of writing a model, and of all.
+    """Write times.md: what training and writing a model cost, in time and memory, and how long all took.
 
     Args:
         output: folder of the ablation.
         outcomes: of all cells.
         seconds: that this start took.
     """
-    finished = [(outcome, outcome.result["seconds"]) for outcome in outcomes if outcome.result is not None]
-    names, trained = labels(outcomes), dict[tuple[str, str], float]()
-    for outcome, took in finished:
-        if outcome.cell.run:  # of several cells, those that found a net already trained tell nothing
+    names, of_row = labels(outcomes), dict[tuple[str, str], list[dict[str, Any]]]()
+    for outcome in outcomes:
+        if outcome.result is not None:
             key = names[outcome.cell.id], width_name(shown(outcome.cell.width))
-            trained[key] = max(trained.get(key, 0.0), took.get("fit", 0.0))
-    lines = [f"| {row} | {width} | {_duration(took)} |" for (row, width), took in trained.items()]
-    if lines:
-        lines = ["| trained method | width | training |", "|---|---|---:|", *lines, ""]
-    if exports := [took["export"] for _, took in finished if "export" in took]:
-        lines.append(f"Writing a model takes {_duration(float(np.mean(exports)))}.")
-    total = sum(sum(took.values()) for _, took in finished)
-    lines.append(f"All cells together took {_duration(total)}, this start {_duration(seconds)}.")
+            of_row.setdefault(key, []).append(outcome.result)
+    lines = []
+    if of_row:
+        heads = ("method", "width", "training", "its memory", "writing a model", "memory of the rest")
+        lines = [f"| {' | '.join(heads)} |", "|---|---|--:|--:|--:|--:|"]
+    for (row, width), cells in of_row.items():
+        training = _most(cells, "seconds", "fit", _duration), _most(cells, "memory", "fit", "{:,.0f} MiB".format)
+        rest = _most(cells, "seconds", "export", _duration), _most(cells, "memory", "cell", "{:,.0f} MiB".format)
+        lines.append(f"| {row} | {width} | {' | '.join([*training, *rest])} |")
+    total = sum(sum(result["seconds"].values()) for cells in of_row.values() for result in cells)
+    lines += ["", f"All cells together took {_duration(total)}, this start {_duration(seconds)}."]
     (output / TIMES).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -245,6 +235,12 @@ def _duration(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _most(cells: Sequence[dict[str, Any]], kind: str, stage: str, text: Callable[[float], str]) -> str:
+    """The highest cost among cells: of those that share a trained net, only one has trained it."""
+    found = [cell[kind][stage] for cell in cells if stage in cell[kind]]
+    return text(max(found)) if found else "–"
 
 
 def _settings(provenance: Provenance) -> dict[str, dict[str, str]]:

@@ -1,5 +1,6 @@
 import gzip
 import json
+import math
 import random
 import re
 
@@ -11,7 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.evaluation.evaluate import evaluate
-from hyperofa.evaluation.retrieval import RetrievalSet, accuracy, read_sets
+from hyperofa.evaluation.retrieval import RetrievalSet, find_hits, read_sets
 from hyperofa.evaluation.scores import Scores
 from hyperofa.models.loading import encode, load_model
 from hyperofa.tokens.canonical import load_tokenizer
@@ -78,6 +79,9 @@ def test_scores_equal_brute_force(layer, data, model_folders, bundles, tmp_path,
         assert lowest[1] - 1e-3 <= top10 <= highest[1] + 1e-3
         assert highest[0] - lowest[0] < 50
         assert re.search(rf"^{language} +{top1:.1f} +{top10:.1f}$", printed, re.MULTILINE)
+        hits = scores.hits["SR-B"]["top1"][language]
+        assert len(hits) == len(texts)
+        assert 100 * hits.count("1") / len(hits) == pytest.approx(top1)
     german = slow_vectors(model, GERMAN * 2, layer)
     lowest, highest = slow_accuracy(german, keys, -1e-6), slow_accuracy(german, keys, 1e-6)
     for metric, low, high in zip(("top1", "top10"), lowest, highest, strict=True):
@@ -100,9 +104,11 @@ def test_the_source_model_finds_its_own_sentences(data, model_folders, tmp_path)
 def test_accuracy_counts_the_right_rows():
     keys = torch.eye(20)
     queries = keys.roll(1, 0) + 0.1 * keys
-    assert accuracy(keys, keys) == (100, 100)
-    assert accuracy(queries, keys) == (0, 100)
-    assert accuracy(keys[:3], keys[:3]) == (100, 100)  # fewer sentences than ten
+    assert [hits.mean() for hits in find_hits(keys, keys)] == [1, 1]
+    assert [hits.mean() for hits in find_hits(queries, keys)] == [0, 1]
+    assert [hits.mean() for hits in find_hits(keys[:3], keys[:3])] == [1, 1]  # fewer sentences than ten
+    queries[0, 0] = math.nan
+    assert all(hits.isnan().all() for hits in find_hits(queries, keys))
 
 
 def test_sets_pair_verses_by_number(tmp_path):

@@ -28,7 +28,8 @@ from hyperofa.experiments.ablate import ablate, find_gpus, run_all
 from hyperofa.experiments.grid import WIDTH, expand, nested, shown
 from hyperofa.experiments.report import TIMES
 from hyperofa.experiments.results import tabulate
-from hyperofa.experiments.statistics import Interval, mean_interval, mean_over_seeds, paired_difference
+from hyperofa.experiments.statistics import Interval, holm, mean_interval, mean_over_seeds, paired_difference
+from hyperofa.presets import find_config
 from hyperofa.runtime.folders import sha256_file
 from hyperofa.runtime.processes import bar_hidden
 from tests.conftest import CONFIGS, ENGLISH, GERMAN, QUIET
@@ -169,6 +170,50 @@ def test_pairing_sees_a_small_gain_among_unlike_languages():
     assert not Interval(0.1, -0.1, 0.3).excludes_zero
     with pytest.raises(ValueError, match="expected languages in common"):
         paired_difference({"a": 1.0}, {"b": 1.0}, rng)
+
+
+def test_languages_and_their_sentences_are_drawn():
+    """Against as many samples drawn in a loop, one by one."""
+    rng = np.random.default_rng(0)
+    theirs = {name: (rng.random(60) < 0.4) * 100.0 for name in "abcde"}
+    ours = {name: np.where(rng.random(60) < 0.2, 100.0, hits) for name, hits in theirs.items()}
+    found = paired_difference(ours, theirs, np.random.default_rng(0))
+    slow = []
+    for _ in range(4_000):
+        names = rng.choice(list(theirs), 5)
+        drawn = [(name, rng.integers(60, size=60)) for name in names]
+        slow.append(np.mean([(ours[name] - theirs[name])[ids].mean() for name, ids in drawn]))
+    assert found.mean == pytest.approx(np.mean([(ours[name] - theirs[name]).mean() for name in ours]))
+    assert (found.low, found.high) == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.7)
+    assert found.chance == pytest.approx(2 / 10_001)
+    swapped = paired_difference(theirs, ours, np.random.default_rng(0))
+    assert (swapped.mean, swapped.low, swapped.high) == pytest.approx((-found.mean, -found.high, -found.low), abs=0.7)
+
+
+def test_differences_of_other_sentences_are_those_of_means():
+    ours, theirs = {"a": np.array([0.0, 100.0]), "b": 60.0}, {"a": np.array([0.0, 0.0, 100.0, 0.0]), "b": 60.0}
+    assert paired_difference(ours, theirs, np.random.default_rng(0)).mean == pytest.approx(12.5)
+
+
+def test_chances_of_no_difference_are_even():
+    """Under no difference, one test in twenty is below 0.05, fewer where languages are alike; NaN says nothing."""
+    rng = np.random.default_rng(0)
+
+    def share(unlike):
+        sides = ({str(n): rng.random(8) + rng.normal(0, unlike) for n in range(20)} for _ in range(300))
+        chances = [paired_difference(ours, theirs, rng, 200).chance for ours, theirs in zip(sides, sides, strict=True)]
+        return np.mean(np.array(chances) < 0.05)
+
+    assert 0.02 < share(unlike=1.0) < 0.12
+    assert share(unlike=0.0) < 0.05
+    assert paired_difference({"a": float("nan")}, {"a": 1.0}, rng).chance == 1
+
+
+def test_holm():
+    """The example of Holm 1979 as textbooks have it; the order stays."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_seeds_are_averaged_by_language():
@@ -347,7 +392,7 @@ def rows_of(output):
 
 def contents(folder: Path) -> dict[str, str]:
     """Hashes of all files below a folder, by their paths; not of those that tell of time, or with what command."""
-    other = {cells.TIMES, TIMES, "log.txt", "report.html", "README.md", "manifest.json"}
+    other = {cells.TIMES, cells.MEMORY, TIMES, "log.txt", "report.html", "README.md", "manifest.json"}
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(folder)): sha256_file(path) for path in files if path.name not in other}
 
@@ -510,7 +555,7 @@ def test_the_example_config_makes_cells():
     assert {cell.method for cell in found} == set(settings["methods"])
     for cell in found:
         for name in np.atleast_1d(cell.settings.get("fit.config", [])):
-            assert (CONFIGS.parent / name).is_file(), name
+            assert Path(find_config(str(name))).is_file()
         assert json.dumps(cell.settings)
 
 

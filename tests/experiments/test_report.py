@@ -12,8 +12,9 @@ from hyperofa.evaluation.retrieval import METRICS as RETRIEVAL
 from hyperofa.evaluation.scores import Metric, Scores
 from hyperofa.experiments.grid import WIDTH, expand
 from hyperofa.experiments.report import Provenance, write_report, write_times
-from hyperofa.experiments.results import Outcome, labels, other_metrics, tabulate, to_latex, to_markdown, write_csv
-from hyperofa.experiments.statistics import mean_interval
+from hyperofa.experiments.results import Outcome, labels, other_metrics, tabulate
+from hyperofa.experiments.statistics import holm, mean_interval
+from hyperofa.experiments.tables import to_latex, to_markdown, write_csv
 from hyperofa.runtime.calls import Call
 
 LANGUAGES = ["deu", "rus", "swh", "tur", "fin", "hin", "vie", "yor"]
@@ -53,7 +54,9 @@ def outcomes():
         result = {
             **Scores(numbers, dict.fromkeys(numbers, RETRIEVAL)).as_dict(),
             "rows": rows, "coordinate_dim": cell.width or 768, "explained": 0.5, "bundle": {"words": 10},
-            "parameters": 1000 if cell.run else None, "seconds": {"fit": 100.0, "export": 2.0},
+            "parameters": 1000 if cell.run else None,
+            "seconds": {"export": 2.0} | ({"fit": 100.0} if cell.run else {}),
+            "memory": {"cell": 700.0} | ({"fit": 2048.4} if cell.run else {}),
             "versions": {"torch": "2"},
         }  # fmt: skip
         found.append(Outcome(cell, "finished", result))
@@ -195,8 +198,8 @@ def test_the_report_is_one_well_formed_file(report):
 def test_times_are_in_a_file_of_their_own(report, outcomes):
     write_times(report, outcomes, 61.0)
     found = (report / "times.md").read_text(encoding="utf-8")
-    assert "distance l1 | K = 100 | 1 min 40 s |" in found
-    assert "Writing a model takes 2 s." in found
+    assert "distance l1 | K = 100 | 1 min 40 s | 2,048 MiB | 2 s | 700 MiB |" in found
+    assert "| OFA | K = 100 | – | – | 2 s | 700 MiB |" in found
     assert "this start 1 min 1 s." in found
 
 
@@ -305,3 +308,41 @@ def test_a_cell_may_lack_a_task(mixed, outcomes):
     table = tabulate([*mixed[:5], *outcomes[5:]], "OFA", "top10")
     assert "loss" in table.metrics
     assert sum(task == "loss" for _, _, task in table.entries) < sum(task == "SR-B" for _, _, task in table.entries)
+
+
+# --- tests of differences --------------------------------------------------------------------------------------------
+
+
+def with_hits(outcome, share, seed):
+    """The same outcome with one task of three languages of 200 sentences, found with some chance."""
+    rng = np.random.default_rng(seed)
+    hits = {name: "".join("01"[found] for found in (rng.random(200) < share).astype(int)) for name in LANGUAGES[:3]}
+    numbers = {"SR-B": {"top10": {name: 100 * marks.count("1") / 200 for name, marks in hits.items()}}}
+    scores = Scores(numbers, {"SR-B": RETRIEVAL}, hits={"SR-B": {"top10": hits}})
+    return Outcome(outcome.cell, "finished", outcome.result | scores.as_dict())
+
+
+def test_sentences_count_where_they_are_known(outcomes):
+    """Three languages that happen to agree say little: the sentences show how much of that is their choice."""
+    some = [outcome for outcome in outcomes if outcome.cell.method in ("Random", "OFA") and outcome.cell.seed == 0]
+    found = [with_hits(outcome, 0.5, number) for number, outcome in enumerate(some) if outcome.result is not None]
+    blunt = [Outcome(o.cell, "finished", o.result | {"hits": {}}) for o in found]
+    fine, plain = (
+        tabulate(cells, "OFA", "top10").entries["Random", "full", "SR-B"].difference for cells in (found, blunt)
+    )
+    assert fine.mean == pytest.approx(plain.mean)
+    assert fine.high - fine.low > plain.high - plain.low
+    assert Scores.from_dict(found[0].scores.as_dict()).hits == found[0].scores.hits
+
+
+def test_chances_are_corrected_for_the_number_of_differences(outcomes):
+    table = tabulate(outcomes, "OFA", "top10")
+    compared = {key: entry for key, entry in table.entries.items() if entry.difference is not None}
+    corrected = holm([entry.difference.chance for entry in compared.values()])
+    assert [entry.chance for entry in compared.values()] == corrected
+    assert max(corrected) > min(entry.difference.chance for entry in compared.values())
+    assert {entry.chance for key, entry in table.entries.items() if key not in compared} == {1.0}
+    for entry in compared.values():
+        assert (entry.verdict == "even") == (entry.chance >= 0.05)
+    text = to_markdown(table).split("Difference to OFA")[1]
+    assert text.count("] *") == sum(entry.chance < 0.05 for entry in compared.values()) > 0

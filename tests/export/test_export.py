@@ -135,10 +135,15 @@ def test_equal_seeds_give_equal_bytes(bundles, tmp_path):
 
 def test_methods_differ_in_the_predicted_rows_alone(bundles, fitted, tmp_path):
     rows, origins = {}, {}
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("the house\tdas Haus\nthe house\tdas Haus\n", encoding="utf-8")
     for method in METHODS:
-        checkpoint = fitted["tokens"] / "checkpoints" / "best.ckpt" if method == "hyperofa" else None
+        needs = {
+            "hyperofa": {"checkpoint": [fitted["tokens"] / "checkpoints" / "best.ckpt"]},
+            "transtokenizer": {"parallel": [pairs]},
+        }
         folder = tmp_path / method
-        export(bundles["bert"], method, folder, checkpoint=checkpoint and [checkpoint], copied=["role", "exact"])
+        export(bundles["bert"], method, folder, copied=["role", "exact"], **needs.get(method, {}))
         rows[method] = load_file(folder / "model.safetensors")
         origins[method] = np.array([row["origin"] for row in read_provenance(folder)])
     embedding = next(name for name in rows["mean"] if name.endswith("word_embeddings.weight"))
@@ -152,8 +157,11 @@ def test_methods_differ_in_the_predicted_rows_alone(bundles, fitted, tmp_path):
         found, expected = (rows[which][embedding][torch.from_numpy(same)] for which in (method, "ofa"))
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
         predicted = torch.from_numpy((origins[method] == "predicted") & (origins["ofa"] == "predicted"))
-        if method != "ofa":
-            assert not torch.isclose(rows[method][embedding][predicted], rows["ofa"][embedding][predicted]).all(1).any()
+        alike = torch.isclose(rows[method][embedding][predicted], rows["ofa"][embedding][predicted]).all(1)
+        if method == "wechsel":  # OFA's mixture of vectors that are pooled another way, alike for tokens of one word
+            assert alike.sum() < len(alike) / 2
+        elif method != "ofa":
+            assert not alike.any()
 
 
 def test_no_overlap_can_be_copied_by_choice(bundles, tmp_path):

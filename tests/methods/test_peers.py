@@ -121,10 +121,12 @@ def test_a_weighted_mean_of_next_to_nothing_is_not_known(golden):
     assert np.abs(rows.coordinates).max() < 30 * np.abs(inputs.coordinates).max()
 
 
-@given(st.lists(st.lists(st.floats(-9, 9, width=32), min_size=5, max_size=5), min_size=1, max_size=4))
-def test_sparsemax_is_the_nearest_point_of_the_simplex(scores):
+@given(
+    st.lists(st.lists(st.floats(-9, 9, width=32), min_size=5, max_size=5), min_size=1, max_size=4), st.integers(1, 6)
+)
+def test_sparsemax_is_the_nearest_point_of_the_simplex(scores, likely):
     scores = np.array(scores)
-    weights = peers.sparsemax(scores)
+    weights = peers.sparsemax(scores, likely)
     np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-9)
     assert (weights >= 0).all()
     lost = np.where(weights > 0, np.inf, scores - weights).max(1, where=weights == 0, initial=-np.inf)
