@@ -15,7 +15,14 @@ from hyperofa.runtime.folders import whole_file
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
 from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.metrics import TokenMetrics
-from hyperofa.training.word_sets import WordIndices, WordSetTable, make_memory, nearest_indices, self_indices
+from hyperofa.training.word_sets import (
+    WordIndices,
+    WordSetTable,
+    make_memory,
+    nearest_indices,
+    self_indices,
+    tell_frequencies,
+)
 from hyperofa.training.word_table import Placement, load_table
 from hyperofa.vectors.neighbours import NeighbourIndex
 
@@ -77,11 +84,15 @@ def _coordinates(
     """Predicted coordinates `(n, K)` of tokens of one side, all with words, from the source tokens remembered."""
     device = best_device()
     net = trained.net.to(device)
+    indices_by_side = self_indices(bundle, remembered)
+    memory = make_memory(bundle, remembered)
+    if net.frequency:
+        memory = tell_frequencies(memory, bundle, indices_by_side)
     with torch.inference_mode():
-        memory = net.remember(make_memory(bundle, remembered).to(device))
+        memory = net.remember(memory.to(device))
     neighbours = net.looks_at(int(bundle.source.covered.sum()))
     keys = None if neighbours is None else NeighbourIndex(memory.keys.numpy(force=True))
-    self_index = self_indices(bundle, remembered)[side]
+    self_index = indices_by_side[side]
     table = WordSetTable(bundle, side, trained.max_words, trained.words)
     vectors = load_table([table], word_table, device)
     by_size = np.argsort(table.counts[ids], kind="stable")
@@ -94,6 +105,8 @@ def _coordinates(
         if neighbours is not None and keys is not None:
             found = nearest_indices(bundle.pooled(side)[tokens], indices, keys, min(neighbours, keys.count))
             seen = memory._replace(neighbour_ids=torch.from_numpy(found).to(device))
+            if memory.log_frequencies is not None:
+                seen = seen._replace(log_frequencies=memory.log_frequencies[torch.from_numpy(indices).to(device)])
             indices = np.arange(len(tokens))
         parts = []
         for start in range(0, len(tokens), batch_size):

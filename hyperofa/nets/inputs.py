@@ -39,6 +39,8 @@ class Memory(NamedTuple):
         projected: `(M, d)` float, the keys as a net sees them that learns no more (`Net.remember`); `None`: it still
             does.
         lengths: `(M,)` float, of the values, where they are remembered too.
+        log_frequencies: `(N,)` float, how often tokens occur, row n as in `neighbour_ids`; `None` for a net that does
+            not ask (`Net.frequency`).
     """
 
     keys: Tensor
@@ -46,6 +48,7 @@ class Memory(NamedTuple):
     neighbour_ids: Tensor | None = None
     projected: Tensor | None = None
     lengths: Tensor | None = None
+    log_frequencies: Tensor | None = None
 
     def to(self, device: torch.device) -> "Memory":
         """The same on another device."""

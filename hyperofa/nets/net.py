@@ -20,6 +20,8 @@ class Net(nn.Module, ABC):
 
     neighbours: int | None = None  # for `looks_at`
     dense_limit = 0
+    frequency = False
+    """Whether it asks the memory how often tokens occur."""
 
     def __init__(self, word_dim: int, coordinate_dim: int) -> None:
         super().__init__()
@@ -54,6 +56,12 @@ class Net(nn.Module, ABC):
     def looks_at(self, count: int) -> int | None:
         """How many source tokens out of `count` a token looks at, which the memory must list; `None` for all."""
         return None if count <= self.dense_limit else self.neighbours
+
+    def ask_for_frequency(self) -> None:
+        """Ask the memory from now on how often tokens occur, if this is a net that can.
+
+        A language model's rows say it beside their meaning. What the net predicts stays as it is until it is trained.
+        """
 
     def remember(self, memory: Memory) -> Memory:
         """The memory for a net that learns no more: what every call would compute of it, computed once."""

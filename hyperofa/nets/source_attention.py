@@ -25,6 +25,9 @@ class SourceAttention(Net):
     of it is scaled. Every learned part starts as zero, so training starts from the fixed pooling and a softmax mixture,
     as in OFA, whose rows the PLM already understands.
 
+    Rows of a language model also say how likely a token is: with `frequency`, a learned row times the log of it is
+    added.
+
     Looking at all source tokens costs a product with each of them at every step; looking at the nearest ones costs the
     same whatever the number of all.
 
@@ -37,6 +40,7 @@ class SourceAttention(Net):
         dense_limit: number of source tokens up to which all are mixed, whatever `neighbours` says.
         head: `residual` adds the correction as it is, `gated` times a gate of each token, between 0 and 1.
         dropout: probability of dropping an input of the correction.
+        frequency: whether it asks the memory how often tokens occur; training through a language model turns it on.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class SourceAttention(Net):
         dense_limit: int = 16_384,
         head: Head = "residual",
         dropout: float = 0.0,
+        frequency: bool = False,
     ) -> None:
         super().__init__(word_dim, coordinate_dim)
         check_sizes(dropout, hidden_dim=hidden_dim, neighbours=1 if neighbours is None else neighbours)
@@ -70,6 +75,8 @@ class SourceAttention(Net):
         nn.init.zeros_(self.key_bias.weight)
         nn.init.zeros_(self.key_bias.bias)
         self.gate = nn.Linear(word_dim + coordinate_dim, 1) if head == "gated" else None
+        if frequency:
+            self.ask_for_frequency()
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Take weights of a time when a match had fewer features too: those that are new count nothing."""
@@ -96,7 +103,19 @@ class SourceAttention(Net):
         correction = self.correction(seen)
         if self.gate is not None:
             correction = correction * self.gate(seen).sigmoid()
-        return (direction * length + correction) * self.log_scale.exp()
+        predicted = (direction * length + correction) * self.log_scale.exp()
+        if not self.frequency:
+            return predicted
+        if memory.log_frequencies is None or self_index is None:
+            raise ValueError("SourceAttention: expected a memory that says how often tokens occur")
+        # embedding(i, x) is x[i]; a fifth, as of the log rank.
+        return predicted + embedding(self_index, memory.log_frequencies[:, None]) / 5 * self.frequency_row
+
+    def ask_for_frequency(self) -> None:
+        """See `Net`."""
+        if not self.frequency:
+            self.frequency = True
+            self.frequency_row = nn.Parameter(torch.zeros(self.coordinate_dim))
 
     def remember(self, memory: Memory) -> Memory:
         """The memory with its keys projected and its values measured."""

@@ -38,6 +38,7 @@ from hyperofa.training.word_sets import (
     list_neighbours,
     make_memory,
     self_indices,
+    tell_frequencies,
 )
 from hyperofa.training.word_table import Placement, load_table
 
@@ -237,12 +238,13 @@ class HyperDataModule(lightning.LightningDataModule):
             self._set_up_text()
 
     def memory_of(self, net: Net) -> Memory:
-        """The memory; with lists of neighbours of the tokens that this stage predicts, if the net looks at these."""
+        """The memory, with what the net looks at: neighbours of the tokens that this stage predicts, frequencies."""
+        memory = tell_frequencies(self.memory, self.bundle, self._self_index) if net.frequency else self.memory
         neighbours = net.looks_at(int(self.bundle.source.covered.sum()))
         if neighbours is None:
-            return self.memory
+            return memory
         ids = {side: np.flatnonzero(self.bundle.matches(side).covered) for side in self._sides}
-        return list_neighbours(self.memory, self.bundle, self._self_index, ids, neighbours)
+        return list_neighbours(memory, self.bundle, self._self_index, ids, neighbours)
 
     def _set_up_text(self) -> None:
         bundle = self.bundle

@@ -143,6 +143,8 @@ class HyperModule(lightning.LightningModule):
         data = self._data
         if data.reads_text and stage in ("fit", "validate") and not self._plm:
             self._plm.append(self._load_plm(stage))
+        if stage == "fit" and data.objective is not None:
+            self.net.ask_for_frequency()
         self._word_vectors = data.word_vectors
         self._memory = data.memory_of(self.net)
         self._primitives = torch.from_numpy(data.bundle.input_primitives.copy())
@@ -359,9 +361,13 @@ class HyperModule(lightning.LightningModule):
         """
         self.restoring = True
         found = checkpoint.get(RECORD, {})
-        if found.get("net") != self.net.spec():
+        net = found.get("net") or {}
+        if net.get("frequency") and not self.net.frequency:
+            self.net.ask_for_frequency()
+            self._memory = self._data.memory_of(self.net)
+        if {"frequency": False, **net} != {"frequency": False, **self.net.spec()}:  # which old ones do not name
             raise InputError(
-                f"--ckpt_path: expected a checkpoint of {self.net.spec()}, found one of {found.get('net')}; use its "
+                f"--ckpt_path: expected a checkpoint of {self.net.spec()}, found one of {net or None}; use its "
                 "config.yaml"
             )
         if found["space"] != self._data.bundle.meta.training_fingerprint:

@@ -10,7 +10,9 @@ from torch.nn.functional import embedding
 
 from hyperofa import reference
 from hyperofa.bundle.bundle import Bundle, Side
+from hyperofa.bundle.frequency import log_frequencies
 from hyperofa.nets.inputs import FEATURES, Memory, WordSets
+from hyperofa.tokens.canonical import bare_backend
 from hyperofa.tokens.matching import pooling_weights
 from hyperofa.vectors.centring import centred
 from hyperofa.vectors.neighbours import NeighbourIndex
@@ -215,6 +217,20 @@ def self_indices(bundle: Bundle, ids: np.ndarray) -> dict[Side, np.ndarray]:
     source[ids] = np.arange(len(ids))
     source[source < 0] = np.arange(len(ids), count)
     return {"source": source, "target": np.arange(count, count + bundle.meta.target_tokens)}
+
+
+def tell_frequencies(memory: Memory, bundle: Bundle, self_index: Mapping[Side, np.ndarray]) -> Memory:
+    """The memory with the log frequency of every token.
+
+    Args:
+        memory: of `make_memory`.
+        bundle: the inputs.
+        self_index: of `self_indices`.
+    """
+    frequencies = np.zeros(sum(map(len, self_index.values())), np.float32)
+    for side, indices in self_index.items():
+        frequencies[indices] = log_frequencies(bare_backend(bundle.tokenizer(side)), bundle.words, len(indices))
+    return memory._replace(log_frequencies=torch.from_numpy(frequencies))
 
 
 def list_neighbours(

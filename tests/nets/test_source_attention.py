@@ -192,6 +192,26 @@ def test_a_gate_lets_the_correction_in_or_not():
         SourceAttention(D, K, head="open")
 
 
+@pytest.mark.parametrize("neighbours", [None, 5])
+@torch.no_grad()
+def test_a_learned_row_says_how_often_a_token_occurs(neighbours):
+    memory = random_memory() if neighbours is None else listed(random_memory(), neighbours)
+    sets, net = sets_of(queries(memory)), trained_net(neighbours)
+    before = net(sets, memory, SELF_INDEX)
+    net.ask_for_frequency()
+    with pytest.raises(ValueError, match="expected a memory that says how often tokens occur"):
+        net(sets, memory, SELF_INDEX)
+    frequencies = torch.linspace(-3, 3, M + len(SELF_INDEX))
+    told = memory._replace(log_frequencies=frequencies)
+    assert torch.equal(net(sets, told, SELF_INDEX), before)  # until it is trained
+    net.frequency_row.copy_(torch.arange(K))
+    expected = before + frequencies[SELF_INDEX, None] / 5 * torch.arange(K)
+    torch.testing.assert_close(net(sets, told, SELF_INDEX), expected)
+    again = build(net.spec())
+    again.load_state_dict(net.state_dict())
+    assert torch.equal(again(sets, told, SELF_INDEX), net(sets, told, SELF_INDEX))
+
+
 def test_the_memory_must_be_the_one_that_the_net_looks_at():
     memory = random_memory()
     sets = sets_of(queries(memory))

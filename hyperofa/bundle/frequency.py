@@ -1,0 +1,58 @@
+"""How often tokens occur, judged by the vector file alone: a language model's rows say how likely each token is."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from tokenizers import Tokenizer as BackendTokenizer
+
+from hyperofa.vectors.readers import WORD_START
+from hyperofa.vectors.store import WordVectors
+
+_CAPITALISED = 0.1  # of a word's occurrences
+_FREQUENT = 20_000  # words of each language; rarer ones are a twentieth of its text
+_SMALLEST = 0.01  # of an even share, for a token of none of them
+_CHUNK = 20_000  # words tokenised at a time
+
+
+def log_frequencies(tokenizer: BackendTokenizer, words: WordVectors, size: int) -> np.ndarray:
+    """Log of how often tokens occur in text of all languages alike, in nats over an even share, 1 / size.
+
+    Unlike the matches of a token, each word is spelled here as it stands in text, and counts once for every token that
+    it is cut into. The word of rank r in its language counts 1 / (1 + r) (Zipf).
+
+    Args:
+        tokenizer: of the vocabulary, not truncating.
+        words: the vector file.
+        size: tokens of the vocabulary.
+
+    Returns:
+        `(size,)` float32, finite.
+    """
+    counts = np.zeros((len(words.languages), size))
+    frequent = np.flatnonzero(words.ranks < _FREQUENT)
+    for start in range(0, len(frequent), _CHUNK):
+        ids = frequent[start : start + _CHUNK]
+        spelled = list(_spellings(words, ids))
+        encodings = tokenizer.encode_batch_fast([form for _, form, _ in spelled], add_special_tokens=False)
+        lengths = [len(encoding.ids) for encoding in encodings]
+        tokens = np.concatenate([np.empty(0, np.int64), *(np.array(encoding.ids, np.int64) for encoding in encodings)])
+        rows = np.array([row for row, _, _ in spelled])
+        parts = np.array([part for _, _, part in spelled]) / (1.0 + words.ranks[rows])
+        cells = np.repeat(words.language_ids[rows].astype(np.int64) * size, lengths) + tokens
+        counts += np.bincount(cells, np.repeat(parts, lengths), minlength=counts.size).reshape(counts.shape)
+    totals = counts.sum(1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    return np.log(shares.sum(0) / max(1, int((totals > 0).sum())) * size + _SMALLEST).astype(np.float32)
+
+
+def _spellings(words: WordVectors, rows: np.ndarray) -> Iterator[tuple[int, str, float]]:
+    """Words, the ways in which they stand in text, and how much of their occurrences each way has."""
+    for row, word, boundaries in zip(rows.tolist(), words.words[rows], words.boundaries[rows], strict=True):
+        capitalised = word[:1].upper() + word[1:]
+        if not boundaries & WORD_START:
+            yield row, word, 1.0
+        elif capitalised == word:
+            yield row, " " + word, 1.0
+        else:
+            yield row, " " + word, 1 - _CAPITALISED
+            yield row, " " + capitalised, _CAPITALISED

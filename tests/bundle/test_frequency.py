@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from hyperofa.bundle.frequency import log_frequencies
+from hyperofa.vectors.readers import WORD_START
+
+VOCABULARY = ["▁die", "▁Die", "▁Haus", "s", "▁the", "▁house", "▁", "?"]
+
+
+class Words:
+    """Two languages, and pieces of words."""
+
+    words = np.array(["the", "house", "die", "Haus", "s", "unsaid"])
+    languages = ("deu", "eng")
+    language_ids = np.array([1, 1, 0, 0, 0, 0])
+    ranks = np.array([0, 1, 0, 1, 3, 10**6])
+    boundaries = np.array([WORD_START, WORD_START, WORD_START, WORD_START, 0, WORD_START])
+
+
+def tokenizer() -> Tokenizer:
+    words = Tokenizer(models.WordLevel({token: number for number, token in enumerate(VOCABULARY)}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    return words
+
+
+def test_words_count_as_they_stand_in_text():
+    """Each language alike; of a word that can be capitalised a tenth is; pieces have no space before them."""
+    german, english = 1 + 1 / 2 + 1 / 4, 1 + 1 / 2
+    shares = np.array([0.9 / german, 0.1 / german, 0.5 / german, 0.25 / german, 0.9 / english, 0.45 / english, 0, 0])
+    shares[7] = (0.1 + 0.05) / english  # the capitalised English words are unknown
+    expected = np.log(shares / 2 * len(VOCABULARY) + 0.01)
+    np.testing.assert_allclose(log_frequencies(tokenizer(), Words, len(VOCABULARY)), expected, rtol=1e-5)
+
+
+def test_no_words_make_all_tokens_alike():
+    class Nothing(Words):
+        words, language_ids, ranks, boundaries = (np.array([], part.dtype) for part in (
+            Words.words, Words.language_ids, Words.ranks, Words.boundaries
+        ))  # fmt: skip
+
+    found = log_frequencies(tokenizer(), Nothing, 3)
+    assert found.dtype == np.float32
+    assert found == pytest.approx(np.log(0.01))
