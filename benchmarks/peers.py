@@ -124,11 +124,12 @@ def table(output: Path) -> str:
     """Everything that was measured, as Markdown."""
     found = [json.loads(path.read_text()) for path in sorted(output.glob("*/*/result.json"))]
     tasks = list(found[0]["means"])
-    heads = [*(f"{task} top-{k}" for task in tasks for k in (1, 10)), "seconds", "MiB", "rows left to chance"]
+    heads = [f"{task} top-{k}" for task in tasks for k in (1, 10)]
+    heads += ["seconds", "CPU seconds", "MiB", "rows left to chance"]
     lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for each in sorted(found, key=lambda each: each["means"][tasks[0]][1]):
         scores = [f"{value:.1f}" for task in tasks for value in each["means"][task]]
-        costs = [f"{each['seconds']:.0f}", f"{each['mib']:,.0f}", f"{each['random']:,}"]
+        costs = [f"{each['seconds']:.0f}", f"{each['cpu']:.0f}", f"{each['mib']:,.0f}", f"{each['random']:,}"]
         lines.append(f"| {each['name']} | {' | '.join([*scores, *costs])} |")
     return "\n".join(lines)
 

@@ -13,7 +13,6 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
-import curves  # noqa: E402
 import peers  # noqa: E402
 import plain  # noqa: E402
 from inputs import SIZES, Inputs, World, halves  # noqa: E402
@@ -183,21 +182,6 @@ def test_the_command_for_a_device(tmp_path):
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {name}" for name in names]
 
 
-def test_curves_say_when_a_run_reaches_where_the_baseline_ends(tmp_path, capsys):
-    points = {"ofa": [4.0, 3.0, 2.0], "ours": [3.0, 2.5, 1.5], "worse": [5.0, 4.0, 3.0], "done": [1.5, 1.5, 1.5]}
-    for name, bits in points.items():
-        (tmp_path / name).mkdir()
-        rows = "".join(f"{50 * number},0,0,0,{value}\n" for number, value in enumerate(bits))
-        (tmp_path / name / "curve.csv").write_text("step,train_loss,loss,perplexity,bits_per_byte\n" + rows)
-    curves.main(tmp_path)
-    cells = {line.split(" | ")[0].strip("| "): line.split(" | ")[-2:] for line in capsys.readouterr().out.splitlines()}
-    assert cells["method"] == ["mean over steps", "steps to 2.000 |"]
-    assert cells["ofa"] == ["3.000", "100 |"]
-    assert cells["ours"] == ["2.375", "75 |"]
-    assert cells["worse"] == ["4.000", "– |"]
-    assert cells["done"] == ["1.500", "0 |"]
-
-
 def test_what_a_package_costs_is_that_of_its_process(tmp_path):
     code = "import time; held = bytearray(200 * 2**20); time.sleep(0.3)"
     costs = peers.measured([sys.executable, "-c", code], tmp_path / "log.txt")
@@ -211,10 +195,18 @@ def test_the_table_of_peers_is_ordered_by_what_they_score(tmp_path):
     for name, score in (("a", 30.0), ("b", 10.0), ("c", 20.0)):
         folder = tmp_path / "methods" / name
         folder.mkdir(parents=True)
-        result = {"name": name, "means": {"SR-B": [1.0, score]}, "seconds": 61.2, "mib": 2048.4, "random": 1234}
+        result = {
+            "name": name,
+            "means": {"SR-B": [1.0, score]},
+            "seconds": 61.2,
+            "cpu": 55.5,
+            "mib": 2048.4,
+            "random": 1234,
+        }
         (folder / "result.json").write_text(json.dumps(result))
     rows = peers.table(tmp_path).splitlines()
-    assert rows[0] == "| | SR-B top-1 | SR-B top-10 | seconds | MiB | rows left to chance |"
+    assert rows[0] == "| | SR-B top-1 | SR-B top-10 | seconds | CPU seconds | MiB | rows left to chance |"
     assert rows[2:] == [
-        f"| {name} | 1.0 | {score} | 61 | 2,048 | 1,234 |" for name, score in (("b", 10.0), ("c", 20.0), ("a", 30.0))
+        f"| {name} | 1.0 | {score} | 61 | 56 | 2,048 | 1,234 |"
+        for name, score in (("b", 10.0), ("c", 20.0), ("a", 30.0))
     ]
