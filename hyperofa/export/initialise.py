@@ -79,7 +79,7 @@ class Initialised:
 
     @property
     def origins(self) -> np.ndarray:
-        """`(T,)` str, where each row came from: copied, predicted, subtokens, script, mean or noise."""
+        """`(T,)` str, where each row came from: one of `fallbacks.ORIGINS`."""
         return np.array(ORIGINS)[self.filled.origins]
 
     def counts(self) -> dict[str, int]:
@@ -278,7 +278,7 @@ def initialise(
         >>> import hyperofa
         >>> initialised = hyperofa.initialise("bundle", "ofa_tuned")
         >>> initialised
-        Initialised(method='ofa_tuned', rows=... copied, ... predicted, ... subtokens)
+        Initialised(method='ofa_tuned', rows=... copied, ... predicted, ...)
         >>> model, tokenizer = initialised.to_model(), initialised.tokenizer()
         >>> model.get_input_embeddings().num_embeddings == len(tokenizer)
         True

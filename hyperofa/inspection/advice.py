@@ -8,7 +8,7 @@ from hyperofa.inspection.coverage import LanguageCoverage, ScriptCoverage, TextC
 _FEWEST_SOURCE = 100
 """Source tokens with words below which a net has nothing to learn from."""
 
-_INFORMED = ("copied", "predicted", "subtokens")
+_INFORMED = ("copied", "predicted", "containing", "pieces", "subtokens")
 _LEAST_INFORMED = 0.5  # of all rows; below it a run is wasted
 _NOTED = 0.03  # share of rows without information that is worth a word
 _LITTLE_TEXT = 0.2  # share of a text's words with vectors below which training on it is wasted

@@ -5,11 +5,14 @@ be, of the rows' names alone; then the plan is filled, in training as in an expo
 
     copied      the token is in the source vocabulary
     predicted   the method knows it (it has words)
+    containing  mean of the rows above of tokens that contain it, the shorter the weightier
+    pieces      mean of the rows above of the fewest tokens that spell it
     subtokens   mean of the source tokens that spell it
     script      mean of the rows above in its script
     mean        mean of the source rows
 
-In reference mode the last three are `noise` instead, as in the published code.
+The order is that of a measurement (`benchmarks/ladder.py`). In reference mode what is neither copied nor
+predicted is `noise`, as in the published code.
 """
 
 import unicodedata
@@ -24,10 +27,11 @@ from hyperofa import reference
 from hyperofa.bundle.bundle import Bundle, Pooling
 from hyperofa.methods.alignment import align
 from hyperofa.methods.baselines import InitInputs, Predictions, spell
+from hyperofa.methods.relatives import pieces_of_tokens, tokens_with
 from hyperofa.tokens.canonical import OverlapKind, Token, bare_backend
 from hyperofa.tokens.matching import Matches
 
-Origin = Literal["copied", "predicted", "subtokens", "script", "mean", "noise"]
+Origin = Literal["copied", "predicted", "containing", "pieces", "subtokens", "script", "mean", "noise"]
 Fallback = Literal["ladder", "noise", "noise_in_sequence"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 _OPEN = len(ORIGINS)
@@ -41,6 +45,7 @@ class Plan:
         origins: `(T,)` uint8, index into `ORIGINS`.
         mixture: `(T, S)` sparse, the weights of source rows that are known by now: one 1 where a row is `copied`, the
             pieces where it is of `subtokens`.
+        relatives: `(T, T)` sparse, the weights of other target rows where a row is `containing` or `pieces`.
         scripts: `(T,)` str, the script of each token, see `script`.
         kinds: `(T,)` uint8, how a copied token is found in the source vocabulary, index into `OVERLAP_KINDS`.
         fallback: what becomes of the rows that nothing is known of.
@@ -48,6 +53,7 @@ class Plan:
 
     origins: np.ndarray
     mixture: sp.csr_matrix
+    relatives: sp.csr_matrix
     kinds: np.ndarray
     scripts: np.ndarray
     fallback: Fallback
@@ -160,15 +166,20 @@ def plan_rows(
     # A token in the overlap that the method does not know is better copied than guessed, whatever the kind.
     late = settle("copied", rest.target_ids)
     copies[rest.target_ids[late]], kinds[rest.target_ids[late]] = rest.source_ids[late], rest.kinds[late]
+    tokens, usable = bundle.tokens("target"), origins != _OPEN
+    containing = tokens_with(tokens, np.flatnonzero(origins == _OPEN), usable)
+    settle("containing", np.flatnonzero(np.diff(containing.indptr)))
+    pieces = pieces_of_tokens(tokens, np.flatnonzero(origins == _OPEN), usable)
+    settle("pieces", np.flatnonzero(np.diff(pieces.indptr)))
     settle("subtokens", np.flatnonzero(np.diff(spelled.indptr)))
-    scripts = np.array([script(token) for token in bundle.tokens("target")])
+    scripts = np.array([script(token) for token in tokens])
     settle("script", np.flatnonzero(np.isin(scripts, sorted(set(scripts[origins != _OPEN]) - {""}))))
     settle("mean", np.arange(len(known)))
 
     ids = np.flatnonzero(origins == ORIGINS.index("copied"))
     mixture = sp.csr_matrix((np.ones(len(ids)), (ids, copies[ids])), shape=spelled.shape)
     mixture += _rows_where(origins == ORIGINS.index("subtokens"), spelled)
-    return Plan(origins, mixture.tocsr(), kinds, scripts, fallback)
+    return Plan(origins, mixture.tocsr(), (containing + pieces).tocsr(), kinds, scripts, fallback)
 
 
 def fill(plan: Plan, source: np.ndarray, rows: Predictions) -> Filled:
@@ -190,6 +201,8 @@ def fill(plan: Plan, source: np.ndarray, rows: Predictions) -> Filled:
     copied, spelled = plan.ids("copied"), plan.ids("subtokens")
     coordinates[copied] = source[plan.mixture[copied].indices]
     coordinates[spelled] = (plan.mixture[spelled] @ source).astype(np.float32)
+    related = plan.ids("containing", "pieces")
+    coordinates[related] = (plan.relatives[related] @ coordinates).astype(np.float32)
     settled, open_ids = plan.ids("copied", "predicted", "subtokens"), plan.ids("script")
     for name in sorted(set(plan.scripts[open_ids])):
         like = settled[plan.scripts[settled] == name]

@@ -5,6 +5,7 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.methods import baselines
 from hyperofa.methods.baselines import Predictions
 from hyperofa.methods.fallbacks import ORIGINS, fill, plan_and_fill, plan_rows, script, target_inputs
+from hyperofa.methods.relatives import pieces_of_tokens, tokens_with
 from hyperofa.tokens.canonical import OVERLAP_KINDS, Token, canonical_tokens
 
 
@@ -38,8 +39,21 @@ def test_the_ladder_is_climbed_in_order(bundles, name, kinds, knowing):
             expected[token] = "copied", bundle.coordinates[copies[1][token]]
         elif spelled.known[token]:
             expected[token] = "subtokens", spelled.coordinates[token]
+    usable = np.isin(
+        np.arange(len(tokens)), [token for token, (origin, _) in expected.items() if origin != "subtokens"]
+    )
+    others = np.stack(
+        [expected[token][1] if usable[token] else np.zeros_like(rows.coordinates[0]) for token in range(len(tokens))]
+    )
+    for origin, find in (("pieces", pieces_of_tokens), ("containing", tokens_with)):  # the better one last
+        matrix = find(tokens, np.flatnonzero(~usable), usable)
+        expected |= {
+            token: (origin, (matrix @ others)[token]) for token in np.flatnonzero(np.diff(matrix.indptr)).tolist()
+        }
     by_script: dict[str, list[np.ndarray]] = {}
-    for token, (_, row) in expected.items():
+    for token, (origin, row) in expected.items():
+        if origin in ("containing", "pieces"):
+            continue
         by_script.setdefault(script(tokens[token]), []).append(row)
     by_script.pop("", None)
     for token in set(range(len(tokens))) - set(expected):
