@@ -98,7 +98,7 @@ def advise(
     for text in texts:
         found += _of_text(text, languages)
     if no_text:
-        found.append(Advice("no text to train on: a net that learns from tokens alone is much weaker"))
+        found.append(Advice("no text yet: give `fit` some; a net that learns from tokens alone is much weaker"))
     if without_role:
         named = " ".join(without_role[:8]) + " …" * (len(without_role) > 8)
         found.append(Advice(f"special tokens that the source model has no counterpart of: {named}"))

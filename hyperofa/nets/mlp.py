@@ -32,9 +32,9 @@ class MLP(Net):
         self,
         word_dim: int,
         coordinate_dim: int,
-        hidden_dim: int = 1024,
+        hidden_dim: int = 512,
         num_layers: int = 2,
-        dropout: float = 0.2,
+        dropout: float = 0.0,
         pooling: Pooling = "weighted",
     ) -> None:
         super().__init__(word_dim, coordinate_dim)
