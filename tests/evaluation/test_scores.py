@@ -152,7 +152,7 @@ def test_a_task_may_be_registered(monkeypatch, tmp_path):
         Task("two", ACCURACY | LOSS, "data", "x", lambda _: [], lambda *_: Finding({}))
     register_task(Task("own", LOSS, "data", "own.txt", lambda _: [], lambda *_: Finding({})))
     assert [task.name for task in find_tasks()] == ["language_model", "retrieval", "shift", "tagging", "own"]
-    with pytest.raises(InputError, match=r"expected heldout.tsv.gz or tatoeba/LNG-eng.tsv.gz or pos/.* or own.txt in it"):
+    with pytest.raises(InputError, match=r"expected heldout.tsv.gz or .* or pos/.* or own.txt in it"):
         evaluate("m", "m", tmp_path)
 
 
