@@ -79,6 +79,9 @@ def _one_line(message: str) -> str:
     if missing:
         names = (re.sub(r"^(fit|validate|test|predict)\.", "", name) for name in missing[2].split(", "))
         return missing[1] + ", ".join(f"--{name}" for name in names)
+    refused = re.match(r"(--[\w.]+:) .*Errors: - (Option '\w+' is not accepted)", message)
+    if refused:  # by the class that the slot takes, whatever else it takes
+        return f"{refused[1]} {refused[2]}"
     kinds = re.findall(r"Expected an? <class '(\w+)'>", message)
     choices = re.search(r"typing\.Literal\[(.*?)\]", message)
     found = re.match(r"(--[\w.]+:).* (?:Given|Got) value: (.*)$", message)

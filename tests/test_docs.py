@@ -94,8 +94,6 @@ def run_shell(block: str) -> None:
             if ">" in words:
                 *words, _, name = words
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(name, "w", encoding="utf-8"))))
-            if words[1] == "doctor":  # which finds a run on the stand-ins wasted
-                stack.enter_context(pytest.raises(SystemExit, match=r"^1$"))
             main([*words[1:], *BUDGET.get(words[1], [])])
 
 

@@ -116,7 +116,7 @@ def read_samples(request: Request, names: Sequence[str] | None = None) -> Sample
     if names is not None:
         if unknown := sorted(set(names) - {task.name for task in tasks}):
             known = ", ".join(task.name for task in tasks)
-            raise InputError(f"--tasks {' '.join(unknown)}: expected tasks among {known}")
+            raise InputError(f"--evaluation.tasks {' '.join(unknown)}: expected tasks among {known}")
         tasks = [task for task in tasks if task.name in names]
     if request.data is None and not request.text:
         raise InputError("expected --data, --text or both, to know what to evaluate on; found neither")

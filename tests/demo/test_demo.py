@@ -109,5 +109,5 @@ def test_without_the_source_model(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", ["sentences", "vocabulary", "steps", "held_out"])
 def test_numbers_must_be_above_zero(tmp_path, name):
-    with pytest.raises(InputError, match=f"--{name}: expected at least 1, found 0"):
+    with pytest.raises(InputError, match=f"^{name}: expected at least 1, found 0"):
         demo(tmp_path / "out", **{name: 0})

@@ -127,13 +127,14 @@ def test_killed_again_and_again(world, whole, tmp_path):
     for rest in (0.1, 0.4, 0.8, None):
         process = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE)
         if rest is None:
-            assert process.wait(300) == 0, process.stderr.read()
+            _, said = process.communicate(timeout=300)
+            assert process.returncode == 0, said
             break
         while process.poll() is None and not (tmp_path / "out" / "checkpoint").exists():
             time.sleep(0.02)
         time.sleep(rest)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
     expected, found = contents(whole.path), contents(tmp_path / "out")
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
