@@ -19,6 +19,7 @@ _ALLOWED = [
     "hyperofa.training.curves",
     "hyperofa.training.resumption",
     "hyperofa.export.prediction",
+    "hyperofa.export.watching",
     "hyperofa.curves",  # where older configs name `CurvePlot`
     *(
         f"lightning.{package}"

@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hyperofa.closing import close
 from hyperofa.errors import InputError, did_you_mean
 from hyperofa.help import command_help, overview, training_help
 from hyperofa.runtime.calls import command_line
@@ -76,21 +78,26 @@ def main(args: Sequence[str] | None = None) -> None:
     from hyperofa.class_paths import restrict_class_paths
     from hyperofa.flags import check_configs
     from hyperofa.presets import use_presets
+    from hyperofa.runtime.processes import bars_on_terminals, is_first_process
     from hyperofa.runtime.trust import take_remote_code_flag
 
+    began, path = time.monotonic(), None
     try:
-        with command_line(words):
+        with command_line(words), bars_on_terminals():
             words = use_presets(take_remote_code_flag(restrict_class_paths(words))) or [""]
             check_configs(words)
             if words[0] in TRAINING_COMMANDS:
                 from hyperofa import training_commands
 
-                training_commands.run(words)
+                path = training_commands.run(words)
             else:
                 result = _run_own(words)
+                path = getattr(result, "path", None)
                 _show(result)
                 if words[0] == "prepare":
                     _diagnose(result)
+            if is_first_process():
+                close(" ".join(words[:2]) if group else words[0], path, time.monotonic() - began)
     except Exception as error:
         reason = _reason(error)
         if reason is None or os.environ.get(_TRACEBACK):

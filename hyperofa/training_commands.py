@@ -6,15 +6,19 @@ from contextlib import suppress
 from typing import Any
 
 from lightning import Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from hyperofa.class_paths import check_classes
 from hyperofa.errors import InputError
 from hyperofa.export.prediction import CoordinateFile
+from hyperofa.export.watching import TokenTable
 from hyperofa.flags import Parser, gather_lists
 from hyperofa.runtime.folders import fingerprint, sha256_text
+from hyperofa.runtime.processes import bar_hidden
 from hyperofa.training.checkpoints import read_checkpoint
+from hyperofa.training.curves import EpochLines
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.fit import hide_advertisements
@@ -27,7 +31,13 @@ class LightningParser(Parser, LightningArgumentParser):
 
 
 class HyperCLI(LightningCLI):
-    """LightningCLI whose module takes its widths from the bundle."""
+    """LightningCLI whose module takes its widths from the bundle.
+
+    Attributes:
+        best: the checkpoint that `fit` ended with.
+    """
+
+    best: str | None = None
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args` without Lightning's warning that there is a command line too; check a checkpoint to load.
@@ -51,7 +61,11 @@ class HyperCLI(LightningCLI):
             parser.link_arguments(f"data.{width}", f"model.{width}", apply_on="instantiate")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the Trainer; what it refuses is the user's mistake."""
+        """Make the Trainer, without a progress bar where none is drawn; what it refuses is the user's mistake."""
+        settings = self.config_init[self.config_init.subcommand].trainer
+        own = any(isinstance(each, ProgressBar) for each in settings.callbacks or [])
+        if settings.enable_progress_bar is None and bar_hidden() and not own:
+            kwargs["enable_progress_bar"] = False
         try:
             return super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:
@@ -82,9 +96,9 @@ class HyperCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Say which checkpoint to go on with."""
-        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        if best and self.trainer.is_global_zero:
-            sys.stdout.write(f"best checkpoint: {best}\n")
+        self.best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
+        if self.best and self.trainer.is_global_zero:
+            sys.stdout.write(f"best checkpoint: {self.best}\n")
 
 
 class _KnownSettings(Exception):
@@ -110,12 +124,15 @@ def check(words: list[str]) -> None:
         run(words, _CheckingCLI)
 
 
-def run(words: list[str], command_line: type[HyperCLI] = HyperCLI) -> None:
+def run(words: list[str], command_line: type[HyperCLI] = HyperCLI) -> str | None:
     """Run one of the commands.
 
     Args:
         words: the command and its flags.
         command_line: what parses them.
+
+    Returns:
+        The checkpoint that `fit` chose.
 
     Raises:
         InputError: a mistake of the user.
@@ -123,7 +140,7 @@ def run(words: list[str], command_line: type[HyperCLI] = HyperCLI) -> None:
     for category in (DeprecationWarning, FutureWarning):  # Lightning's own, which a user can do nothing about
         warnings.filterwarnings("ignore", category=category, module=r"lightning\.")
     hide_advertisements()
-    command_line(
+    done = command_line(
         HyperModule,
         HyperDataModule,
         args=gather_lists(words, {"data.": HyperDataModule, "model.": HyperModule}),
@@ -133,8 +150,9 @@ def run(words: list[str], command_line: type[HyperCLI] = HyperCLI) -> None:
         # Lightning's own sampler would undo the grouping of batches by size; ours shares them out among processes.
         trainer_defaults={
             "use_distributed_sampler": False,
-            "callbacks": [CoordinateFile(), StopDiverged(), Resumption()],
+            "callbacks": [CoordinateFile(), StopDiverged(), Resumption(), EpochLines(), TokenTable()],
         },
         parser_class=LightningParser,
         parser_kwargs={"prog": "hyperofa", "allow_abbrev": False},
     )
+    return done.best

@@ -15,7 +15,7 @@ MAX_LINES = 400
 # other. A module that stands beside the rooms is a place of its own.
 ORDER = [
     ["errors"],
-    ["runtime", "nets", "presets"],
+    ["runtime", "nets", "presets", "closing"],
     ["vectors"],
     ["tokens"],
     ["models", "reference"],

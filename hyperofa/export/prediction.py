@@ -70,6 +70,17 @@ def predict(
     return Predictions(rows, bundle.target.covered)
 
 
+def predict_some(trained: Hypernetwork, bundle: Bundle, ids: np.ndarray) -> np.ndarray:
+    """Coordinates `(n, K)` of a few target tokens, all with words.
+
+    Args:
+        trained: the net; it looks at all source tokens that have words.
+        bundle: the inputs.
+        ids: `(n,)` int64 of the tokens.
+    """
+    return _coordinates(trained, bundle, "target", ids, np.flatnonzero(bundle.source.covered))
+
+
 def _coordinates(
     trained: Hypernetwork,
     bundle: Bundle,

@@ -40,6 +40,7 @@ from hyperofa.pretraining.blocks import (
 from hyperofa.pretraining.corpus import TokenisedText
 from hyperofa.pretraining.curves import Point
 from hyperofa.pretraining.settings import TrainerOptions, Training
+from hyperofa.runtime.processes import bar_hidden
 from hyperofa.training.checkpoints import write_whole
 from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.fit import hide_advertisements
@@ -351,7 +352,7 @@ def _make_trainer(training: Training, options: TrainerOptions, saving: lightning
             enable_checkpointing=False,
             logger=False,
             enable_model_summary=False,
-            enable_progress_bar=options.progress,
+            enable_progress_bar=not bar_hidden(not options.progress),
         )
     except (TypeError, ValueError, RuntimeError) as error:  # what it refuses is the user's mistake
         raise InputError(f"--trainer: {error}") from None

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in the order that Lightning asks them
+_NO_BARS = "TQDM_DISABLE"
 _PATIENCE = timedelta(days=1)  # one process may work alone for hours while the others wait
 
 
@@ -71,13 +72,29 @@ def is_first_process() -> bool:
     return int(next((rank for rank in ranks if rank is not None), 0)) == 0
 
 
-def bar_hidden(silent: bool) -> bool:
+@contextmanager
+def bars_on_terminals() -> Iterator[None]:
+    """Within this block, draw progress bars on a terminal alone: in a log file each step of them would be a line.
+
+    TQDM_DISABLE=0 draws them all the same. Libraries look at it when they are first imported.
+    """
+    if sys.stderr.isatty() or _NO_BARS in os.environ:
+        yield
+        return
+    os.environ[_NO_BARS] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_NO_BARS, None)
+
+
+def bar_hidden(silent: bool = False) -> bool:
     """Whether to show no progress bar; tqdm heeds TQDM_DISABLE only where nothing else is said.
 
     Args:
         silent: show none in any case.
     """
-    return silent or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+    return silent or os.environ.get(_NO_BARS, "0") not in ("", "0")
 
 
 # The child asks for itself: code that runs between fork and exec in a parent with threads may never end.

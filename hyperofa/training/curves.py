@@ -1,10 +1,14 @@
 """Training curves: what `metrics.csv` of a run says, as a picture."""
 
 import csv
+import sys
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
+
+_SHOWN = ("val/score", "val/translated_mrr", "val/translated_nats", "val/mrr", "train/loss")
 
 
 class CurvePlot(Callback):
@@ -15,6 +19,20 @@ class CurvePlot(Callback):
         metrics = Path(trainer.log_dir or "") / "metrics.csv"
         if trainer.is_global_zero and metrics.is_file():
             plot_curves(metrics, metrics.with_name("curves.png"))
+
+
+class EpochLines(Callback):
+    """Says after each validation in one line how it went, where there is no progress bar: what a log file keeps."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say it, on the first process of a run that draws no bar."""
+        quiet = trainer.progress_bar_callback is not None or not trainer.is_global_zero
+        if quiet or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        found = trainer.callback_metrics
+        values = ", ".join(f"{name} {float(found[name]):.4g}" for name in _SHOWN if name in found)
+        epochs = "" if trainer.max_epochs in (None, -1) else f" of {trainer.max_epochs}"
+        sys.stderr.write(f"epoch {trainer.current_epoch + 1}{epochs}, step {trainer.global_step}: {values}\n")
 
 
 def plot_curves(metrics: Path, picture: Path) -> None:

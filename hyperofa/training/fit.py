@@ -20,6 +20,7 @@ from hyperofa.errors import InputError, did_you_mean
 from hyperofa.nets.net import Net
 from hyperofa.nets.registry import NETS
 from hyperofa.runtime.folders import new_folder
+from hyperofa.runtime.processes import bar_hidden
 from hyperofa.training.curves import CurvePlot
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.divergence import StopDiverged
@@ -160,7 +161,8 @@ def _make_trainer(
         *([EarlyStopping(monitor, mode="max", patience=patience)] if patience else []),
         *own,
     ]
-    if settings.get("enable_progress_bar", True) and not any(isinstance(each, ProgressBar) for each in own):
+    settings.setdefault("enable_progress_bar", not bar_hidden())
+    if settings["enable_progress_bar"] and not any(isinstance(each, ProgressBar) for each in own):
         callbacks.append(TQDMProgressBar())  # in a shell and in a notebook alike
     try:
         return Trainer(callbacks=callbacks, **{"logger": CSVLogger(folder.parent, folder.name, ""), **settings})

@@ -1,0 +1,49 @@
+"""What a command says when it has ended well: what it wrote, how long that took, what to do next.
+
+It goes to standard error, so that what a command prints can be piped. No file has the times, as equal runs write equal
+bytes.
+"""
+
+import sys
+from pathlib import Path
+
+_VECTORS = "hyperofa prepare --vectors {path} --source_model MODEL --target_tokenizer TOKENIZER --output DIR"
+_MEASURE = "hyperofa evaluate --model {path} --source_model MODEL --data DATA"
+_NEXT = {
+    "prepare": "hyperofa fit --data.bundle {path} --data.text FILE",
+    "fit": "hyperofa export --bundle BUNDLE --method hyperofa --checkpoint {path} --output DIR",
+    "export": f"{_MEASURE}\nhyperofa pretrain --config pretrain --model {{path}} --text FILE --output DIR",
+    "pretrain": "",
+    "expand": "hyperofa prepare --source_model MODEL --target_tokenizer {path} --vectors FILE --output DIR",
+    "trim": _MEASURE,
+    "vectors train": _VECTORS,
+    "vectors align": _VECTORS,
+    "vectors convert": _VECTORS,
+    "vectors merge": _VECTORS,
+    "ablate": "open {path}/report.html",
+}
+
+
+def close(command: str, path: str | Path | None, seconds: float) -> None:
+    """Say it, of a command that wrote something.
+
+    Args:
+        command: its name.
+        path: what it wrote; `None` for nothing.
+        seconds: since it began.
+    """
+    if path is None or command not in _NEXT:
+        return
+    steps = _NEXT[command].format(path=path).splitlines()
+    lines = [f"wrote {path} in {duration(seconds)}", *(f"next: {step}" for step in steps)]
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+
+
+def duration(seconds: float) -> str:
+    """A time in words: 0.4 s, 12 s, 3 min 5 s, 2 h 7 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, left = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {left} s" if minutes else f"{left} s"
+    return f"{minutes // 60} h {minutes % 60} min"
