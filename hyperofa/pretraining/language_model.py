@@ -332,6 +332,7 @@ def train(
 
 def _make_trainer(training: Training, options: TrainerOptions, saving: lightning.Callback) -> lightning.Trainer:
     try:
+        shows_bar = not bar_hidden(not options.progress)
         return lightning.Trainer(
             accelerator=options.accelerator,
             devices=options.devices,
@@ -348,11 +349,11 @@ def _make_trainer(training: Training, options: TrainerOptions, saving: lightning
             use_distributed_sampler=False,
             inference_mode=False,  # the sums are reset while validating, and updated while training
             # The bar of a shell and of a notebook alike.
-            callbacks=[StopDiverged(_ADVICE), saving, *([TQDMProgressBar()] if options.progress else [])],
+            callbacks=[StopDiverged(_ADVICE), saving, *([TQDMProgressBar()] if shows_bar else [])],
             enable_checkpointing=False,
             logger=False,
             enable_model_summary=False,
-            enable_progress_bar=not bar_hidden(not options.progress),
+            enable_progress_bar=shows_bar,
         )
     except (TypeError, ValueError, RuntimeError) as error:  # what it refuses is the user's mistake
         raise InputError(f"--trainer: {error}") from None
