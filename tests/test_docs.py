@@ -208,7 +208,7 @@ def test_extras_of_the_pages_exist():
 def test_the_site_builds_and_fetches_nothing(tmp_path):
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings")
-    command = ["python", "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     subprocess.run(command, check=True, cwd=ROOT, timeout=300)
     for page in (tmp_path / "site").rglob("*.html"):
         fetched = re.findall(
