@@ -11,7 +11,6 @@ breaks (PyPI `pyicu-wheels`), as those of fastText's `cc.zh` and `cc.th` do; the
 import argparse
 import gzip
 import random
-import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +18,8 @@ import numpy as np
 import scipy.sparse as sp
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from hyperofa.vectors.texts import word_span
 
 HELD_OUT = 500
 LEAST = 2  # times that a word must stand in the text
@@ -46,9 +47,9 @@ def segmented_words(text: str, breaks: "object") -> list[str]:
     import icu
 
     units = icu.UnicodeString(text.lower())
-    breaks.setText(units)  # type: ignore[attr-defined]
+    breaks.setText(units)
     words, start = [], 0
-    for end in breaks:  # type: ignore[attr-defined]
+    for end in breaks:
         words.append(strip_outer(str(units[start:end])))
         start = end
     return [word for word in words if word]
@@ -56,11 +57,7 @@ def segmented_words(text: str, breaks: "object") -> list[str]:
 
 def strip_outer(word: str) -> str:
     """The word without punctuation, symbols and spaces around it."""
-    start, end = 0, len(word)
-    while start < end and unicodedata.category(word[start])[0] in "PSZC":
-        start += 1
-    while end > start and unicodedata.category(word[end - 1])[0] in "PSZC":
-        end -= 1
+    start, end = word_span(word)
     return word[start:end]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperofa.errors import InputError
+from hyperofa.runtime.text_files import lines_of
 
 Entity = tuple[str, int, int]
 """Kind, first word, word after the last."""
@@ -74,16 +75,12 @@ def read_bio(path: Path) -> list[TaggedSentence]:
 def _sentences(path: Path, comment: str) -> Iterator[list[tuple[int, str]]]:
     """Numbered lines of each sentence, without those that begin as comments do."""
     found: list[tuple[int, str]] = []
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    found += [] if line.startswith(comment) else [(number, line.rstrip("\r\n"))]
-                elif found:
-                    yield found
-                    found = []
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected UTF-8 text; {error}") from None
+    for number, line in enumerate(lines_of(path, "--data", empty=True), 1):
+        if line.strip():
+            found += [] if line.startswith(comment) else [(number, line)]
+        elif found:
+            yield found
+            found = []
     if found:
         yield found
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 from hyperofa.errors import InputError
 from hyperofa.reference import mix_nearest
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
-from hyperofa.tokens.canonical import Token
+from hyperofa.tokens.canonical import Token, text_of
 from hyperofa.vectors.neighbours import NeighbourIndex, nearest
 
 SHARD = 32_768
@@ -300,9 +300,7 @@ def spell(
 
 
 def _as_text(token: Token | None) -> str | None:
-    if token is None or token.special or not token.text.strip():
+    text = text_of(token)
+    if token is None or text is None or not token.text.strip():
         return None
-    try:
-        return (" " if token.starts_word else "") + token.text.decode()
-    except UnicodeDecodeError:
-        return None
+    return (" " if token.starts_word else "") + text

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse as sp
 
-from hyperofa.tokens.canonical import Token
+from hyperofa.tokens.canonical import Token, text_of
+from hyperofa.tokens.segmentation import cheapest_cut
 
 _LONGEST = 24  # characters of a piece
 _UNSPELLED = 8.0  # pieces that a character costs which no usable token spells
@@ -32,7 +33,7 @@ def pieces_of_tokens(tokens: Sequence[Token | None], wanted: np.ndarray, usable:
         token, text = tokens[token_id], _text(tokens[token_id])
         if token is None or not text:
             continue
-        found = _cheapest(text, token, token_id, table)
+        found = _fewest_pieces(text, token, token_id, table)
         spelled = sum(length for _, length in found)
         if spelled >= _HALF * len(text):
             rows += [(token_id, piece, length / spelled) for piece, length in found]
@@ -68,12 +69,7 @@ def tokens_with(tokens: Sequence[Token | None], wanted: np.ndarray, usable: np.n
 
 def _text(token: Token | None) -> str:
     """What a token spells in lower case; empty for special tokens and pieces of characters."""
-    if token is None or token.special:
-        return ""
-    try:
-        return token.text.decode().lower()
-    except UnicodeDecodeError:
-        return ""
+    return (text_of(token) or "").lower()
 
 
 def _table(tokens: Sequence[Token | None], usable: np.ndarray) -> dict[tuple[str, bool], int]:
@@ -86,28 +82,16 @@ def _table(tokens: Sequence[Token | None], usable: np.ndarray) -> dict[tuple[str
     return table
 
 
-def _cheapest(text: str, token: Token, own: int, table: dict[tuple[str, bool], int]) -> list[tuple[int, int]]:
+def _fewest_pieces(text: str, token: Token, own: int, table: dict[tuple[str, bool], int]) -> list[tuple[int, int]]:
     """The fewest pieces of a text, with their lengths; its own token is none of them."""
-    costs, last = [0.0], [(0, -1)]  # of the cheapest way to each place: where its last piece starts, and which it is
-    for end in range(1, len(text) + 1):
-        cost, way = costs[end - 1] + _UNSPELLED, (end - 1, -1)
-        for begin in range(max(0, end - _LONGEST), end):
-            marked = token.starts_word and begin == 0
-            part = text[begin:end]
-            piece = table.get((part, marked), -1)
-            if piece in (-1, own):
-                piece = table.get((part, not marked), -1)
-            if piece not in (-1, own) and costs[begin] + 1 < cost:
-                cost, way = costs[begin] + 1, (begin, piece)
-        costs.append(cost)
-        last.append(way)
-    found, end = [], len(text)
-    while end > 0:
-        begin, piece = last[end]
-        if piece >= 0:
-            found.append((piece, end - begin))
-        end = begin
-    return found
+
+    def piece(start: int, end: int) -> int | None:
+        marked = token.starts_word and start == 0
+        found = (table.get((text[start:end], mark)) for mark in (marked, not marked))
+        return next((token_id for token_id in found if token_id not in (None, own)), None)
+
+    spans = cheapest_cut(text, lambda start, end: None if piece(start, end) is None else 1, _LONGEST, _UNSPELLED)
+    return [(found, end - start) for start, end in spans if (found := piece(start, end)) is not None]
 
 
 def _matrix(rows: list[tuple[int, int, float]], size: int) -> sp.csr_matrix:

@@ -38,7 +38,7 @@ def iterate_lines(paths: Sequence[str | Path], flag: str = "--data.text") -> Ite
     """
     for path in map(Path, paths):
         last_column = ".tsv" in path.suffixes
-        for line in _lines(path, flag):
+        for line in lines_of(path, flag):
             yield line.rpartition("\t")[2].strip() if last_column else line.strip()
 
 
@@ -53,7 +53,7 @@ def read_rows(path: str | Path, flag: str) -> list[list[str]]:
         InputError: as `read_lines`.
     """
     split = ".tsv" in Path(path).suffixes
-    return [line.split("\t") if split else [line] for line in _lines(Path(path), flag, empty=True)]
+    return [line.split("\t") if split else [line] for line in lines_of(Path(path), flag, empty=True)]
 
 
 def read_pairs(paths: Sequence[str | Path], flag: str = "--data.parallel") -> list[tuple[str, str]]:
@@ -68,7 +68,7 @@ def read_pairs(paths: Sequence[str | Path], flag: str = "--data.parallel") -> li
     """
     pairs = []
     for path in paths:
-        for number, line in enumerate(_lines(Path(path), flag), 1):
+        for number, line in enumerate(lines_of(Path(path), flag), 1):
             columns = line.split("\t")
             if len(columns) != 2:
                 raise InputError(
@@ -91,7 +91,7 @@ def hold_out(lines: Sequence[str], count: int, seed: int) -> tuple[list[str], li
         InputError: fewer than two lines, or a count below 1.
     """
     held = choose_held_out(len(lines), count, seed)
-    parts = [[line for line, out in zip(lines, held, strict=True) if out is np.bool_(part)] for part in (False, True)]
+    parts = [[line for line, out in zip(lines, held, strict=True) if out == part] for part in (False, True)]
     return parts[0], parts[1]
 
 
@@ -116,8 +116,17 @@ def choose_held_out(total: int, count: int, seed: int, flag: str = "--text") -> 
     return held
 
 
-def _lines(path: Path, flag: str, empty: bool = False) -> Iterator[str]:
-    """The lines of a text file, `empty` ones too if asked for; a byte order mark is none of its text."""
+def lines_of(path: Path, flag: str, empty: bool = False) -> Iterator[str]:
+    """The lines of a plain or gzipped text as they are; a byte order mark is none of its text.
+
+    Args:
+        path: the file.
+        flag: command-line flag named in errors.
+        empty: give empty lines too.
+
+    Raises:
+        InputError: as `read_lines`.
+    """
     found = False
     try:
         opener = gzip.open if path.suffix == ".gz" else open

@@ -224,13 +224,20 @@ def fold_case(token: Token) -> bytes:
         return token.text
 
 
+def text_of(token: Token | None) -> str | None:
+    """What a token spells; `None` for holes, special tokens and pieces of characters."""
+    if token is None or token.special:
+        return None
+    try:
+        return token.text.decode()
+    except UnicodeDecodeError:
+        return None
+
+
 def is_symbol(token: Token) -> bool:
     """Whether the token has neither letters nor digits: punctuation, currency, emoji."""
-    try:
-        text = token.text.decode()
-    except UnicodeDecodeError:
-        return False
-    return bool(text.strip()) and not token.special and not any(unicodedata.category(c)[0] in "LMN" for c in text)
+    text = text_of(token)
+    return bool(text and text.strip()) and not any(unicodedata.category(c)[0] in "LMN" for c in text or "")
 
 
 @dataclass(frozen=True)

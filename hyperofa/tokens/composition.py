@@ -7,17 +7,18 @@ word of frequency rank r has the probability that Zipf's law gives it.
 """
 
 import math
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hyperofa.tokens.canonical import Token
+from hyperofa.tokens.canonical import Token, text_of
 from hyperofa.tokens.matching import Matches
 from hyperofa.tokens.scripts import is_unspaced
+from hyperofa.tokens.segmentation import cheapest_cut
 from hyperofa.vectors.readers import WORD_END, WORD_START
 from hyperofa.vectors.store import ROWS, WordVectors
+from hyperofa.vectors.texts import word_span
 
 _LONGEST = 12  # characters of a word that a token may be made of, where no space says where it ends
 _UNKNOWN = 3.0  # nats, beyond those of the rarest word, of a character that belongs to no word
@@ -82,29 +83,16 @@ def words_within(
 
 def _chunks(token: Token | None) -> Iterator[_Chunk]:
     """The chunks of a token, none of one that is plainly a word or a piece of one."""
-    if token is None or token.special:
-        return
-    try:
-        text = token.text.decode()
-    except UnicodeDecodeError:
-        return
-    if text.isalpha() and not is_unspaced(text):
+    text = text_of(token)
+    if token is None or text is None or (text.isalpha() and not is_unspaced(text)):
         return
     start = 0
     for part in text.split(" "):
-        left, right = 0, len(part)
-        while left < right and _is_outer(part[left]):
-            left += 1
-        while right > left and _is_outer(part[right - 1]):
-            right -= 1
+        left, right = word_span(part)
         if left < right:
             bounded = token.starts_word or start + left > 0
             yield _Chunk(part[left:right], start + left, bounded and right - left < len(text))
         start += len(part) + 1
-
-
-def _is_outer(character: str) -> bool:
-    return unicodedata.category(character)[0] in "PSZC"
 
 
 def _wanted(chunks: Iterator[_Chunk]) -> set[str]:
@@ -140,23 +128,8 @@ class _Lexicon:
         if not chunk.unspaced:
             word = text if text in self.rows else text.lower()
             return [(self.rows[word], 0, len(text))] if chunk.whole and word in self.rows else []
-        best = [0.0]
-        last = [0]  # where the last piece of the cheapest way to each place starts; below 0: of no word
-        for end in range(1, len(text) + 1):
-            cost, start = best[end - 1] + self.unknown, -end
-            for begin in range(max(0, end - _LONGEST), end):
-                price = self.costs.get(text[begin:end])
-                if price is not None and best[begin] + price < cost:
-                    cost, start = best[begin] + price, begin + 1
-            best.append(cost)
-            last.append(start)
-        found, end = [], len(text)
-        while end > 0:
-            begin = abs(last[end]) - 1
-            if last[end] > 0:
-                found.append((self.rows[text[begin:end]], begin, end - begin))
-            end = begin
-        return found[::-1]
+        spans = cheapest_cut(text, lambda start, end: self.costs.get(text[start:end]), _LONGEST, self.unknown)
+        return [(self.rows[text[start:end]], start, end - start) for start, end in spans]
 
 
 def _lexicons(words: WordVectors, languages: Sequence[str] | None, wanted: set[str]) -> list[_Lexicon]:

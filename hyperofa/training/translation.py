@@ -4,7 +4,6 @@ No dictionary and no parallel text is needed, since the vectors of all languages
 rough, but they show the target tokenizer's tokens in the company they will keep, which is what training needs.
 """
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +15,7 @@ from hyperofa.runtime.processes import bar_hidden
 from hyperofa.tokens.scripts import is_unspaced
 from hyperofa.vectors.neighbours import nearest
 from hyperofa.vectors.store import WordVectors
+from hyperofa.vectors.texts import is_outer, word_span
 
 _TEMPERATURE = 0.2  # of log distances
 _RANK_WEIGHT = 0.5  # nats a word loses for each e-fold between its frequency rank and that of its translation
@@ -38,16 +38,8 @@ def split_text(text: str) -> list[tuple[str, str, str]]:
 
 
 def _trim(chunk: str) -> tuple[str, str, str]:
-    start, end = 0, len(chunk)
-    while start < end and _is_outer(chunk[start]):
-        start += 1
-    while end > start and _is_outer(chunk[end - 1]):
-        end -= 1
+    start, end = word_span(chunk)
     return chunk[:start], chunk[start:end], chunk[end:]
-
-
-def _is_outer(character: str) -> bool:
-    return unicodedata.category(character)[0] in "PSZC"
 
 
 @dataclass(frozen=True)
@@ -164,7 +156,7 @@ def join_words(words: Iterable[str]) -> str:
 
 def _ends_unspaced(text: str) -> bool:
     """Whether the last letter is of a script without spaces."""
-    last = next((character for character in reversed(text) if not _is_outer(character)), "")
+    last = next((character for character in reversed(text) if not is_outer(character)), "")
     return is_unspaced(last)
 
 

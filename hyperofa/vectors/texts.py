@@ -10,7 +10,7 @@ from hyperofa.errors import InputError
 from hyperofa.runtime.text_files import read_rows
 from hyperofa.vectors.readers import split_spec
 
-_EDGES = "PSZC"  # Unicode categories that a word neither begins nor ends with; accents (M) stay
+_OUTER = frozenset("PSZC")  # Unicode categories that a word neither begins nor ends with; accents (M) stay
 _DASHES = str.maketrans({"—": " ", "–": " ", "―": " "})
 
 
@@ -51,14 +51,21 @@ def read_pieces(specs: Sequence[str], aligned: bool = False) -> list[Piece]:
 def split_words(text: str) -> list[str]:
     """The words of a text in lower case: what stands between spaces and dashes, without punctuation at its ends."""
     words = text.lower().translate(_DASHES).replace("--", " ").split()
-    return [word for word in map(_strip, words) if word]
+    spans = ((word, *word_span(word)) for word in words)
+    return [word[start:end] for word, start, end in spans if start < end]
 
 
 @lru_cache(2**16)
-def _strip(word: str) -> str:
-    start, end = 0, len(word)
-    while start < end and unicodedata.category(word[start])[0] in _EDGES:
+def word_span(text: str) -> tuple[int, int]:
+    """Where the word starts and ends in a text that may have punctuation around it; equal if there is no word."""
+    start, end = 0, len(text)
+    while start < end and is_outer(text[start]):
         start += 1
-    while end > start and unicodedata.category(word[end - 1])[0] in _EDGES:
+    while end > start and is_outer(text[end - 1]):
         end -= 1
-    return word[start:end]
+    return start, end
+
+
+def is_outer(character: str) -> bool:
+    """Whether a word neither begins nor ends with the character: punctuation, symbols, spaces, controls."""
+    return unicodedata.category(character)[0] in _OUTER
