@@ -1,9 +1,6 @@
 """Killed at random moments and called again, or spread over processes: the same bytes."""
 
 import contextlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,35 +12,13 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.runtime.folders import resumed_folder, sha256_file
 from hyperofa.vectors.conversion import build_store
+from tests import forked
 from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS, contents, write_vectors
-
-pytestmark = pytest.mark.slow  # each test starts processes, and kills them
-HERE = Path(__file__).parent
-SMALL = (
-    "import hyperofa.cli, hyperofa.methods.baselines, hyperofa.export.prediction, hyperofa.bundle.pooling\n"
-    "hyperofa.bundle.pooling.SHARD = 300\n"
-    "hyperofa.export.prediction.SHARD = hyperofa.methods.baselines.SHARD = 32\n"
-    "hyperofa.cli.main()\n"
-)
-LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 def hashes(folder: Path) -> dict[str, str]:
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(folder)): sha256_file(path) for path in files}
-
-
-def run(*command: str | Path, folder: Path = HERE, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        capture_output=True,
-        timeout=180,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent), **environment},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -83,20 +58,28 @@ def words_of(flags):
             yield from (f"--{name}", str(each))
 
 
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Something to go on from, in processes forked from now on."""
+    monkeypatch.setattr("hyperofa.bundle.pooling.SHARD", 300)
+    monkeypatch.setattr("hyperofa.vectors.store.CHECKPOINT", 500)
+    for module in ("export.prediction", "methods.baselines"):
+        monkeypatch.setattr(f"hyperofa.{module}.SHARD", 32)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_killed_prepare_goes_on_where_it_was(seed, flags, whole, tmp_path):
-    command = ["prepare", *words_of(flags), "--output", str(tmp_path / "bundle")]
-    said = run(HERE / "killed.py", str(seed), "6", "2", tmp_path / "bundle", *command)
-    assert "killed" in said
-    assert hashes(tmp_path / "bundle") == hashes(whole)
-    assert contents(tmp_path) == ["bundle"]
+def test_a_killed_prepare_goes_on_where_it_was(seed, flags, whole, tmp_path, small_shards):
+    command = ["prepare", *words_of(flags), "--output", "bundle"]
+    seconds = forked.run(lambda: main(command), tmp_path / "whole")
+    killed = tmp_path / "killed"
+    assert forked.run_killed(lambda: main(command), killed, killed / "bundle", seconds, kills=6, seed=seed) > 0
+    assert hashes(killed / "bundle") == hashes(tmp_path / "whole" / "bundle") == hashes(whole)
+    assert contents(killed) == ["bundle"]
 
 
-def test_processes_share_the_work_of_prepare(flags, whole, tmp_path):
-    (tmp_path / "start.py").write_text(SMALL, encoding="utf-8")
-    command = ["prepare", *words_of(flags), "--output", str(tmp_path / "bundle")]
-    run(*LAUNCH, tmp_path / "start.py", *command, OMP_NUM_THREADS="1")
-    assert hashes(tmp_path / "bundle") == hashes(whole)
+def test_processes_share_the_work_of_prepare(flags, whole, tmp_path, small_shards):
+    forked.run(lambda: main(["prepare", *words_of(flags), "--output", "bundle"]), tmp_path / "shared", processes=2)
+    assert hashes(tmp_path / "shared" / "bundle") == hashes(whole)
 
 
 def fit_flags(config, bundle, text_file):
@@ -108,18 +91,16 @@ def fit_flags(config, bundle, text_file):
     return [*flags, *TINY_TOKENS, *step, "--trainer.max_epochs", "12", "--data.num_workers", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["fit", "tokens"])
 def test_a_killed_fit_goes_on_where_it_was(config, bundles, text_file, tmp_path):
     flags = fit_flags(config, bundles["bert8"], text_file)
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-    run("-m", "hyperofa", *flags, folder=tmp_path / "whole")
-    another = f"runs/{config}/version_1"
-    said = run(HERE / "killed.py", "1", "6", "3", another, *flags, folder=tmp_path / "killed")
-    assert "killed" in said
-    whole, killed = (hashes(tmp_path / name / "runs" / config / "version_0") for name in ("whole", "killed"))
-    assert killed == whole
-    assert {Path(name).name for name in whole} == {
+    seconds = forked.run(lambda: main(flags), tmp_path / "whole")
+    runs, killed = Path("runs", config), tmp_path / "killed"
+    assert forked.run_killed(lambda: main(flags), killed, killed / runs / "version_1", seconds, kills=6, seed=1) > 0
+    found = {name: hashes(tmp_path / name / runs / "version_0") for name in ("whole", "killed")}
+    assert found["killed"] == found["whole"]
+    assert {Path(name).name for name in found["whole"]} == {
         "best.ckpt", "last.ckpt", "metrics.csv", "config.yaml", "curves.png",
     }  # fmt: skip
 
@@ -153,20 +134,18 @@ def test_a_fit_goes_on_from_the_end_of_an_epoch(epoch, bundles, text_file, tmp_p
 
 
 @pytest.mark.parametrize("method", ["hyperofa", "ofa_tuned"])
-def test_export_killed_or_shared_has_the_same_bytes(method, bundles, fitted, tmp_path):
+def test_export_killed_or_shared_has_the_same_bytes(method, bundles, fitted, tmp_path, small_shards):
     flags = ["export", "--bundle", str(bundles["bert"]), "--method", method, "--output", "model"]
     if method == "hyperofa":
         flags += ["--checkpoint", str(fitted["tokens"] / "checkpoints" / "best.ckpt"), "--ofa_share", "0.5"]
-    for name in ("whole", "killed", "shared"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "start.py").write_text(SMALL, encoding="utf-8")
-    run(tmp_path / "start.py", *flags, folder=tmp_path / "whole", OMP_NUM_THREADS="1")
-    said = run(HERE / "killed.py", "2", "8", "1", "model", *flags, folder=tmp_path / "killed", OMP_NUM_THREADS="1")
-    assert "killed" in said
-    said = run(*LAUNCH, tmp_path / "start.py", *flags, folder=tmp_path / "shared", OMP_NUM_THREADS="1")
-    assert said.count("rows") == 1
+    seconds = forked.run(lambda: main(flags), tmp_path / "whole")
+    killed = tmp_path / "killed"
+    assert forked.run_killed(lambda: main(flags), killed, killed / "model", seconds, kills=8, seed=2) > 0
+    before = (tmp_path / "said.txt").read_text(encoding="utf-8").count("rows")
+    forked.run(lambda: main(flags), tmp_path / "shared", processes=2)
+    assert (tmp_path / "said.txt").read_text(encoding="utf-8").count("rows") == before + 1
     whole = hashes(tmp_path / "whole")
-    assert hashes(tmp_path / "killed") == whole
+    assert hashes(killed) == whole
     assert hashes(tmp_path / "shared") == whole
     assert not any("shards" in name for name in whole)
 
@@ -243,15 +222,10 @@ def test_an_error_leaves_nothing(tmp_path):
 
 
 def test_only_one_may_write(tmp_path):
-    other = f"""
-from hyperofa.runtime.folders import InputError, resumed_folder
+    def write():
+        with pytest.raises(InputError, match="another process is writing"), resumed_folder(tmp_path / "a", "one"):
+            pass
 
-try:
-    with resumed_folder({str(tmp_path / "a")!r}, "one"):
-        pass
-except InputError as error:
-    print(error)
-"""
     with resumed_folder(tmp_path / "a", "one") as folder:
-        assert "another process is writing" in run("-c", other)
+        forked.run(write, tmp_path / "other")
         assert folder.is_dir()

@@ -17,6 +17,7 @@ from hyperofa.runtime.marks import MARK, read_mark, unfinished_key
 from hyperofa.runtime.processes import SINGLE_PROCESS, ProcessGroup
 
 _LONGEST = 160  # bytes of a name that a prefix and a suffix are put to
+_PARTIAL = re.compile(r"\..+\.partial-[0-9a-z_]+(\.\w+)?")  # what is written before it takes its place
 
 
 @contextmanager
@@ -295,7 +296,9 @@ def _remove_retired(place: Path) -> None:
 
 
 def _finish(folder: Path, kind: str) -> None:
-    """Give all files the mode of any new file, take the locks on what was made within away, and leave the mark."""
+    """Give all files the mode of any new file, take away locks and what kills left half-written, leave the mark."""
+    for path in [path for path in folder.rglob(".*") if _PARTIAL.fullmatch(path.name)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     mode = 0o666 & ~_umask()
     for name in _files(folder):
         file = folder / name
@@ -362,7 +365,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     Args:
         path: of the file; its folder is there.
     """
-    partial = _beside(Path(path), f"{os.getpid()}{Path(path).suffix}")
+    partial = _beside(Path(path), f"partial-{os.getpid()}{Path(path).suffix}")
     try:
         yield partial
         partial.replace(path)

@@ -1,6 +1,5 @@
 """Long work in shards: spread over processes, kept when one is killed, put together at the end."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from hyperofa.runtime.folders import whole_file
 from hyperofa.runtime.processes import SINGLE_PROCESS, ProcessGroup, bar_hidden
 
 
@@ -48,9 +48,8 @@ class ShardCache:
                     kept[span.start] = compute(span)
                 elif not path.is_file():
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    partial = path.with_suffix(f".{os.getpid()}.npz")
-                    np.savez(partial, *compute(span))
-                    partial.replace(path)
+                    with whole_file(path) as partial:
+                        np.savez(partial, *compute(span))
                 bar.update((span.stop - span.start) * self.group.size)
         self.group.wait()
         if self.folder is not None:

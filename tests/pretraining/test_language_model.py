@@ -1,10 +1,5 @@
 """A run that was killed goes on when the same call is made again, and ends with the same bytes."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +9,7 @@ from hyperofa.pretraining import pretrain as module
 from hyperofa.pretraining.language_model import LanguageModelling, _Saving
 from hyperofa.pretraining.pretrain import pretrain
 from hyperofa.pretraining.settings import EvaluationOptions
+from tests import forked
 from tests.pretraining.conftest import LINES, QUIET, make_causal, small
 
 
@@ -114,27 +110,12 @@ def test_another_run_is_not_taken_for_it(world, tmp_path, monkeypatch):
     assert not (tmp_path / "out" / "checkpoint").exists()
 
 
-@pytest.mark.slow
 def test_killed_again_and_again(world, whole, tmp_path):
     """SIGKILL at several moments of a process; the last one goes to the end."""
-    script = (
-        "from pathlib import Path\n"
-        "from tests.pretraining.test_language_model import arguments, pretrain\n"
-        f"world = Path({str(world[0])!r}), Path({str(world[1])!r})\n"
-        f"pretrain(output=Path({str(tmp_path / 'out')!r}), **arguments(world))\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    for rest in (0.1, 0.4, 0.8, None):
-        process = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE)
-        if rest is None:
-            _, said = process.communicate(timeout=300)
-            assert process.returncode == 0, said
-            break
-        while process.poll() is None and not (tmp_path / "out" / "checkpoint").exists():
-            time.sleep(0.02)
-        time.sleep(rest)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    expected, found = contents(whole.path), contents(tmp_path / "out")
+    output, made = tmp_path / "run" / "out", tmp_path / "run" / "out" / "curves.json"
+    seconds = forked.run(lambda: pretrain(output=Path("out"), **arguments(world)), tmp_path / "alone")
+    work = lambda: pretrain(output=output, **arguments(world))  # noqa: E731
+    assert forked.run_killed(work, tmp_path / "run", made, seconds, kills=5, seed=0) > 0
+    expected, found = contents(whole.path), contents(output)
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []

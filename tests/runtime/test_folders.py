@@ -2,14 +2,16 @@
 
 import json
 import os
+import signal
 import stat
 from pathlib import Path
 
 import pytest
 
 from hyperofa.errors import InputError
-from hyperofa.runtime.folders import fingerprint, kept_folder, new_folder, resumed_folder
+from hyperofa.runtime.folders import fingerprint, kept_folder, new_folder, resumed_folder, whole_file, write_json
 from hyperofa.runtime.marks import MARK
+from tests import forked
 
 
 def new(path, overwrite=False, **options):
@@ -145,6 +147,23 @@ def test_names_are_no_patterns(way, tmp_path):
         write(way, tmp_path / name, "old")
         write(way, tmp_path / name, overwrite=True)
     assert all(other.exists() for other in others)
+
+
+@pytest.mark.parametrize("way", [resumed, kept])
+def test_what_a_kill_left_half_written_is_no_part_of_the_whole(way, tmp_path):
+    def die(write):
+        with way(tmp_path / "a") as folder, write(folder / "one.json") as partial:
+            partial.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    (tmp_path / "there").mkdir()
+    for write in (new_folder, whole_file):
+        assert forked.wait(forked.start(lambda write=write: die(write), tmp_path / "there")) == -signal.SIGKILL
+    with way(tmp_path / "a") as folder:
+        assert len(names(folder)) == 2 + (way is kept)
+        write_json(folder / "one.json", 1)
+    assert names(tmp_path / "a") == [MARK, "one.json"]
+    assert json.loads((tmp_path / "a" / MARK).read_text())["files"] == ["one.json"]
 
 
 def test_what_another_key_left_is_removed(tmp_path):

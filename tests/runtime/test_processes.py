@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyperofa.runtime.processes import is_first_process, tied_to_this_process
+from tests.conftest import CONFIGS, contents
 
 PARENT = """
 import subprocess, sys, time
@@ -57,3 +58,19 @@ def test_the_first_process_of_a_job(monkeypatch):
     assert not is_first_process()
     monkeypatch.setenv("RANK", "0")
     assert is_first_process()
+
+
+@pytest.mark.slow
+def test_torchrun_makes_a_group(tmp_path):
+    script = tmp_path / "group.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from hyperofa.runtime.processes import process_group\n"
+        "with process_group() as group:\n"
+        "    Path(f'{group.rank} of {group.size}').touch()\n",
+        encoding="utf-8",
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = os.environ | {"PYTHONPATH": str(CONFIGS.parent), "OMP_NUM_THREADS": "1"}
+    subprocess.run(launch, check=True, cwd=tmp_path, env=environment, timeout=120, capture_output=True)
+    assert contents(tmp_path) == ["0 of 2", "1 of 2", "group.py"]
