@@ -10,8 +10,9 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --dist loadfile --cov
+	$(VENV)/bin/mypy & types=$$!; \
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov; tests=$$?; \
+	wait $$types && exit $$tests
 
 docs: $(VENV)/installed
 	$(VENV)/bin/mkdocs build

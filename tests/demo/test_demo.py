@@ -26,7 +26,7 @@ def run(tmp_path_factory) -> tuple[Demo, str]:
         (folder / "stale.txt").write_text("of the earlier demo", encoding="utf-8")
     said = io.StringIO()
     with redirect_stderr(said):
-        result = demo(output, seed=3, sentences=800, vocabulary=1_500, steps=2, held_out=50)
+        result = demo(output, seed=3, sentences=800, vocabulary=1_500, steps=1, held_out=50)
     return result, said.getvalue()
 
 
