@@ -34,7 +34,7 @@ _CURVES = ("translated_mrr", "mrr", "token_loss")
 
 
 def draw_all(table: Table, outcomes: Sequence[Outcome], runs: Path, folder: Path) -> dict[str, Path]:
-    """Draw everything there is data for, as SVG and PDF.
+    """Draw everything there is data for, as SVG and PDF, with the data as CSV.
 
     Args:
         table: scores.
@@ -46,8 +46,9 @@ def draw_all(table: Table, outcomes: Sequence[Outcome], runs: Path, folder: Path
         SVG files by caption.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (*folder.glob("*.svg"), *folder.glob("*.pdf")):
-        old.unlink()
+    for old in folder.iterdir():
+        if old.suffix in (".svg", ".pdf", ".csv"):
+            old.unlink()
     pictures: dict[str, tuple[str, Figure]] = {}
     with mpl.rc_context(_STYLE):
         shades = colours(table)
@@ -78,8 +79,27 @@ def draw_all(table: Table, outcomes: Sequence[Outcome], runs: Path, folder: Path
         for name, (caption, figure) in pictures.items():
             figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+            _write_data(figure, folder / f"{name}.csv")
             found[caption] = folder / f"{name}.svg"
     return found
+
+
+def _write_data(figure: Figure, path: Path) -> None:
+    """What a figure draws, a line a point or bar, from the figure itself."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["panel", "series", "x", "y"])
+        for axes in figure.axes:
+            ticks = dict(zip(axes.get_xticks(), (label.get_text() for label in axes.get_xticklabels()), strict=True))
+            for line in axes.lines:
+                for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True):
+                    rows.writerow([axes.get_title(), line.get_label(), ticks.get(x, "") or x, f"{y:.6g}"])
+            for bars in axes.containers:
+                upright = bars.orientation == "vertical"
+                labels_of = axes.get_xticklabels() if upright else axes.get_yticklabels()
+                for bar, label in zip(bars, labels_of, strict=True):
+                    size = bar.get_height() if upright else bar.get_width()
+                    rows.writerow([axes.get_title(), bars.get_label(), label.get_text(), f"{size:.6g}"])
 
 
 def colours(table: Table) -> dict[str, str]:

@@ -118,14 +118,15 @@ def to_html(
         _environment()
         .get_template("report.html.jinja")
         .render(
-            style=(Path(__file__).parent / "report.css").read_text(encoding="utf-8"),
+            style=_beside("report.css"),
+            script=_beside("report.js"),
             table=table,
             others=others,
             names=labels(outcomes),
             unfinished=[outcome for outcome in outcomes if outcome.status != "finished"],
             facts=_facts(table, outcomes),
             findings=_findings(table),
-            pictures={caption: base64.b64encode(path.read_bytes()).decode() for caption, path in pictures.items()},
+            pictures={caption: _picture(path) for caption, path in pictures.items()},
             heats={task: heat for task in table.tasks if (heat := _heat(table, task)).rows},
             trained=_parameters(table, outcomes),
             times=TIMES,
@@ -138,6 +139,15 @@ def to_html(
             markdown=to_markdown(table) + curves_to_markdown(progress, table.baseline),
         )
     )
+
+
+def _beside(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def _picture(path: Path) -> tuple[str, str]:
+    """An SVG file in base64, and its data."""
+    return base64.b64encode(path.read_bytes()).decode(), path.with_suffix(".csv").read_text(encoding="utf-8")
 
 
 def _environment() -> Environment:
@@ -263,8 +273,24 @@ def _origin(outcomes: Sequence[Outcome], provenance: Provenance) -> dict[str, st
         "command": provenance.call.text,
         "version of the code": provenance.code,
         "Python": platform.python_version(),
-        **(results[-1]["versions"] if results else versions()),
+        **(_versions(outcomes) if results else versions()),
     }
     if len(counts) == 1:
         facts |= {name.replace("_", " "): f"{count:,}" for name, count in json.loads(next(iter(counts))).items()}
     return {key: str(value) for key, value in facts.items()}
+
+
+def _versions(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Versions of the packages that the rows were made with; which rows, where they differ."""
+    names, found = labels(outcomes), dict[str, dict[str, list[str]]]()
+    for outcome in outcomes:
+        for package, version in (outcome.result or {"versions": {}})["versions"].items():
+            rows = found.setdefault(package, {}).setdefault(version, [])
+            rows += [row for row in [names[outcome.cell.id]] if row not in rows]
+
+    def text(rows_of: Mapping[str, Sequence[str]]) -> str:
+        if len(rows_of) == 1:
+            return next(iter(rows_of))
+        return "; ".join(f"{version} ({', '.join(rows)})" for version, rows in rows_of.items())
+
+    return {package: text(rows_of) for package, rows_of in found.items()}

@@ -193,6 +193,8 @@ def test_the_report_is_one_well_formed_file(report):
     assert "HYPER<OFA> & Co, distance l1 is best at SR-B" in " ".join(text.split())
     assert "1,000" in text
     assert CALL.text in text
+    assert page.index("Difference to OFA") < page.index("below it the 95 % bootstrap interval")
+    assert page.count("<script>") == 1  # which sorts tables and shows their LaTeX
 
 
 def test_times_are_in_a_file_of_their_own(report, outcomes):
@@ -221,6 +223,32 @@ def test_plots_are_vector_graphics_for_papers(report):
         ElementTree.parse(report / "plots" / f"{name}.svg")
     text = (report / "plots" / "languages-SR-B.svg").read_text(encoding="utf-8")
     assert ">yor<" in text
+
+
+def test_beside_each_plot_lies_what_it_draws(report, outcomes):
+    def data(name):
+        with (report / "plots" / f"{name}.csv").open(encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    table, row = tabulate(outcomes, "OFA", "top10"), "HYPER<OFA> & Co, distance l1"
+    bars = {each["x"]: float(each["y"]) for each in data("languages-SR-B") if each["series"] == row}
+    assert bars == pytest.approx(table.entries[row, "full", "SR-B"].by_language, rel=1e-5)
+    drawn = {(each["panel"], each["x"]): float(each["y"]) for each in data("width") if each["series"] == "OFA"}
+    means = {(task, x): table.entries["OFA", x.split()[0], task].score.mean
+             for task in ("SR-B", "SR-T") for x in ("100", "full width")}  # fmt: skip
+    assert drawn == pytest.approx(means, rel=1e-5)
+    assert [(each["x"], each["y"]) for each in data("rows") if each["series"] == "predicted"][1] == ("OFA", "60")
+    assert {each["x"] for each in data("training")} == {"4", "9"}
+    page = (report / "report.html").read_text(encoding="utf-8")
+    assert page.count("<summary>Data</summary>") == 5
+
+
+def test_versions_that_differ_name_their_rows(outcomes, tmp_path):
+    for outcome in outcomes:
+        if outcome.cell.method == "OFA":
+            outcome.result["versions"] = {"torch": "3"}
+    write_report(tmp_path, outcomes, "OFA", "top10", Provenance("t", "c", {}, {}, METHODS, CALL))
+    assert "; 3 (OFA)" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_report_of_nothing(outcomes, tmp_path):
