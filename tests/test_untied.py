@@ -288,6 +288,8 @@ def test_a_language_model_trains_output_rows_on_text_alone(replaced, text_file, 
         rows = list(csv.DictReader(file))
     nats = [float(row["val/translated_nats"]) for row in rows if row["val/translated_nats"]]
     scores = [float(row["val/score"]) for row in rows if row["val/score"]]
+    german = [float(row["val/translated_nats/deu"]) for row in rows if row["val/translated_nats/deu"]]
+    assert german == pytest.approx(nats)
     assert not any(row.get("train/token_loss") for row in rows)
     assert scores == pytest.approx([-value for value in nats])
     assert min(nats) < nats[0] - 0.05

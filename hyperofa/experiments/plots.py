@@ -8,7 +8,9 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from hyperofa.experiments.courses import panels
 from hyperofa.experiments.results import Outcome, Table, labels
@@ -90,11 +92,13 @@ def _write_data(figure: Figure, path: Path) -> None:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["panel", "series", "x", "y"])
         for axes in figure.axes:
-            ticks = dict(zip(axes.get_xticks(), (label.get_text() for label in axes.get_xticklabels()), strict=True))
+            named = isinstance(axes.xaxis.get_major_locator(), FixedLocator)
+            names = [label.get_text() for label in axes.get_xticklabels()] if named else []
+            ticks = dict(zip(axes.get_xticks(), names, strict=False))
             for line in axes.lines:
-                for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True):
-                    rows.writerow([axes.get_title(), line.get_label(), ticks.get(x, "") or x, f"{y:.6g}"])
-            for bars in axes.containers:
+                for x, y in np.asarray(line.get_xydata(), float):
+                    rows.writerow([axes.get_title(), line.get_label(), ticks.get(x, f"{x:g}"), f"{y:.6g}"])
+            for bars in (each for each in axes.containers if isinstance(each, BarContainer)):
                 upright = bars.orientation == "vertical"
                 labels_of = axes.get_xticklabels() if upright else axes.get_yticklabels()
                 for bar, label in zip(bars, labels_of, strict=True):

@@ -39,6 +39,7 @@ class TextBatch(NamedTuple):
         views: n token sequences over a table of U rows.
         owners: `(n,)` int64, the sentence that each view is of.
         counts: views of each kind; they come in the order of `VIEWS`.
+        languages: `(n,)` int64, index into the vector file's languages of each view that is translated, else -1.
         coordinates: `(U, K)` float32, the table; zero where predicted.
         predicted: `(P,)` int64, rows of the table to predict.
         sets: P word sets, or their indices.
@@ -51,6 +52,7 @@ class TextBatch(NamedTuple):
     views: Sentences
     owners: Tensor
     counts: Sequence[int]
+    languages: Tensor
     coordinates: Tensor
     predicted: Tensor
     sets: WordSets | WordIndices

@@ -36,7 +36,7 @@ class EpochLines(Callback):
 
 
 def plot_curves(metrics: Path, picture: Path) -> None:
-    """Plot every metric over the steps, training and validation together.
+    """Plot every metric over the steps, training and validation together, languages in one panel of their own.
 
     Args:
         metrics: CSV file of Lightning's `CSVLogger`.
@@ -48,7 +48,9 @@ def plot_curves(metrics: Path, picture: Path) -> None:
             for name, value in row.items():
                 stage, _, metric = name.partition("/")
                 if metric and value:
-                    steps, values = curves.setdefault(metric, {}).setdefault(stage, ([], []))
+                    metric, _, language = metric.partition("/")
+                    panel = f"{metric} by language" if language else metric
+                    steps, values = curves.setdefault(panel, {}).setdefault(language or stage, ([], []))
                     steps.append(int(row["step"]))
                     values.append(float(value))
     if not curves:
@@ -59,5 +61,5 @@ def plot_curves(metrics: Path, picture: Path) -> None:
         for stage, (steps, values) in stages.items():
             axes.plot(steps, values, label=stage, marker="." if len(steps) < 50 else None)
         axes.set(title=metric.replace("_", " "), xlabel="step")
-        axes.legend()
+        axes.legend(fontsize="x-small" if len(stages) > 4 else None, ncols=1 + len(stages) // 12)
     figure.savefig(picture, dpi=120)

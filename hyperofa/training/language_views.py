@@ -32,6 +32,7 @@ class LanguageViews(NamedTuple):
         bias: `(U,)` float32, of the head's rows; zero for a head without.
         heard: `(n, D)` int64, the rows that a decoder hears of what it says, 0 where padded; `None` without a decoder.
         heard_mask: `(n, D)` int64, 1 for a token of these.
+        languages: `(N,)` int64 of the texts, see `TextBatch`; `None` if they are not known.
     """
 
     slots: Tensor
@@ -43,6 +44,7 @@ class LanguageViews(NamedTuple):
     bias: Tensor
     heard: Tensor | None = None
     heard_mask: Tensor | None = None
+    languages: Tensor | None = None
 
 
 class Line(NamedTuple):
@@ -53,12 +55,14 @@ class Line(NamedTuple):
         kind: what view it is, index into `VIEWS`.
         starts: whether the line begins with it.
         ends: whether the line ends with it.
+        language: see `TextBatch.languages`.
     """
 
     text: str
     kind: int
     starts: bool
     ends: bool
+    language: int = -1
 
 
 @dataclass(frozen=True)

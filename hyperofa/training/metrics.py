@@ -54,6 +54,33 @@ class TokenMetrics(Metric):
         return dict(zip(("cosine", "norm_ratio", "mrr", "hit10"), means, strict=True))
 
 
+class MeansByGroup(Metric):
+    """Means over all values and over those of each group, as of texts and their languages."""
+
+    full_state_update = False
+    values: list[Tensor]
+    groups: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("values", [], dist_reduce_fx="cat")
+        self.add_state("groups", [], dist_reduce_fx="cat")
+
+    def update(self, values: Tensor, groups: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            values: `(B,)`.
+            groups: `(B,)` int64, below 0 for none.
+        """
+        self.values.append(values.detach())
+        self.groups.append(groups)
+
+    def compute(self) -> tuple[Tensor, dict[int, Tensor]]:
+        """The mean over all, and by group."""
+        return _means(_joined(self.values), _joined(self.groups))
+
+
 class SentenceRetrieval(Metric):
     """Mean reciprocal rank at which each sentence finds its own counterpart among all of them, by cosine.
 
@@ -63,27 +90,38 @@ class SentenceRetrieval(Metric):
     full_state_update = False
     queries: list[Tensor]
     keys: list[Tensor]
+    groups: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
         self.add_state("queries", [], dist_reduce_fx="cat")
         self.add_state("keys", [], dist_reduce_fx="cat")
+        self.add_state("groups", [], dist_reduce_fx="cat")
 
-    def update(self, queries: Tensor, keys: Tensor) -> None:
+    def update(self, queries: Tensor, keys: Tensor, groups: Tensor) -> None:
         """Add a batch of `(B, E)` unit vectors and their counterparts.
 
         Args:
             queries: `(B, E)`.
             keys: `(B, E)`, the right one of each query in its row.
+            groups: `(B,)` int64 of the queries, below 0 for none.
         """
         self.queries.append(queries.detach())
         self.keys.append(keys.detach())
+        self.groups.append(groups)
 
-    def compute(self) -> Tensor:
-        """The mean over all sentences."""
-        queries, keys = (
-            torch.cat(list(part)) if isinstance(part, list) else part for part in (self.queries, self.keys)
-        )
-        scores = queries @ keys.T
+    def compute(self) -> tuple[Tensor, dict[int, Tensor]]:
+        """The mean over all sentences, and by group."""
+        scores = _joined(self.queries) @ _joined(self.keys).T
         ranks = 1 + (scores > scores.diagonal().unsqueeze(1)).sum(1)
-        return (1 / ranks).where(scores.isfinite().all(1), torch.nan).float().mean()
+        return _means((1 / ranks).where(scores.isfinite().all(1), torch.nan).float(), _joined(self.groups))
+
+
+def _joined(state: list[Tensor] | Tensor) -> Tensor:
+    """A state, which is one tensor once processes have shared it."""
+    return torch.cat(list(state)) if isinstance(state, list) else state
+
+
+def _means(values: Tensor, groups: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+    ids = [group for group in groups.unique().tolist() if group >= 0]
+    return values.mean(), {group: values[groups == group].mean() for group in ids}

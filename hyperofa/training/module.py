@@ -28,7 +28,7 @@ from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.language_loss import HeadError, language_loss
 from hyperofa.training.language_views import LanguageViews
 from hyperofa.training.losses import Distance, token_loss
-from hyperofa.training.metrics import SentenceRetrieval, TokenMetrics
+from hyperofa.training.metrics import MeansByGroup, SentenceRetrieval, TokenMetrics
 from hyperofa.training.plm_loss import FrozenPLM, Precision, Sentences, sentence_loss
 from hyperofa.training.text_views import VIEWS
 from hyperofa.training.word_sets import WordIndices
@@ -132,6 +132,7 @@ class HyperModule(lightning.LightningModule):
         self._token_metrics = TokenMetrics()
         self._side_metrics = torch.nn.ModuleDict({side: TokenMetrics() for side in ("input", "output")})
         self._retrieval = {view: SentenceRetrieval() for view in VIEWS[:2]}
+        self._nats = MeansByGroup()
         self._metrics = torch.nn.ModuleList(self._retrieval.values())  # so that Lightning moves them
 
     @property
@@ -266,7 +267,8 @@ class HyperModule(lightning.LightningModule):
             loss = self._sentence_loss(encoded[mine], expected, batch.owners[mine])
             losses[view] = (loss, count)
             if stage == "val":
-                self._retrieval[view].update(encoded[mine].flatten(1), expected[batch.owners[mine]].flatten(1))
+                found = encoded[mine].flatten(1), expected[batch.owners[mine]].flatten(1)
+                self._retrieval[view].update(*found, batch.languages[mine])
         total = torch.stack([loss * count for loss, count in losses.values()]).sum() / len(batch.owners)
         self_index = spans["source"]
         if any(self._token_wise_weights) and "source" in losses:
@@ -289,6 +291,8 @@ class HyperModule(lightning.LightningModule):
                 found = {f"{view}_nats": nats[mine].detach().mean()}
                 if stage == "val" and view == "translated":
                     found["score"] = -found["translated_nats"]
+                    if views.languages is not None:
+                        self._nats.update(nats[mine], views.languages[mine])
                 self._log(stage, found, count)
         return nats.sum() / max(1, len(nats))
 
@@ -310,11 +314,19 @@ class HyperModule(lightning.LightningModule):
         self.log_dict(values)
         for view, metric in self._retrieval.items():
             if metric.update_called:
-                found = metric.compute()
+                found, by_language = metric.compute()
                 self.log(f"{stage}/{view}_mrr", found, prog_bar=True)
+                self._log_languages(f"{stage}/{view}_mrr", by_language)
                 if view == "translated" and self._data.objective is None:
                     self.log(f"{stage}/score", found)
                 metric.reset()
+        if self._nats.update_called:
+            self._log_languages(f"{stage}/translated_nats", self._nats.compute()[1])
+            self._nats.reset()
+
+    def _log_languages(self, name: str, values: dict[int, Tensor]) -> None:
+        languages = self._data.bundle.words.languages
+        self.log_dict({f"{name}/{languages[number]}": value for number, value in values.items()})
 
     def _log(self, stage: str, values: dict[str, Tensor], size: int) -> None:
         self.log_dict(

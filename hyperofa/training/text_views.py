@@ -139,7 +139,8 @@ class TextViews(Dataset[TextBatch]):
                 continue
             for number in range(count if self._augment else len(items) * (count > 0)):
                 owner = number % len(items)
-                views.append(_View(self._seen(crops[owner], kind, rng), owner, kind))
+                text, language = self._seen(crops[owner], kind, rng)
+                views.append(_View(text, owner, kind, language))
         asked = None if self._language is None else self._asked(self._language, draw.items, rng)
         return self._batch(crops if views else [], views, asked, rng)
 
@@ -158,15 +159,19 @@ class TextViews(Dataset[TextBatch]):
                 words = self._lines[item].split()
                 start = int(rng.integers(max(1, len(words) - length + 1))) if self._augment else 0
                 piece = " ".join(words[start : start + length])
-                lines.append(Line(self._seen(piece, name, rng), kind, start == 0, start + length >= len(words)))
+                text, spoken = self._seen(piece, name, rng)
+                lines.append(Line(text, kind, start == 0, start + length >= len(words), spoken))
         asked = language.task.ask(lines, rng)
-        return _Questions(asked, np.array([line.kind for line in lines]), language.task.rivals(rng))
+        kinds, languages = (np.array(each) for each in zip(*((x.kind, x.language) for x in lines), strict=True))
+        return _Questions(asked, kinds, languages, language.task.rivals(rng))
 
-    def _seen(self, crop: str, kind: str, rng: np.random.Generator) -> str:
+    def _seen(self, crop: str, kind: str, rng: np.random.Generator) -> tuple[str, int]:
+        """A view of a crop, and its language where it is translated, else -1."""
         if kind != "translated" or not self._translator.languages:
-            return crop
+            return crop, -1
+        language = self._translator.draw_language(crop, rng)
         # A text whose words are all left out says nothing: the original stands in.
-        return self._translator.translate(crop, self._translator.draw_language(crop, rng), rng) or crop
+        return self._translator.translate(crop, language, rng) or crop, self._translator.ids[language]
 
     def _cropped(self, line: str, length: int, rng: np.random.Generator) -> str:
         words = line.split()
@@ -212,6 +217,7 @@ class TextViews(Dataset[TextBatch]):
             views=Sentences(torch.from_numpy(np.searchsorted(tokens, padded)), torch.from_numpy(mask)),
             owners=torch.tensor([view.owner for view in views], dtype=torch.int64),
             counts=[sum(view.kind == kind for view in views) for kind in VIEWS],
+            languages=torch.tensor([view.language for view in views], dtype=torch.int64),
             coordinates=torch.from_numpy(coordinates),
             predicted=torch.from_numpy(predicted),
             sets=join(parts),
@@ -232,7 +238,7 @@ class TextViews(Dataset[TextBatch]):
         said[answering == 1] = np.concatenate(asked.said)
         positions = np.flatnonzero(said != IGNORED)  # in the order of the texts, which is that of their kinds
         labels = np.searchsorted(tokens, said.ravel()[positions])
-        kinds = questions.kinds[positions // answering.shape[1]]
+        texts = positions // answering.shape[1]
         own = np.flatnonzero(tokens >= 0)
         chances, bias = np.zeros(len(tokens), np.float32), np.zeros(len(tokens), np.float32)
         chances[own], bias[own] = task.chances(tokens[own], int(mask.sum())), task.bias[tokens[own]]
@@ -241,19 +247,21 @@ class TextViews(Dataset[TextBatch]):
             mask=torch.from_numpy(mask),
             positions=torch.from_numpy(positions),
             labels=torch.from_numpy(labels),
-            counts=np.bincount(kinds, minlength=len(VIEWS)).tolist(),
+            counts=np.bincount(questions.kinds[texts], minlength=len(VIEWS)).tolist(),
             chances=torch.from_numpy(chances),
             bias=torch.from_numpy(bias),
             heard=None if heard is None else torch.from_numpy(heard),
             heard_mask=None if heard_mask is None else torch.from_numpy(heard_mask),
+            languages=torch.from_numpy(questions.languages[texts]),
         )
 
 
 class _Questions(NamedTuple):
-    """What a language model is asked, the kinds of these texts, and further tokens that compete."""
+    """What a language model is asked, the kinds and languages of these texts, and further tokens that compete."""
 
     asked: Asked
     kinds: np.ndarray
+    languages: np.ndarray
     rivals: np.ndarray
 
 
@@ -261,6 +269,7 @@ class _View(NamedTuple):
     text: str
     owner: int
     kind: str
+    language: int = -1
 
 
 def fixed_rows(bundle: Bundle, copied: Sequence[OverlapKind]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

@@ -86,6 +86,7 @@ class Translator:
         rows = np.fromiter(index.values(), np.int64, len(index))
         source = _Lexis(_unit(words.vectors[rows]), rows, words.ranks[rows])
         self.languages = [language for language in words.languages if language and language not in sources]
+        self.ids = {language: words.languages.index(language) for language in self.languages}
         self._tables: dict[str, _Candidates] = {}
         if not index:
             self.languages = []

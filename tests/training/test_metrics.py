@@ -42,14 +42,20 @@ def test_sentence_retrieval_equals_brute_force():
     rng = np.random.default_rng(1)
     keys = unit(rng.standard_normal((30, 6))).astype(np.float32)
     queries = unit(keys + rng.standard_normal((30, 6))).astype(np.float32)
+    groups = rng.integers(-1, 3, 30)
     metric = SentenceRetrieval()
     for start in range(0, 30, 8):
-        metric.update(*(torch.from_numpy(part[start : start + 8]) for part in (queries, keys)))
+        metric.update(*(torch.from_numpy(part[start : start + 8]) for part in (queries, keys, groups)))
     ranks = [1 + sum(query @ key > query @ keys[i] for key in keys) for i, query in enumerate(queries)]
-    assert metric.compute().item() == pytest.approx(np.mean([1 / rank for rank in ranks]), rel=1e-5)
+    mean, by_group = metric.compute()
+    reciprocal = np.array([1 / rank for rank in ranks])
+    assert mean.item() == pytest.approx(reciprocal.mean(), rel=1e-5)
+    assert {group: value.item() for group, value in by_group.items()} == pytest.approx(
+        {group: reciprocal[groups == group].mean() for group in range(3)}, rel=1e-5
+    )
     metric.reset()
-    metric.update(torch.eye(3), torch.eye(3))
-    assert metric.compute() == 1
+    metric.update(torch.eye(3), torch.eye(3), torch.full((3,), -1))
+    assert metric.compute() == (1, {})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
@@ -62,8 +68,8 @@ def test_what_is_not_finite_has_no_rank(value):
     metrics.update(rows, rows, -rows)
     assert all(value.isnan() for value in metrics.compute().values())
     retrieval = SentenceRetrieval()
-    retrieval.update(predicted * torch.nan, rows)
-    assert retrieval.compute().isnan()
+    retrieval.update(predicted * torch.nan, rows, torch.zeros(4, dtype=torch.int64))
+    assert retrieval.compute()[0].isnan()
 
 
 def test_a_prediction_without_direction_ranks_last():

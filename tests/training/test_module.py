@@ -67,6 +67,12 @@ def test_runs_leave_a_log_a_plot_and_two_checkpoints(fitted):
     }
 
 
+def test_validation_tells_languages_apart(fitted):
+    by_language = metric(fitted["fit"], "val/translated_mrr/deu")  # there is no other
+    assert by_language
+    assert by_language == metric(fitted["fit"], "val/translated_mrr")
+
+
 @pytest.mark.parametrize("net", sorted(NETS))
 def test_every_net_learns_from_both_streams(net, bundles, text_file, tmp_path):
     small = {"SetFormer": ["num_heads=2", "num_layers=1"], "BiLSTM": ["hidden_dim=4", "num_layers=1"]}
