@@ -16,42 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from hyperofa.closing import close
+from hyperofa.commands import COMMANDS, TRAINING_COMMANDS
 from hyperofa.errors import InputError, did_you_mean
 from hyperofa.help import command_help, overview, training_help
 from hyperofa.runtime.calls import command_line
 from hyperofa.signatures import read_signature, read_summary
 
-COMMANDS = {
-    "demo": "hyperofa.demo.demo:demo",
-    "doctor": "hyperofa.inspection.doctor:doctor",
-    "prepare": "hyperofa.bundle.prepare:prepare",
-    "export": "hyperofa.export.export:export",
-    "expand": "hyperofa.models.expand:expand",
-    "trim": "hyperofa.models.trim:trim",
-    "verify": "hyperofa.models.manifest:verify",
-    "evaluate": "hyperofa.evaluation.evaluate:evaluate",
-    "pretrain": "hyperofa.pretraining.pretrain:pretrain",
-    "hewitt": "hyperofa.experiments.hewitt:hewitt",
-    "ablate": "hyperofa.experiments.ablate:ablate",
-    "config": "hyperofa.presets:config",
-    "vectors train": "hyperofa.vectors.train:train_vectors",
-    "vectors align": "hyperofa.vectors.aligning:align_vectors",
-    "vectors convert": "hyperofa.vectors.formats:convert_vectors",
-    "vectors info": "hyperofa.inspection.vector_info:inspect_vectors",
-    "vectors merge": "hyperofa.vectors.merging:merge_vectors",
-}
-"""Own commands, and where their functions are; those of one kind share their first word."""
-
-TRAINING_COMMANDS = {
-    "fit": "Train a hypernetwork on a bundle; takes all that Lightning's Trainer takes.",
-    "validate": "Measure a checkpoint on the held-out tokens and sentences.",
-    "test": "Measure a checkpoint on the test tokens.",
-    "predict": "Write the coordinates that a checkpoint predicts for the target tokens.",
-}
 _GROUPS = {name.partition(" ")[0] for name in COMMANDS if " " in name}
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 _TRACEBACK = "HYPEROFA_TRACEBACK"  # environment variable
-_WITHOUT_FLAGS = {"verify": ["--model"], "config": ["--action", "--name"]}  # what words without a flag are, in order
+_WITHOUT_FLAGS = {
+    "verify": ["--model"],
+    "config": ["--action", "--name"],
+    "completion": ["--shell"],
+}  # what words without a flag are, in order
 
 
 def main(args: Sequence[str] | None = None) -> None:

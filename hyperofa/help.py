@@ -36,6 +36,7 @@ EXAMPLES = {
     "hewitt": "hyperofa hewitt --config hewitt --text german.txt --vectors deu=wiki.de.vec --output data/hewitt",
     "ablate": "hyperofa ablate --config ablate --output data/ablation",
     "config": "hyperofa config show fit",
+    "completion": "hyperofa completion bash",
     "vectors train": "hyperofa vectors train --text eng=eng.tsv deu=deu.tsv --output data/words",
     "vectors align": "hyperofa vectors align --vectors deu=german.bin --into data/words --parallel eng=pairs.tsv "
     "--output aligned.bin",
@@ -124,14 +125,22 @@ def command_help(name: str, command: str) -> str:
         name: of the command.
         command: `module:function`.
     """
-    function = read_signature(command)
-    flags = list(_flags(function))
+    function, flags = read_signature(command), flags_of(command)
     alone = [flag for flag in flags if "." not in flag.name]
     groups = {"": sorted(alone, key=lambda flag: not flag.required)}
     for group in dict.fromkeys(flag.name.partition(".")[0] for flag in flags if "." in flag.name):
         title = f"{group}: {_documented(function)[group].rstrip('.')}"
         groups[title] = [flag for flag in flags if flag.name.startswith(f"{group}.")]
     return _page(name, _summary(function), groups)
+
+
+def flags_of(command: str) -> list[Flag]:
+    """The flags of a command of our own, but for those that every command takes.
+
+    Args:
+        command: `module:function`.
+    """
+    return list(_flags(read_signature(command)))
 
 
 def training_help(name: str, summary: str) -> str:
@@ -141,6 +150,21 @@ def training_help(name: str, summary: str) -> str:
         name: of the command.
         summary: what it does.
     """
+    groups = _training_groups(name)
+    return _page(name, summary, groups) + f"\n`hyperofa {name} --help all` lists every flag, Lightning's own too.\n"
+
+
+def training_flags(name: str) -> list[Flag]:
+    """The flags that short help on a command of LightningCLI lists; `…` stands in none of them.
+
+    Args:
+        name: of the command.
+    """
+    return [flag for flags in _training_groups(name).values() for flag in flags if "…" not in flag.name]
+
+
+def _training_groups(name: str) -> dict[str, list[Flag]]:
+    """Flags of a command of LightningCLI that a run needs most, by heading."""
     about = "to go on from, of another run: last.ckpt" if name == "fit" else f"of `hyperofa fit`, to {name}"
     groups = {"": [Flag("ckpt_path", "PATH", f"checkpoint {about}.", required=name != "fit")]}
     for group, source in (("data", _DATA), ("model", _MODEL)):
@@ -150,7 +174,7 @@ def training_help(name: str, summary: str) -> str:
     nets += [Flag("model.net.init_args.…", "", f"of {net}: {_defaults(source)}") for net, source in NETS.items()]
     groups["model"] = [*nets, *groups["model"]]
     groups["trainer"] = [Flag(f"trainer.{flag}", *said) for flag, said in TRAINER.items()]
-    return _page(name, summary, groups) + f"\n`hyperofa {name} --help all` lists every flag, Lightning's own too.\n"
+    return groups
 
 
 def _page(name: str, summary: str, groups: Mapping[str, Sequence[Flag]]) -> str:

@@ -26,7 +26,7 @@ ORDER = [
     ["flags", "class_paths"],
     ["training_commands"],
     ["experiments", "demo", "inspection"],
-    ["curves", "signatures", "help", "cli", "__init__", "__main__"],
+    ["curves", "signatures", "help", "commands", "completion", "cli", "__init__", "__main__"],
 ]
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
 
