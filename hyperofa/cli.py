@@ -3,8 +3,10 @@
 What a command needs is imported once its command line is known to be right: torch and transformers take seconds.
 """
 
+import codecs
 import errno
 import io
+import locale
 import os
 import sys
 import time
@@ -41,6 +43,8 @@ def main(args: Sequence[str] | None = None) -> None:
     Whatever ends it early, a mistake of the user, the system or a library, is told in one line on standard error, with
     exit code 2. Exit code 1 is kept for what `verify` found changed.
     """
+    if args is None:
+        _begin_in_utf8()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may know ASCII alone
@@ -83,6 +87,16 @@ def main(args: Sequence[str] | None = None) -> None:
         else:
             sys.stderr.write(f"hyperofa: {' '.join(reason.split())}\n")
         sys.exit(2)
+
+
+def _begin_in_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale has another encoding: files, and names of them, are UTF-8.
+
+    Libraries open files as the locale has it, so this is the one way to have all of them read the same.
+    """
+    other = codecs.lookup(locale.getencoding()).name != "utf-8"
+    if other and not sys.flags.utf8_mode and os.name == "posix":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _reason(error: Exception) -> str | None:

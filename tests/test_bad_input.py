@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hyperofa.cli import main
 from hyperofa.errors import InputError
@@ -286,8 +287,7 @@ def test_method_and_checkpoint_belong_together(refused, fitted, bundles, tmp_pat
 
 def test_training_text(refused, bundles, tmp_path):
     fit = ["fit", "--config", CONFIGS / "fit.yaml", "--data.bundle", bundles["bert"], *QUIET]
-    fit += ["--trainer.logger", "false", "--trainer.default_root_dir", tmp_path]
-    fit += ["--trainer.callbacks", "null"]
+    fit += ["--trainer.logger.init_args.save_dir", tmp_path / "runs"]
     match(r"--data\.text: expected a file of source-language sentences", refused(*fit))
     for content, message in (
         (None, "expected a text file, found none"),
@@ -373,11 +373,48 @@ def test_evaluation_data(refused, model_folders, tmp_path):
     path.write_bytes(gzip.compress(b"eng\t1\tone\n")[:-4])
     match(r"heldout\.tsv\.gz: expected gzipped UTF-8 text", refused(*common))
     path.write_bytes(gzip.compress(b"eng\t1\tone\ndeu\t1\teins\n"))
+    for texts, found in (  # what says nothing is no score, above all not a good one
+        (["eng\t1\tone", "deu\t1\teins"], 1),
+        (["eng\t1\tone", "eng\t2\ttwo", "deu\t3\tdrei", "deu\t4\tvier"], 0),
+        (["eng\t1\tone", "eng\t2\tone", "deu\t1\teins", "deu\t2\teins"], 1),
+        (["eng\t1\t", "eng\t2\t", "deu\t1\t", "deu\t2\t"], 1),
+    ):
+        path.write_bytes(gzip.compress("\n".join(texts).encode()))
+        message = rf"--data .*: expected at least two different English .* into deu for SR-B, found {found}"
+        match(message, refused(*common, "--languages", "deu"))
+    path.write_bytes(gzip.compress(b"eng\t1\tone\ndeu\t1\teins\n"))
     match(r"--languages tur: expected languages with sentences", refused(*common, "--languages", "tur"))
     match(r"--sentences: expected at least 1, found 0", refused(*common, "--sentences", "0"))
+    path.write_bytes(gzip.compress(b"eng\t1\tone\neng\t2\ttwo\ndeu\t1\teins\ndeu\t2\tzwei\n"))
     match(
         r"--model .*none: expected a folder or hub id", refused(*common[:1], "--model", tmp_path / "none", *common[3:])
     )
+
+
+def test_labels_that_say_nothing(refused, model_folders, tmp_path):
+    for folder, (train, test) in {
+        "pos/{}.conllu": ("", "1\tder\t_\tDET" + "\t_" * 6),
+        "ner/{}.bio": ("the B-LOC\n", "der O\n"),
+    }.items():
+        for name, text in (("eng/train", train), ("deu/test", test)):
+            path = tmp_path / folder.format(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        models = ["--model", model_folders["bert"], "--source_model", model_folders["bert"]]
+        found = refused("evaluate", *models, "--data", tmp_path)
+        match(r"(eng/train\.conllu|deu/test\.bio): expected sentences with labels for (POS|NER), found none", found)
+        shutil.rmtree(tmp_path / folder.partition("/")[0])
+
+
+def test_a_model_of_nan_has_no_scores(refused, model_folders, tmp_path):
+    shutil.copytree(model_folders["bert"], tmp_path / "nan")
+    weights = {name: weight * float("nan") for name, weight in load_file(tmp_path / "nan/model.safetensors").items()}
+    save_file(weights, tmp_path / "nan/model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "heldout.tsv.gz").write_bytes(gzip.compress(b"eng\t1\ta\neng\t2\tb\ndeu\t1\tc\ndeu\t2\td\n"))
+    for models in (("nan", "bert"), ("bert", "nan")):
+        folders = [tmp_path / name if name == "nan" else model_folders[name] for name in models]
+        words = ["--model", folders[0], "--source_model", folders[1], "--data", tmp_path]
+        match(r"found NaN for LM \w+ eng \(of", refused("evaluate", *words, "--output", tmp_path / "scores.json"))
 
 
 def test_vector_widths_must_agree(refused, prepare_words, vector_file, tmp_path):

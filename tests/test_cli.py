@@ -15,6 +15,7 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.flags import Parser, gather_lists
 from hyperofa.signatures import read_signature
+from hyperofa.vectors.formats import convert_vectors
 from tests.conftest import CONFIGS, write_vectors
 
 
@@ -231,3 +232,18 @@ def test_a_terminal_that_knows_ascii_alone(command):
     done = subprocess.run([sys.executable, "-m", "hyperofa", *command], capture_output=True, env=ascii_alone)
     assert b"Traceback" not in done.stderr
     assert done.returncode == (0 if "--help" in command else 2)
+
+
+def test_a_locale_of_another_encoding_changes_no_result(vector_file, tmp_path):
+    """Not the names of files, nor what libraries read and write: an English config of ours has Greek letters in it."""
+    (tmp_path / "Füße").mkdir()
+    (tmp_path / "слова.yaml").write_text(f"# β\nvectors: [{vector_file}]\noutput: Füße/größe.vec\n", encoding="utf-8")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-P", "-m", "hyperofa", "vectors", "convert", "--config", "слова.yaml".encode()]
+    done = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    convert_vectors([str(vector_file)], tmp_path / "here.vec")
+    assert (tmp_path / "Füße" / "größe.vec").read_bytes() == (tmp_path / "here.vec").read_bytes()
+    done = subprocess.run([*command, "--vectors", "нет".encode()], capture_output=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "нет" in done.stderr.decode()

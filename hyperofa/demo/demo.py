@@ -33,7 +33,9 @@ from hyperofa.evaluation.evaluate import evaluate
 from hyperofa.export.export import export
 from hyperofa.methods.registry import METHODS
 from hyperofa.models.loading import load_model
+from hyperofa.runtime.calls import one_call
 from hyperofa.runtime.folders import new_folder, write_json
+from hyperofa.runtime.pictures import save_picture
 from hyperofa.runtime.ranges import Count, Seed, in_range
 from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.training.curves import CurvePlot
@@ -95,8 +97,9 @@ def demo(
     Raises:
         InputError: the package with the source model is not installed, or the folder holds something else.
     """
+    making = one_call(demo, locals())
     source = _source_model()
-    with _quiet(), new_folder(output, overwrite=True, kind="demo") as folder:
+    with making, _quiet(), new_folder(output, overwrite=True, kind="demo") as folder:
         names = ", ".join(_NAMES[language] for language in LANGUAGES)
         _tell(1, f"writing {sentences + held_out:,} sentences in {names}")
         world = parallel_sentences(sentences + held_out, np.random.default_rng(seed))
@@ -319,4 +322,4 @@ def _plot(result: Demo, picture: Path) -> None:
     axes.set_axisbelow(True)
     axes.axvline(len(labels) - 1.5, color="#bdbdbd", linewidth=0.8)
     axes.legend(ncols=len(_METHODS), loc="lower left", bbox_to_anchor=(-0.01, 1.0), frameon=False, columnspacing=1.2)
-    figure.savefig(picture, dpi=150)
+    save_picture(figure, picture, dpi=150)

@@ -58,6 +58,11 @@ def evaluate(
     found = read_samples(request)
     target, source = _load(model, "--model"), _load(source_model, "--source_model")
     scores, findings = score_samples(found, target, source, request)
+    if wrong := scores.undefined():
+        raise InputError(
+            f"--model, --source_model: expected models that give numbers, found NaN for {wrong[0]} (of {len(wrong)} "
+            "such scores); the weights of one of them are damaged, or a training has diverged"
+        )
     if output is not None:
         output = Path(output)
         output.parent.mkdir(parents=True, exist_ok=True)

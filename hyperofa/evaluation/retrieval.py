@@ -129,7 +129,15 @@ def _rows(path: Path, columns: int) -> Iterator[list[str]]:
 
 
 def _read(request: Request) -> list[RetrievalSet]:
-    return [] if request.data is None else read_sets(request.data, request.sentences)
+    sets = [] if request.data is None else read_sets(request.data, request.sentences)
+    for each in sets:
+        asked = request.languages is None or each.language in request.languages
+        if asked and len(set(each.english)) < 2:  # nothing to tell them from
+            raise InputError(
+                f"--data {request.data}: expected at least two different English sentences with a translation into "
+                f"{each.language} for {each.task}, found {len(set(each.english))}; leave the language out, or add some"
+            )
+    return sets
 
 
 def _score(sets: Sequence[RetrievalSet], target: LoadedModel, source: LoadedModel, request: Request) -> Finding:

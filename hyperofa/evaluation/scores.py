@@ -1,5 +1,6 @@
 """What an evaluation found: a number for each task, metric and language, and how each metric is to be read."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -108,6 +109,16 @@ class Scores(Mapping[str, Mapping[str, Mapping[str, float]]]):
             for task, metrics in self.numbers.items()
         }
         return {task: means for task, means in found.items() if means}
+
+    def undefined(self) -> list[str]:
+        """Task, metric and language of each number that is NaN."""
+        return [
+            f"{task} {name} {language}"
+            for task, metrics in self.numbers.items()
+            for name, found in metrics.items()
+            for language, number in found.items()
+            if math.isnan(number)
+        ]
 
     def joined(self, other: "Scores") -> "Scores":
         """These and others, of other tasks."""

@@ -35,6 +35,7 @@ from hyperofa.evaluation.scores import Metric
 from hyperofa.evaluation.task import UNNAMED, Finding, LoadedModel, Request, Task
 from hyperofa.models.objectives import Objective, longest, mask_tokens, objective_of, special_affixes
 from hyperofa.runtime.devices import best_device
+from hyperofa.runtime.pictures import save_picture
 from hyperofa.runtime.text_files import read_lines
 from hyperofa.tokens.canonical import bare_backend, canonical_tokens, extends, find_overlap, plain_encoder
 
@@ -218,7 +219,7 @@ class DistributionShift:
         right.hist(found.log_z_new, bins=40, range=span, alpha=0.6, label="after")
         right.set(xlabel="log Z")
         right.legend()
-        figure.savefig(picture, dpi=120)
+        save_picture(figure, picture)
 
 
 def measure(source: LoadedModel, target: LoadedModel, lines: Sequence[str], seed: int = 0) -> DistributionShift:

@@ -182,14 +182,26 @@ def _read(request: Request) -> list[TaggedText]:
     return found
 
 
+def _labelled(path: Path, task: str) -> list[TaggedSentence]:
+    """The sentences of a file, if there is anything in them to learn or to find."""
+    sentences = _FOLDERS[task][2](path)
+    if not any(label != "O" for each in sentences for label in each.labels):
+        raise InputError(f"{path}: expected sentences with labels for {task}, found none")
+    return sentences
+
+
 def _score(texts: Sequence[TaggedText], target: LoadedModel, source: LoadedModel, request: Request) -> Finding:
     numbers: dict[str, dict[str, dict[str, float]]] = {}
-    for task, (_, _, read) in _FOLDERS.items():
+    for task in _FOLDERS:
         chosen = [each for each in texts if each.task == task]
         if not chosen:
             continue
-        tagger = train_tagger(target, read(chosen[0].train), f"learning {task}")
-        found = {each.language: label_words(tagger, read(each.test)[: request.sentences]) for each in chosen}
+        train, *tests = (_labelled(path, task) for path in (chosen[0].train, *(each.test for each in chosen)))
+        tagger = train_tagger(target, train, f"learning {task}")
+        found = {
+            each.language: label_words(tagger, sentences[: request.sentences])
+            for each, sentences in zip(chosen, tests, strict=True)
+        }
         numbers[task] = {"f1": {language: f1(labels, task) for language, labels in found.items()}}
     return Finding(numbers)
 

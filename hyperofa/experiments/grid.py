@@ -25,6 +25,8 @@ STAGES = ("prepare", "fit", "export", "evaluate", "pretrain")
 SEED = "seed"
 WIDTH = "prepare.coordinate_dim"
 _PLACEHOLDER = re.compile(r"\{([a-z]+(?:\.\w+)*)\}")
+# The last part of keys whose values are names of other things, whatever lies in the current folder.
+_NO_FILE = re.compile(r"(\w+\.)*(version|method|copied|tasks|baseline|\w*languages|\w*dtype)")
 # Below the package; editing these changes no result. What is not named here counts.
 _REPORTING = {
     "demo", "experiments/ablate.py", "experiments/courses.py", "experiments/hewitt.py", "experiments/plots.py",
@@ -122,10 +124,11 @@ def _cell(method: str, settings: Settings, point: Settings, code: str) -> Cell:
     axes = {key: value for key, value in point.items() if key in merged}
     merged = {key: _filled(value, {**merged, SEED: seed}) for key, value in merged.items()}
     merged.setdefault("evaluate.source_model", merged.get("prepare.source_model"))
-    bundle = _hash(code, _part(merged, "prepare"))
+    bundle = _hash({"version": code}, _part(merged, "prepare"))
     run = _hash(bundle, _part(merged, "fit"), seed) if known.trained else ""
     stages = [_part(merged, stage) for stage in ("export", "evaluate", "pretrain")]
-    whole = _hash(code, bundle, run, *(stages if stages[-1] else stages[:-1]), seed, method, axes)
+    names = {"version": code, "method": method}
+    whole = _hash(names, bundle, run, *(stages if stages[-1] else stages[:-1]), seed, axes)
     slug = re.sub(r"\W+", "-", f"{method} {' '.join(map(shown, axes.values()))} {seed}").strip("-").lower()
     return Cell(method, axes, seed, merged, bundle, run, f"{slug[:60]}-{whole}")
 
@@ -190,13 +193,15 @@ def flat(tree: Mapping[str, Any], stage: str) -> Settings:
 
 
 def _hash(*parts: Any) -> str:
+    """Hash of settings, in which files and folders count by their content."""
     return sha256_text(json.dumps([_content(part) for part in parts], sort_keys=True, default=str))[:12]
 
 
 def _content(value: Any) -> Any:
     """The value, with the content of a file or folder in place of its name."""
     if isinstance(value, Mapping):
-        return {str(key): _content(inner) for key, inner in value.items()}
+        named = {str(key): inner for key, inner in value.items()}
+        return {key: inner if _NO_FILE.fullmatch(key) else _content(inner) for key, inner in named.items()}
     if isinstance(value, list | tuple):
         return [_content(inner) for inner in value]
     if isinstance(value, str | Path) and len(str(value)) < 4096:

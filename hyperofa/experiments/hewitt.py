@@ -22,6 +22,7 @@ from hyperofa.pretraining.corpus import tokenise_lines
 from hyperofa.pretraining.curves import Point, plot_curves, write_curves
 from hyperofa.pretraining.language_model import train
 from hyperofa.pretraining.settings import TrainerOptions, Training
+from hyperofa.runtime.calls import one_call
 from hyperofa.runtime.folders import new_folder, write_json
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.text_files import hold_out, read_lines
@@ -110,10 +111,11 @@ def hewitt(
     Raises:
         InputError: an input is missing or does not serve.
     """
+    making = one_call(hewitt, locals())
     chosen = [method_named(name, "--methods") for name in methods or _METHODS]
     lines, held_out = hold_out(read_lines(text, "--text"), validation_lines, training.seed)
     inputs = [source_model, *text, *(split_spec(spec)[1] for spec in vectors), words, checkpoint]
-    with new_folder(output, overwrite, kind="comparison", inputs=inputs) as folder:
+    with making, new_folder(output, overwrite, kind="comparison", inputs=inputs) as folder:
         added = expand(source_model, folder / "tokenizer", words, text=text, count=count, min_pieces=2).words
         bundle = prepare(
             source_model, str(folder / "tokenizer"), vectors, folder / "bundle", seed=training.seed, max_words=max_words

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator
 from hyperofa.experiments.courses import panels
 from hyperofa.experiments.results import Outcome, Table, labels
 from hyperofa.experiments.tables import width_name
+from hyperofa.runtime.pictures import save_picture
 
 # Okabe and Ito (2008): told apart by colour-blind readers, and in grey.
 _COLOURS = ("#8C8C8C", "#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#D55E00", "#0072B2", "#000000", "#A6761D")
@@ -29,7 +30,6 @@ _STYLE: Any = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "svg.fonttype": "none",
-    "svg.hashsalt": "hyperofa",
     "pdf.fonttype": 42,
 }
 _CURVES = ("translated_mrr", "mrr", "token_loss")
@@ -79,8 +79,8 @@ def draw_all(table: Table, outcomes: Sequence[Outcome], runs: Path, folder: Path
             pictures["rows"] = "Where the target rows came from.", draw_origins(origins)
         found = {}
         for name, (caption, figure) in pictures.items():
-            figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+            save_picture(figure, folder / f"{name}.pdf")
+            save_picture(figure, folder / f"{name}.svg")
             _write_data(figure, folder / f"{name}.csv")
             found[caption] = folder / f"{name}.svg"
     return found

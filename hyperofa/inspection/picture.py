@@ -9,6 +9,7 @@ from hyperofa.errors import InputError
 from hyperofa.inspection.coverage import LanguageCoverage, ScriptCoverage
 from hyperofa.methods.fallbacks import ORIGINS
 from hyperofa.runtime.files import new_file
+from hyperofa.runtime.pictures import save_picture
 
 _LARGEST = 12
 # Okabe and Ito (2008), from what is known for sure to what is not.
@@ -50,4 +51,4 @@ def draw(scripts: Sequence[ScriptCoverage], languages: Sequence[LanguageCoverage
     cuts.set_title("tokens a word")
     cuts.legend(fontsize=7)
     with new_file(path, overwrite=True) as file:
-        figure.savefig(file, metadata={"Date": None} if path.suffix == ".svg" else None)
+        save_picture(figure, file, dpi=100)

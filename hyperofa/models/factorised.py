@@ -53,6 +53,8 @@ def factorise(
     input_dim, output_dim = len(input_primitives), 0 if output_primitives is None else len(output_primitives)
     if getattr(transformers, dense.__name__, None) is not dense:
         raise InputError(f"--factorised: expected a model class of transformers, found {dense.__name__}")
+    if getattr(dense, "config_class", config) is not config:  # InternLM 3 is a Llama; transformers finds no such pair
+        raise InputError(f"--factorised: {dense.__name__} is not supported: it is made from a {config.__name__}")
     if untied != (output_primitives is not None):
         raise InputError(f"output_primitives: expected {'some' if untied else 'none'} for this model")
     if coordinates.shape[1] != input_dim + output_dim or input_primitives.shape[1] != width:

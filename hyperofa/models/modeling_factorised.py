@@ -142,6 +142,14 @@ class _Factorised:
         dims = config.factorised
         replace_embeddings(self, dims["input_dim"], dims["output_dim"] if _head(self) is not None else 0)  # type: ignore[arg-type]
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Whether what loading does not find is made by code from elsewhere: it is made by the base class.
+
+        Of other code transformers skips modules that hold nothing themselves, and with Falcon-H1's all its multipliers.
+        """
+        return False
+
 
 def auto_map(config_class: type[PreTrainedConfig]) -> dict[str, str]:
     """What `auto_map` of a factorised model's config says, given the dense config class."""

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from hyperofa.evaluation.scores import Scores
 from hyperofa.evaluation.task import UNNAMED
+from hyperofa.runtime.pictures import save_picture
 
 Axis = Literal["step", "tokens", "seconds"]
 _NONE = Scores({}, {})
@@ -265,11 +266,11 @@ def plot_curves(curves: Mapping[str, Sequence[Point]], picture: Path, new_steps:
             axes.axvline(new_steps, color="grey", linestyle=":", label="new rows only before")
         if any(curves) or new_steps:
             axes.legend()
-    figure.savefig(picture, dpi=120)
+    save_picture(figure, picture)
 
 
 def plot_comparison(comparison: CurveComparison, pictures: Sequence[Path], new_steps: int = 0) -> None:
-    """Plot bits per byte against steps, tokens and seconds, and each language and task against steps.
+    """Plot bits per byte against steps and tokens, and each language and task against steps.
 
     Args:
         comparison: the curves.
@@ -284,15 +285,11 @@ def plot_comparison(comparison: CurveComparison, pictures: Sequence[Path], new_s
         for task in scores
         if scores.main(task) in scores.means().get(task, {})
     }
-    panels = 3 + len(comparison.languages) + len(tasks)
+    panels = 2 + len(comparison.languages) + len(tasks)
     figure = Figure(figsize=(11, 3.4 * -(-panels // 3)), layout="constrained")
     places = iter(figure.subplots(-(-panels // 3), 3, squeeze=False).ravel())
-    for axis, label in (("step", "step"), ("tokens", "tokens read"), ("seconds", "seconds of training")):
-        axes = next(places)
-        for name, curve in curves.items():
-            _line(axes, [getattr(point, axis) for point in curve], [point.bits_per_byte for point in curve], name)
-        axes.axhline(curves[comparison.baseline][-1].bits_per_byte, color="grey", lw=0.8)
-        axes.set(title="bits per byte", xlabel=label)
+    _plot_courses(next(places), comparison, "step", "step")
+    _plot_courses(next(places), comparison, "tokens", "tokens read")
     for language in comparison.languages:
         axes = next(places)
         for name, curve in curves.items():
@@ -312,7 +309,36 @@ def plot_comparison(comparison: CurveComparison, pictures: Sequence[Path], new_s
             axes.axvline(new_steps, color="grey", linestyle=":")
     figure.axes[0].legend()
     for picture in pictures:
-        figure.savefig(picture, dpi=120)
+        save_picture(figure, picture)
+
+
+def plot_seconds(comparison: CurveComparison, picture: Path) -> None:
+    """Plot bits per byte against seconds: apart from all else, as no two runs take equally long.
+
+    Args:
+        comparison: the curves.
+        picture: file to write, of the kind that its name says.
+    """
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    _plot_courses(axes, comparison, "seconds", "seconds of training")
+    axes.legend()
+    save_picture(figure, picture)
+
+
+def _plot_courses(axes: Axes, comparison: CurveComparison, axis: Axis, label: str) -> None:
+    """Draw bits per byte of all text, and where the baseline ends.
+
+    Args:
+        axes: to draw on.
+        comparison: the curves.
+        axis: what they are drawn against.
+        label: its name.
+    """
+    for name, curve in comparison.curves.items():
+        _line(axes, [getattr(point, axis) for point in curve], [point.bits_per_byte for point in curve], name)
+    axes.axhline(comparison.curves[comparison.baseline][-1].bits_per_byte, color="grey", lw=0.8)
+    axes.set(title="bits per byte", xlabel=label)
 
 
 def _line(axes: Axes, places: Sequence[float], values: Sequence[float], name: str) -> None:

@@ -15,6 +15,7 @@ from hyperofa.pretraining.curves import (
     Point,
     plot_comparison,
     plot_curves,
+    plot_seconds,
     without_times,
     write_curves,
 )
@@ -129,3 +130,4 @@ def write_comparison(models: PretrainedModels, settings: dict[str, Any], new_ste
     write_json(folder / _TIMES, comparison.seconds())
     write_json(folder / "pretraining.json", settings | {"versions": versions()})
     plot_comparison(comparison, [folder / "curves.svg", folder / "curves.png"], new_steps)
+    plot_seconds(comparison, folder / _TIMES.replace(".json", ".png"))

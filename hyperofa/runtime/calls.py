@@ -9,12 +9,14 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-_words: ContextVar[tuple[str, ...] | None] = ContextVar("_words", default=None)
+_OUTPUT = "output"
+_ANYWHERE = "DIR"
+_outermost: ContextVar["Call | None"] = ContextVar("_outermost", default=None)
 
 
 @dataclass(frozen=True)
 class Call:
-    """What somebody typed, as one could type it again."""
+    """What somebody typed, as one could type it again: but for where to, as a folder is the same wherever it lies."""
 
     text: str
     language: Literal["sh", "python"]
@@ -27,11 +29,29 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
     Args:
         words: the command and its flags.
     """
-    token = _words.set(tuple(words))
+    with _making(Call(shlex.join(["hyperofa", *_anywhere(words)]), "sh")):
+        yield
+
+
+@contextmanager
+def one_call(function: Callable[..., Any], values: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever is made in this block is made by one call, not by those that it makes, perhaps in a temporary folder.
+
+    Args:
+        function: that was called.
+        values: of its parameters, by name.
+    """
+    with _making(written_call(function, values)):
+        yield
+
+
+@contextmanager
+def _making(call: Call) -> Iterator[None]:
+    token = _outermost.set(call)
     try:
         yield
     finally:
-        _words.reset(token)
+        _outermost.reset(token)
 
 
 def written_call(function: Callable[..., Any], values: Mapping[str, Any]) -> Call:
@@ -42,19 +62,29 @@ def written_call(function: Callable[..., Any], values: Mapping[str, Any]) -> Cal
         values: of its parameters, by name; those that are as they would be anyway are left out.
 
     Returns:
-        The command line if this is a command; else the call.
+        The command line if this is a command, or the call that this one is a part of; else the call.
     """
-    words = _words.get()
-    if words is not None:
-        return Call(shlex.join(["hyperofa", *words]), "sh")
+    outermost = _outermost.get()
+    if outermost is not None:
+        return outermost
     parts = []
     for name, parameter in inspect.signature(function).parameters.items():
-        shown = _shown(values[name])
+        shown = _shown(values[name] if name != _OUTPUT else _ANYWHERE)
         if parameter.default is inspect.Parameter.empty:
             parts.append(shown)
         elif shown != _shown(parameter.default):
             parts.append(f"{name}={shown}")
     return Call(f"{function.__name__}({', '.join(parts)})", "python")
+
+
+def _anywhere(words: Sequence[str]) -> list[str]:
+    """A command line without the name of what it writes."""
+    others = list(words)
+    for place, word in enumerate(words):
+        flag, given, _ = word.partition("=")
+        if flag == f"--{_OUTPUT}":
+            others[place : place + 1 + (not given)] = [f"{flag}={_ANYWHERE}"] if given else [flag, _ANYWHERE]
+    return others
 
 
 def _shown(value: Any) -> str:

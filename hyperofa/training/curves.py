@@ -8,6 +8,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 
+from hyperofa.runtime.pictures import save_picture
+
 _SHOWN = ("val/score", "val/translated_mrr", "val/translated_nats", "val/mrr", "train/loss")
 
 
@@ -62,4 +64,4 @@ def plot_curves(metrics: Path, picture: Path) -> None:
             axes.plot(steps, values, label=stage, marker="." if len(steps) < 50 else None)
         axes.set(title=metric.replace("_", " "), xlabel="step")
         axes.legend(fontsize="x-small" if len(stages) > 4 else None, ncols=1 + len(stages) // 12)
-    figure.savefig(picture, dpi=120)
+    save_picture(figure, picture)

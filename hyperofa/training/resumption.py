@@ -36,6 +36,7 @@ class Resumption(Callback):
         self._saving = self._finished = self._found = False
         self._folder: Path | None = None
         self._lock: FileLock | None = None
+        self._parents: list[Path] = []
         self._written: list[str] = []
 
     def begin(self, logger: CSVLogger, key: str) -> str | None:
@@ -109,6 +110,7 @@ class Resumption(Callback):
 
     def _take(self, folder: Path) -> bool:
         """Whether no other process has the run; it is this one's until it ends."""
+        self._parents += [parent for parent in folder.parents if not parent.exists()]
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.with_name(f".{folder.name}.lock"))
         try:
@@ -185,6 +187,11 @@ class Resumption(Callback):
             if {path.name for path in self._folder.iterdir()} <= {"config.yaml"}:
                 (self._folder / "config.yaml").unlink(missing_ok=True)
                 self._folder.rmdir()
+                if self._parents:  # nobody waits for the lock in a folder that this process has just made
+                    self._folder.with_name(f".{self._folder.name}.lock").unlink(missing_ok=True)
+                for parent in self._parents:
+                    if not any(parent.iterdir()):
+                        parent.rmdir()
         self._let_go()
 
     def _save(self, trainer: Trainer) -> None:
@@ -263,8 +270,8 @@ def _moved(state: Any, old: str | None, new: str) -> Any:
     """A callback's state with the paths below one folder put below another."""
     if isinstance(state, dict):
         return {_moved(name, old, new): _moved(value, old, new) for name, value in state.items()}
-    if isinstance(state, str) and old is not None and state.startswith(old + os.sep):
-        return new + state[len(old) :]
+    if isinstance(state, str) and old is not None and state.startswith(old.rstrip(os.sep) + os.sep):
+        return new + state[len(old.rstrip(os.sep)) :]
     return state
 
 

@@ -1,11 +1,13 @@
 """Word vectors written out: as a store, or as a file of the format that its ending says."""
 
 import gzip
+import io
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,8 +200,7 @@ def _spell(entry: Entry, prefixes: bool, marked: bool) -> str:
 def _write_text(path: Path, blocks: Iterable[tuple[list[str], NDArray[Any]]], store: WordVectors) -> None:
     digits = f"%.{_DIGITS[store.vectors.dtype.name]}g"
     line = "%s " + " ".join([digits] * store.dim) + "\n"
-    opener = gzip.open if path.name.endswith(".gz") else open
-    with opener(path, "wt", encoding="utf-8", newline="\n") as file:
+    with _open_text(path) as file:
         file.write(f"{len(store)} {store.dim}\n")
         for words, vectors in blocks:
             bad = next((word for word in words if " " in word or "\n" in word), None)
@@ -211,6 +212,21 @@ def _write_text(path: Path, blocks: Iterable[tuple[list[str], NDArray[Any]]], st
             file.writelines(line % (word, *row) for word, row in zip(words, vectors.tolist(), strict=True))
 
 
+@contextmanager
+def _open_text(path: Path) -> Iterator[TextIO]:
+    """A text file to write, zipped if its name says so: without its name and the time, so that equal is equal."""
+    if not path.name.endswith(".gz"):
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+        return
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
+        io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as file,
+    ):
+        yield file
+
+
 def _write_gensim(path: Path, blocks: Iterable[tuple[list[str], NDArray[Any]]], store: WordVectors) -> None:
     try:
         from gensim.models import KeyedVectors
@@ -219,4 +235,5 @@ def _write_gensim(path: Path, blocks: Iterable[tuple[list[str], NDArray[Any]]], 
     vectors = KeyedVectors(store.dim, count=0, dtype=np.float32)
     for words, rows in blocks:
         vectors.add_vectors(words, np.asarray(rows, np.float32))
+    vectors.lifecycle_events = None  # else it notes the time, and where it was saved
     vectors.save(str(path), sep_limit=2**62)  # in one file

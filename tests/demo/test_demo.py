@@ -48,8 +48,11 @@ def test_files(run):
     }  # fmt: skip
     assert {path.name for path in (result.path / "checkpoint").iterdir()} >= {"best.ckpt", "metrics.csv", "curves.png"}
     assert json.loads((result.path / "table.json").read_text(encoding="utf-8")) == result.accuracy
-    told = [path.read_text(encoding="utf-8") for path in (result.path / "bundle").rglob("meta.json")]
-    assert not any(".partial-" in text or str(result.path) in text for text in told)  # equal seeds give equal bytes
+    told = [*result.path.rglob("*.json"), *result.path.rglob("*.yaml"), *result.path.rglob("*/README.md")]
+    for path in told:  # equal seeds give equal bytes, wherever they are
+        text = path.read_text(encoding="utf-8")
+        assert ".partial-" not in text
+        assert str(result.path) not in text
     assert (result.path / "table.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in (result.path / "models").iterdir()) == sorted(METHODS)
     tokenizer = AutoTokenizer.from_pretrained(result.path / "models" / "hyperofa")

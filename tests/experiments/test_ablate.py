@@ -108,6 +108,19 @@ def test_ids_follow_the_inputs(tmp_path):
     assert ids()[0] != first[0]
 
 
+def test_names_are_no_files(tmp_path, monkeypatch):
+    """A method, a language, a version: a folder that is called alike, where the command runs, changes nothing."""
+    settings = {"export.method": "ofa", "export.copied": ["role"], "prepare.source_languages": ["eng"]}
+    common = {"pretrain.evaluation.tasks": ["retrieval"], "prepare.vectors_dtype": "float16"}
+    found = []
+    monkeypatch.chdir(tmp_path)
+    for name in ("", "OFA", "ofa", "role", "eng", "retrieval", "float16", "code"):
+        if name:
+            (tmp_path / name).write_text("something else")
+        found.append(expand({"OFA": settings}, common, {"export.method": ["ofa"]}, "code")[0].id)
+    assert len(set(found)) == 1
+
+
 @pytest.mark.parametrize(("methods", "grid", "message"), [
     ({}, {}, "methods: expected at least one"),
     ({"OFA": {}}, {}, "methods: OFA: expected an export.method"),

@@ -60,7 +60,7 @@ def test_a_call_writes_what_the_command_writes_but_for_its_name(bundles, tmp_pat
     differ = {name for name, digest in files["command"].items() if files["call"][name] != digest}
     assert differ == {"manifest.json", "README.md"}
     manifests = [json.loads((tmp_path / folder / "manifest.json").read_text(encoding="utf-8")) for folder in files]
-    assert manifests[0]["command"] == f"hyperofa export {' '.join(words)} --output {tmp_path / 'command'}"
+    assert manifests[0]["command"] == f"hyperofa export {' '.join(words)} --output DIR"
     assert manifests[1]["command"] == f"initialise({str(bundles['bert'])!r}, method='random', seed=3)"
     cards = [(tmp_path / folder / "README.md").read_text(encoding="utf-8") for folder in files]
     assert f"```sh\n{manifests[0]['command']}\n```" in cards[0]

@@ -89,6 +89,17 @@ JAMBA = MOE | {
     "mamba_dt_rank": 4,
     "use_mamba_kernels": False,
 }
+MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4}
+PROPHETNET = {
+    "hidden_size": 16,
+    "num_encoder_layers": 1,
+    "num_encoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "num_decoder_layers": 1,
+    "num_decoder_attention_heads": 2,
+    "decoder_ffn_dim": 24,
+    "max_position_embeddings": 32,
+}
 GEMMA4 = LLAMA | {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 50, "global_head_dim": 8}
 LLAVA = {
     "image_token_index": 6,
@@ -202,6 +213,29 @@ FURTHER = {  # as in test_vocabulary.FAMILIES; only what needs another way of sa
     "recurrent-gemma": ("recurrent_gemma", CAUSAL, LLAMA | {"num_hidden_layers": 3, "lru_width": 16}, "tied"),
     "gemma4": ("gemma4_text", CAUSAL, GEMMA4, "tied"),
     "llava": ("llava", IMAGES, LLAVA, "both"),
+    "cohere2": ("cohere2", CAUSAL, LLAMA, "tied"),
+    "ernie-4.5": ("ernie4_5", CAUSAL, LLAMA, "untied"),
+    "eurobert": ("eurobert", MASKED, LLAMA | {"mask_token_id": 3}, "untied"),
+    "falcon-h1": ("falcon_h1", CAUSAL, LLAMA | MAMBA | {"mamba_d_ssm": 32}, "both"),
+    "granite-hybrid": (
+        "granitemoehybrid",
+        CAUSAL,
+        MOE | MAMBA | {"layer_types": ["mamba", "attention"], "shared_intermediate_size": 8},
+        "tied",
+    ),
+    "lfm2": ("lfm2", CAUSAL, LLAMA | {"layer_types": ["conv", "full_attention"], "block_ff_dim": 24}, "tied"),
+    "mamba": ("mamba", CAUSAL, {"hidden_size": 16, "state_size": 4, "num_hidden_layers": 1}, "untied"),
+    "olmo2": ("olmo2", CAUSAL, LLAMA, "untied"),
+    "prophetnet": ("prophetnet", SEQ2SEQ, PROPHETNET, "tied"),
+    "roformer": ("roformer", MASKED, BERT | {"embedding_size": 12}, "untied"),
+    "stablelm": ("stablelm", CAUSAL, LLAMA, "untied"),
+    "switch": (
+        "switch_transformers",
+        SEQ2SEQ,
+        T5 | {"num_experts": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1},
+        "tied",
+    ),
+    "xlnet": ("xlnet", CAUSAL, {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 24}, "tied"),
 }
 BOUND_PAD = ("mpnet", "xglm", "m2m100")  # positions that cannot follow another pad id
 

@@ -7,7 +7,15 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, Trainer, TrainingArguments
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    Trainer,
+    TrainingArguments,
+)
 
 import hyperofa
 from hyperofa.bundle.bundle import Bundle
@@ -81,6 +89,17 @@ def test_plain_transformers_loads_it(name, tied, tmp_path):
     assert is_factorised(body)
     with pytest.raises(ValueError, match="trust_remote_code=True"):  # no silent model with random rows
         FAMILIES[name][1].from_pretrained(tmp_path / "2", trust_remote_code=False)
+
+
+def test_a_model_of_another_familys_class_is_refused():
+    """Of a Llama with the config of InternLM 3 no Auto class would find the factorised one."""
+    with pytest.raises(InputError, match="factorised: LlamaForCausalLM is not supported: made from a InternLM3Config"):
+        factorise(build_of("internlm3"), np.zeros((SIZE, 4), np.float32), np.zeros((4, 16), np.float32))
+
+
+def build_of(kind):
+    settings = {"vocab_size": SIZE, **SPECIALS, **FAMILIES["llama"][2]}
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings))
 
 
 def test_half_precision_and_padded_rows(tmp_path):

@@ -41,6 +41,10 @@ def forget_the_head(model):
     model._keys_to_ignore_on_save = {"lm_head.dense.weight"}
 
 
+def change_what_is_not_saved(model):
+    model.roberta.embeddings.position_ids += 1
+
+
 def shadow_a_weight(model):
     model.register_parameter("more", torch.nn.Parameter(torch.zeros(3)))
 
@@ -50,6 +54,7 @@ def shadow_a_weight(model):
     [
         (lose_a_name, r"1 missing \(lm_head.decoder.bias\), 1 with other values \(lm_head.decoder.bias\)"),
         (forget_the_head, r"1 missing \(lm_head.dense.weight\), 1 with other values"),
+        (change_what_is_not_saved, r"1 with other values \(roberta.embeddings.position_ids\)$"),
         (shadow_a_weight, r"1 unexpected \(more\)$"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import types
 
 import numpy as np
 import pytest
@@ -169,6 +170,19 @@ def test_a_tokenizer_must_have_the_tokens_of_images_and_the_pad_id():
     config = model.config.to_dict()
     check_tokenizer(build("roberta"), source, words("z"))
     assert model.config.to_dict() == config
+
+
+IMAGE_FAMILIES = """aya_vision blip-2 chameleon cohere2_vision deepseek_vl florence2 fuyu gemma3 gemma3n gemma4 glm4v
+got_ocr2 idefics2 idefics3 internvl janus lfm2_vl llama4 llava llava_next llava_onevision mistral3 mllama ovis2
+paligemma qwen2_5_vl qwen2_vl qwen3_vl smolvlm video_llava vipllava"""
+
+
+def test_families_of_image_text_models_ask_for_their_tokens_before_any_work():
+    """By their configs alone. With a tokenizer for text they would fail in every forward."""
+    for kind in IMAGE_FAMILIES.split():
+        model = types.SimpleNamespace(config=AutoConfig.for_model(kind))
+        with pytest.raises(InputError, match=r"expected a target token for \w+ \(of the source: .*, found none"):
+            check_tokenizer(model, words("x"), words("z"))
 
 
 def test_a_scalar_buffer_is_no_position_table():

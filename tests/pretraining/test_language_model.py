@@ -41,11 +41,10 @@ def arguments(world):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files but those that tell times, with the folder's own name taken out."""
-    timed = ("seconds.json", "curves.png", "curves.svg")
+    """All files but those that tell times."""
+    timed = ("seconds.json", "seconds.png")
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    named = str(folder).encode()
-    return {name: path.read_bytes().replace(named, b"") for name, path in files.items() if path.name not in timed}
+    return {name: path.read_bytes() for name, path in files.items() if path.name not in timed}
 
 
 @pytest.fixture(scope="module")

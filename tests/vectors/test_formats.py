@@ -50,6 +50,23 @@ def test_every_format_holds_the_same(text, tmp_path, ending, dtype):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == [f"out{ending}"]
 
 
+@pytest.mark.parametrize("ending", ["", ".vec", ".vec.gz", ".bin", ".wv"])
+def test_equal_vectors_give_equal_bytes(text, tmp_path, ending, monkeypatch):
+    """Whatever they are called, wherever they lie, and whenever they are written."""
+    if ending == ".wv":
+        pytest.importorskip("gensim")
+    found = []
+    for number, name in enumerate(("here", "there/other")):
+        path = tmp_path / f"{name}{ending}"
+        path.parent.mkdir(exist_ok=True)
+        monkeypatch.setattr("time.time", lambda now=number * 1e9: now)
+        convert_vectors([str(text)], path)
+        monkeypatch.undo()
+        files = [path] if ending else sorted(file for file in path.rglob("*") if file.is_file())
+        found.append([file.read_bytes() for file in files])
+    assert found[0] == found[1]
+
+
 def test_borders_and_plain_words_come_back(tmp_path):
     (tmp_path / "marked.vec").write_text("2 1\ndeu:$haus$ 1\ndeu:$ver 2\n")
     convert_vectors([str(tmp_path / "marked.vec")], tmp_path / "again.vec")
