@@ -402,7 +402,7 @@ def test_labels_that_say_nothing(refused, model_folders, tmp_path):
             path.write_text(text, encoding="utf-8")
         models = ["--model", model_folders["bert"], "--source_model", model_folders["bert"]]
         found = refused("evaluate", *models, "--data", tmp_path)
-        match(r"(eng/train\.conllu|deu/test\.bio): expected sentences with labels for (POS|NER), found none", found)
+        match(r"(train\.conllu: expected sentences|test\.bio: expected sentences with labels for NER).*none", found)
         shutil.rmtree(tmp_path / folder.partition("/")[0])
 
 

@@ -93,7 +93,7 @@ def test_plain_transformers_loads_it(name, tied, tmp_path):
 
 def test_a_model_of_another_familys_class_is_refused():
     """Of a Llama with the config of InternLM 3 no Auto class would find the factorised one."""
-    with pytest.raises(InputError, match="factorised: LlamaForCausalLM is not supported: made from a InternLM3Config"):
+    with pytest.raises(InputError, match=r"factorised: LlamaForCausalLM is not supported: it is made from .*LM3Config"):
         factorise(build_of("internlm3"), np.zeros((SIZE, 4), np.float32), np.zeros((4, 16), np.float32))
 
 

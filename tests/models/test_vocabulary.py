@@ -172,7 +172,7 @@ def test_a_tokenizer_must_have_the_tokens_of_images_and_the_pad_id():
     assert model.config.to_dict() == config
 
 
-IMAGE_FAMILIES = """aya_vision blip-2 chameleon cohere2_vision deepseek_vl florence2 fuyu gemma3 gemma3n gemma4 glm4v
+IMAGE_FAMILIES = """aya_vision cohere2_vision deepseek_vl florence2 fuyu gemma3 gemma3n gemma4 glm4v
 got_ocr2 idefics2 idefics3 internvl janus lfm2_vl llama4 llava llava_next llava_onevision mistral3 mllama ovis2
 paligemma qwen2_5_vl qwen2_vl qwen3_vl smolvlm video_llava vipllava"""
 
