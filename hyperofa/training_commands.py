@@ -8,20 +8,18 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 
 from hyperofa.class_paths import check_classes
 from hyperofa.errors import InputError
 from hyperofa.export.prediction import CoordinateFile
 from hyperofa.export.watching import TokenTable
 from hyperofa.flags import Parser, gather_lists
-from hyperofa.runtime.folders import fingerprint, sha256_text
 from hyperofa.runtime.processes import bar_hidden
 from hyperofa.training.checkpoints import read_checkpoint
 from hyperofa.training.curves import EpochLines
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.divergence import StopDiverged
-from hyperofa.training.fit import hide_advertisements
+from hyperofa.training.fit import hide_advertisements, run_key, train
 from hyperofa.training.module import HyperModule
 from hyperofa.training.resumption import Resumption, warn_if_unfinished
 
@@ -84,19 +82,18 @@ class HyperCLI(LightningCLI):
                 f"found one that does not load ({reason})"
             ) from None
 
-    def before_fit(self) -> None:
-        """Go on with a run of the same settings and input that was killed."""
-        config, data, logger = self.config["fit"], self.datamodule, self.trainer.logger
-        if isinstance(logger, CSVLogger):
-            resumption = next(each for each in self.trainer.callbacks if isinstance(each, Resumption))  # type: ignore[attr-defined]
-            settings = self._parser("fit").dump(config, skip_none=False)
-            given = [] if config.ckpt_path is None else [config.ckpt_path]
-            key = sha256_text(settings, fingerprint(*data.files, *given))
-            self.config_init["fit"].ckpt_path = resumption.begin(logger, key) or config.ckpt_path
+    def fit(self, model: HyperModule, datamodule: HyperDataModule, ckpt_path: str | None = None, **others: Any) -> None:
+        """Train in place of `Trainer.fit`; say which checkpoint to go on with.
 
-    def after_fit(self) -> None:
-        """Say which checkpoint to go on with."""
-        self.best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
+        Args:
+            model: what is trained.
+            datamodule: what it is trained on.
+            ckpt_path: to begin from, if no run of the same settings and input was killed.
+            others: of `Trainer.fit`.
+        """
+        settings = self._parser("fit").dump(self.config["fit"], skip_none=False)
+        key = run_key(settings, datamodule, *([] if ckpt_path is None else [ckpt_path]))
+        self.best = train(self.trainer, model, datamodule, key, ckpt_path, **others)
         if self.best and self.trainer.is_global_zero:
             sys.stdout.write(f"best checkpoint: {self.best}\n")
 

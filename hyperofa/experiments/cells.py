@@ -316,7 +316,8 @@ def fit_words(cell: Cell, bundle: Path, folder: Path) -> list[str]:
 
 
 def _fit(cell: Cell, bundle: Bundle, folder: Path) -> None:
-    # The command, not `hyperofa.fit`: a config may ask for several devices, and one that was killed goes on.
+    # The command: `training.fit.train` as in `hyperofa.fit`, on as many devices as the config asks for, in a process
+    # that gives its memory back.
     words = [*fit_words(cell, bundle.path, folder), *trust_flags()]
     log = folder / "log.txt"
     code = spawn([sys.executable, "-P", "-m", "hyperofa", *words], log).wait()

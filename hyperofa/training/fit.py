@@ -1,14 +1,18 @@
 """Train a hypernetwork: data, module, trainer and callbacks with the settings that are recommended."""
 
+import hashlib
+import json
 import logging
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
@@ -19,15 +23,18 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.errors import InputError, did_you_mean
 from hyperofa.nets.net import Net
 from hyperofa.nets.registry import NETS
-from hyperofa.runtime.folders import new_folder
+from hyperofa.runtime.folders import fingerprint, new_folder, resumed_folder, sha256_text
 from hyperofa.runtime.processes import bar_hidden
+from hyperofa.runtime.versions import versions
 from hyperofa.training.curves import CurvePlot
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.hypernetwork import Hypernetwork, file_names, split_options
 from hyperofa.training.module import HyperModule
+from hyperofa.training.resumption import Resumption, is_unfinished
 
 BEST = "best.ckpt"
+_RUN, _STATES = "run", "checkpoints"  # folders of a run that is not finished, and what it can be gone on with
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,8 @@ def fit(
 ) -> Hypernetwork:
     """Train a hypernetwork on a bundle, in this process, with the settings that are recommended.
 
-    `hyperofa fit` trains on several devices and machines too, and goes on where it was killed.
+    With an `output`, a training that was killed goes on where it was when it is called again with the same arguments,
+    if they are plain data but for the net. `hyperofa fit` trains on several devices and machines too.
 
     Args:
         bundle: what `prepare` made, or its folder.
@@ -109,19 +117,70 @@ def fit(
     recipe = ON_TEXT if files else ON_TOKENS
     of_data, of_module = split_options({**recipe.options, "seed": seed, **options})
     hide_advertisements()
-    with isolate_rng(), _run_folder(output, overwrite, [opened.path, *files]) as folder:
+    with isolate_rng():
         lightning.seed_everything(seed, verbose=False)
         data = HyperDataModule(str(opened.path), files, **of_data)
-        runner = trainer if isinstance(trainer, Trainer) else _make_trainer(folder, recipe, monitor, patience, trainer)
-        if runner.world_size > 1:
-            raise InputError(
-                f"trainer: expected one process, found {runner.world_size}; train on several with `hyperofa fit`"
-            )
-        runner.fit(HyperModule(data.word_dim, data.coordinate_dim, _net_maker(net), **of_module), datamodule=data)
-        best = getattr(runner.checkpoint_callback, "best_model_path", "") or folder / BEST
-        if not Path(best).is_file():  # a Trainer without a checkpoint
-            runner.save_checkpoint(best, weights_only=True)
-        return Hypernetwork.load(best, opened)
+        module = HyperModule(data.word_dim, data.coordinate_dim, _net_maker(net), **of_module)
+        own_logs = isinstance(trainer, Trainer) or "logger" in (trainer or {})
+        settings = [of_data, of_module, None if own_logs else trainer, monitor, patience, seed]
+        key = None if output is None or own_logs else _plain_key(settings, module.net, data)
+        with _run_folder(output, overwrite, key, [opened.path, *files]) as folder:
+            if isinstance(trainer, Trainer):
+                runner = trainer
+            else:
+                runner = _make_trainer(
+                    folder, recipe, monitor, patience, trainer, [] if key is None else [Resumption()]
+                )
+            if runner.world_size > 1:
+                raise InputError(
+                    f"trainer: expected one process, found {runner.world_size}; train on several with `hyperofa fit`"
+                )
+            best = train(runner, module, data, key) or folder / BEST
+            if not Path(best).is_file():  # a Trainer without a checkpoint
+                runner.save_checkpoint(best, weights_only=True)
+            return Hypernetwork.load(best, opened)
+
+
+def run_key(settings: str, data: HyperDataModule, *given: str) -> str:
+    """What a run is known by: its settings, and the state of the files that it reads.
+
+    Args:
+        settings: all that decides it beside these files.
+        data: what it is trained on.
+        given: further files that it begins from.
+    """
+    return sha256_text(settings, fingerprint(*data.files, *given))
+
+
+def train(
+    trainer: Trainer,
+    module: HyperModule,
+    data: HyperDataModule,
+    key: str | None,
+    checkpoint: str | None = None,
+    **options: Any,
+) -> str | None:
+    """Train, going on with a run that was killed: the core of `fit` and of `hyperofa fit`.
+
+    Args:
+        trainer: it goes on if it has a `Resumption` and logs to files.
+        module: what is trained.
+        data: what it is trained on.
+        key: of the run, see `run_key`; `None` to begin in any case.
+        checkpoint: to begin from, if there is nothing to go on with.
+        options: of `Trainer.fit`.
+
+    Returns:
+        The best checkpoint, `None` where the trainer chooses none.
+
+    Raises:
+        InputError: the folder has another run.
+    """
+    going_on = [each for each in trainer.callbacks if isinstance(each, Resumption)]  # type: ignore[attr-defined]
+    if going_on and key is not None and isinstance(trainer.logger, CSVLogger):
+        checkpoint = going_on[0].begin(trainer.logger, key) or checkpoint
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, **options)
+    return getattr(trainer.checkpoint_callback, "best_model_path", "") or None
 
 
 def hide_advertisements() -> None:
@@ -133,19 +192,71 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("💡")
 
 
+def _plain_key(settings: Any, net: Net, data: HyperDataModule) -> str | None:
+    """What another process would know the same run by; `None` where there are objects that only this one knows.
+
+    Args:
+        settings: of data, module and trainer.
+        net: before training; its weights count, whatever made them.
+        data: what it is trained on.
+    """
+    weights = hashlib.sha256()
+    for tensor in net.state_dict().values():
+        weights.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    try:
+        made = [settings, net.spec(), weights.hexdigest(), versions()]
+        return run_key(json.dumps(made, sort_keys=True, default=_plain), data)
+    except TypeError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError
+
+
 @contextmanager
-def _run_folder(output: str | Path | None, overwrite: bool, inputs: list[str | Path]) -> Iterator[Path]:
-    """The folder of a run, kept when all has gone well; a temporary one if none is asked for."""
+def _run_folder(
+    output: str | Path | None, overwrite: bool, key: str | None, inputs: list[str | Path]
+) -> Iterator[Path]:
+    """The folder of a run, kept when all has gone well; a temporary one if none is asked for.
+
+    Args:
+        output: where it is to be.
+        overwrite: whether it may replace an earlier run.
+        key: of the run; one that was killed leaves its folder to the next with the same. `None` if it leaves nothing.
+        inputs: what the run reads.
+    """
     if output is None:
-        with tempfile.TemporaryDirectory(prefix="hyperofa-fit-") as folder:
-            yield Path(folder)
-    else:
-        with new_folder(output, overwrite, kind="run", inputs=inputs) as folder:
-            yield folder
+        with tempfile.TemporaryDirectory(prefix="hyperofa-fit-") as scratch:
+            yield Path(scratch)
+        return
+    with ExitStack() as stack:
+        if key is None:
+            folder = stack.enter_context(new_folder(output, overwrite, kind="run", inputs=inputs))
+        else:
+            folder = stack.enter_context(resumed_folder(output, key, overwrite, kind="run", inputs=inputs))
+        run = folder / _RUN
+        if run.is_dir() and not is_unfinished(run):  # killed when all was done
+            shutil.rmtree(run)
+        run.mkdir(exist_ok=True)
+        yield run
+        for path in sorted(run.iterdir()):
+            if path.name != _STATES:
+                path.replace(folder / path.name)
+        shutil.rmtree(run)
 
 
 def _make_trainer(
-    folder: Path, recipe: Recipe, monitor: str | None, patience: int | None, given: Mapping[str, Any] | None
+    folder: Path,
+    recipe: Recipe,
+    monitor: str | None,
+    patience: int | None,
+    given: Mapping[str, Any] | None,
+    further: Sequence[Callback],
 ) -> Trainer:
     """A trainer with what is recommended, and over it what is given; callbacks are added to the recommended ones."""
     settings = {**recipe.trainer, "enable_model_summary": False, "use_distributed_sampler": False, **(given or {})}
@@ -159,6 +270,7 @@ def _make_trainer(
         CurvePlot(),
         StopDiverged(),
         *([EarlyStopping(monitor, mode="max", patience=patience)] if patience else []),
+        *further,
         *own,
     ]
     settings.setdefault("enable_progress_bar", not bar_hidden())

@@ -278,7 +278,7 @@ def _moved(state: Any, old: str | None, new: str) -> Any:
 def warn_if_unfinished(checkpoint: str | Path) -> None:
     """Warn when a checkpoint is of a run that has not come to its end."""
     run = Path(checkpoint).absolute().parent.parent
-    if (run / MARK).is_file():
+    if is_unfinished(run):
         warnings.warn(
             f"{checkpoint}: the run in {run} is not finished, so a later epoch may do better; give the same `hyperofa "
             "fit` again to go on with it",
@@ -286,10 +286,15 @@ def warn_if_unfinished(checkpoint: str | Path) -> None:
         )
 
 
+def is_unfinished(folder: Path) -> bool:
+    """Whether the run in a folder has not come to its end."""
+    return (folder / MARK).is_file()
+
+
 def _key(folder: Path) -> str | None:
     """The key of the unfinished run in a folder, `None` if there is none."""
     mark = folder / MARK
-    return mark.read_text(encoding="utf-8").partition("\n")[0] if mark.is_file() else None
+    return mark.read_text(encoding="utf-8").partition("\n")[0] if is_unfinished(folder) else None
 
 
 def _written(folder: Path) -> list[str]:

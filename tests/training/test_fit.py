@@ -2,20 +2,23 @@
 
 import inspect
 import random
+import sys
 
 import pytest
 import torch
 import yaml
 from lightning import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.registry import NETS
+from hyperofa.training.curves import CurvePlot
 from hyperofa.training.fit import ON_TEXT, ON_TOKENS, Recipe, fit
 from hyperofa.training.hypernetwork import Hypernetwork
-from tests.conftest import CONFIGS, QUIET
+from tests.conftest import CONFIGS, QUIET, contents
 
 SILENT = {"enable_progress_bar": False, "accelerator": "cpu", "log_every_n_steps": 1}
 SMALL = {"sentences": 4, "steps": 2, "validation_sentences": 4}
@@ -159,3 +162,50 @@ def test_a_run_is_replaced_only_when_asked(trained, bundles):
     before = (output / "metrics.csv").read_bytes()
     fit(bundles["bert"], net=small_mlp, output=output, overwrite=True, trainer={"max_epochs": 1, **SILENT})
     assert (output / "metrics.csv").read_bytes() != before
+
+
+def stop(self, trainer, module):
+    if trainer.current_epoch == 1:
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """The epochs that trainings began with."""
+    epochs = []
+    monkeypatch.setattr(CurvePlot, "on_train_start", lambda self, trainer, _: epochs.append(trainer.current_epoch))
+    return epochs
+
+
+def test_a_killed_training_goes_on_where_it_was(begun, bundles, tmp_path, monkeypatch):
+    """Stopped within its second epoch, and again when it was about to leave its folder: the same files."""
+    settings = {"net": small_mlp, "trainer": {"max_epochs": 2, **SILENT}, "seed": 3, "batch_size": 32}
+    fit(bundles["bert"], output=tmp_path / "whole", **settings)
+    begun.clear()
+    for place, hook in (((CurvePlot, "on_validation_end"), stop), ((Hypernetwork, "load"), lambda *_: sys.exit(1))):
+        with monkeypatch.context() as patch:
+            patch.setattr(*place, hook)
+            with pytest.raises((SystemExit, KeyboardInterrupt)):
+                fit(bundles["bert"], output=tmp_path / "killed", **settings)
+        assert not (tmp_path / "killed").exists()
+    found = fit(bundles["bert"], output=tmp_path / "killed", **settings)
+    assert begun == [0, 1, 0]  # of a run that had ended nothing is left to go on with
+    assert contents(tmp_path) == ["killed", "whole"]
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    for name in ("best.ckpt", "metrics.csv"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert found.digest == Hypernetwork.load(tmp_path / "whole" / "best.ckpt").digest
+
+
+def test_another_training_begins_anew(begun, bundles, tmp_path, monkeypatch):
+    """With another seed, or where a callback may know what no file says."""
+    settings = {"net": small_mlp, "output": tmp_path / "run", "batch_size": 32, "overwrite": True}
+    few = {"max_epochs": 2, **SILENT}
+    for other in ({"trainer": few, "seed": 1}, {"trainer": {**few, "callbacks": [LearningRateMonitor()]}}):
+        with monkeypatch.context() as patch:
+            patch.setattr(CurvePlot, "on_validation_end", stop)
+            with pytest.raises((SystemExit, KeyboardInterrupt)):
+                fit(bundles["bert"], **{"trainer": few, **other, **settings, "seed": 0})
+        fit(bundles["bert"], **{**settings, **other})
+    assert begun == [0, 0, 0, 0]
+    assert contents(tmp_path) == ["run"]
