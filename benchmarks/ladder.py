@@ -32,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
     bundle = Bundle.load(args.bundle)
     inputs, tokens = target_inputs(bundle), bundle.tokens("target")
-    filled = plan_and_fill(bundle, inputs, ofa(inputs, TUNED_OFA), ("role", "symbol"))
+    filled = plan_and_fill(inputs, ofa(inputs, TUNED_OFA), ("role", "symbol"))
     truth, coordinates = filled.coordinates, np.asarray(bundle.coordinates)
     scripts = np.array([script(token) for token in tokens])
     candidates = np.flatnonzero((filled.origins == 1) & (scripts != ""))

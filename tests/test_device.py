@@ -144,7 +144,7 @@ def test_prediction_on_a_gpu_agrees_with_a_cpu(name, fitted, bundles, monkeypatc
     bundle = Bundle.load(bundles["bert"])
     rows = []
     for device in ("cpu", "cuda"):
-        monkeypatch.setattr("hyperofa.export.prediction.best_device", lambda device=device: torch.device(device))
+        monkeypatch.setattr("hyperofa.training.predict_tokens.best_device", lambda device=device: torch.device(device))
         rows.append(predict(Hypernetwork.load(fitted[name] / "checkpoints" / "best.ckpt", bundle), bundle).coordinates)
     np.testing.assert_allclose(rows[1], rows[0], rtol=0, atol=2e-3)
 

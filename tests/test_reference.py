@@ -156,7 +156,7 @@ def test_assembled(golden):
     known = np.zeros(len(predicted), bool)
     ids = golden.arrays["prediction_ids"]
     predicted[ids], known[ids] = golden.arrays["predictions"][:, None], True
-    filled = plan_and_fill(bundle, target_inputs(bundle), Predictions(predicted, known), ["exact", "case"], "noise")
+    filled = plan_and_fill(target_inputs(bundle), Predictions(predicted, known), ["exact", "case"], "noise")
     np.testing.assert_allclose(entries(bundle.rows(filled.coordinates)[0]), golden.arrays["assembled"], atol=1e-5)
     assert set(filled.origins.tolist()) == {ORIGINS.index(name) for name in ("copied", "predicted", "noise")}
 
@@ -331,7 +331,7 @@ def test_zero_rows_become_noise(small):
     """A copied row that happens to be zero too, as published."""
     inputs = target_inputs(small)
     known = Predictions(np.zeros((len(inputs.covered), small.meta.coordinate_dim), np.float32), inputs.covered)
-    filled = plan_and_fill(small, inputs, known, ["exact"], "noise")
+    filled = plan_and_fill(inputs, known, ["exact"], "noise")
     assert filled.coordinates.any(1).all()
     assert "predicted" not in {ORIGINS[origin] for origin in filled.origins}
 

@@ -63,7 +63,7 @@ def small_shards(monkeypatch):
     """Something to go on from, in processes forked from now on."""
     monkeypatch.setattr("hyperofa.bundle.pooling.SHARD", 300)
     monkeypatch.setattr("hyperofa.vectors.store.CHECKPOINT", 500)
-    for module in ("export.prediction", "methods.baselines"):
+    for module in ("training.predict_tokens", "methods.baselines"):
         monkeypatch.setattr(f"hyperofa.{module}.SHARD", 32)
 
 

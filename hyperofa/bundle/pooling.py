@@ -10,6 +10,8 @@ from tqdm import tqdm
 
 from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.processes import ProcessGroup, bar_hidden
+from hyperofa.tokens.canonical import Token
+from hyperofa.tokens.composition import words_within
 from hyperofa.tokens.matching import Matches, match_words
 from hyperofa.tokens.spellings import Variants
 from hyperofa.vectors.centring import centred
@@ -116,7 +118,15 @@ def match_shards(
                 bar.update(len(span))
 
 
-def merge_shards(folder: Path, words: WordVectors, means: np.ndarray, output: Path, within: Matches | None) -> Matches:
+def merge_shards(
+    folder: Path,
+    words: WordVectors,
+    means: np.ndarray,
+    output: Path,
+    tokens: Sequence[Token | None] | None,
+    languages: Sequence[str] | None,
+    num_tokens: int,
+) -> None:
     """Write all shards' matches as one, and the pooled vectors of the tokens, into `output`.
 
     Args:
@@ -124,8 +134,12 @@ def merge_shards(folder: Path, words: WordVectors, means: np.ndarray, output: Pa
         words: the store.
         means: `(L, d)` mean unit vector of each language.
         output: folder of one side of a bundle.
-        within: the words that tokens are made of, `None` for nothing but what the shards have.
+        tokens: canonical tokens by id, to find the words that they are made of; `None` for nothing but what the shards
+            have.
+        languages: as for `words_within`.
+        num_tokens: as for `words_within`.
     """
+    within = None if tokens is None else words_within(tokens, words, languages, num_tokens)
     shards = []
     for path in sorted(path for path in folder.iterdir() if path.name.isdecimal()):
         shard, start = Matches.load(path), int(path.name) * SHARD
@@ -134,6 +148,5 @@ def merge_shards(folder: Path, words: WordVectors, means: np.ndarray, output: Pa
             shard.with_others(more).save(folder / f"both-{path.name}")  # not held in memory: there may be many
             shard = Matches.load(folder / f"both-{path.name}")
         shards.append(shard)
-    matches = Matches.merge(shards, output)
+    Matches.merge(shards, output)
     np.save(output / "pooled.npy", pool(tqdm(shards, desc=f"pooling {output.name} tokens"), words, means))
-    return matches

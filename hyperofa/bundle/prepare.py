@@ -33,7 +33,6 @@ from hyperofa.tokens.canonical import (
     plain_encoder,
     with_identity,
 )
-from hyperofa.tokens.composition import words_within
 from hyperofa.tokens.matching import Matches
 from hyperofa.tokens.spellings import Variants, surface_variants
 from hyperofa.vectors.centring import language_means
@@ -152,14 +151,15 @@ def prepare(
                     _Side("source", model.name, source, len(vocabulary.input_rows), source_languages),
                     _Side("target", given.name, target, None, target_languages),
                 )
+                pairs = _find_shared(sides, steps) if group.first else None
                 store = _convert(words, steps, sides, folder, group)
                 _match(sides, store, steps, folder, group)
-                if group.first:
+                if pairs is not None:
                     if model.in_memory is not None:
                         save_model(plm, folder / OWN_MODEL)
                         sides[0].tokenizer.save_pretrained(folder / OWN_MODEL)
                     shares = (validation_share, test_share, seed)
-                    _finish(folder, sides, vocabulary, store, steps, shares, coordinate_dim)
+                    _finish(folder, sides, pairs, vocabulary, store, steps, shares, coordinate_dim)
             if group.first:
                 shutil.rmtree(folder / _SHARDS, ignore_errors=True)
         prepared = Bundle.load(output)
@@ -193,6 +193,15 @@ class _Side:
                 f"--source_model {origin}: expected at least {len(self.tokens)} embedding rows for its tokenizer, "
                 f"found {rows}"
             )
+
+
+def _find_shared(sides: tuple[_Side, _Side], steps: "_Steps") -> Overlap:
+    """The tokens that both vocabularies have."""
+    source, target = sides
+    pairs = steps.overlap(source, target)
+    if extends(target.tokenizer, source.tokenizer) and steps is not _PUBLISHED:
+        return with_identity(pairs, len(source.tokens))
+    return pairs
 
 
 def _convert(words: _Words, steps: "_Steps", sides: Sequence[_Side], folder: Path, group: ProcessGroup) -> WordVectors:
@@ -242,26 +251,25 @@ def _match(sides: Sequence[_Side], words: WordVectors, steps: "_Steps", folder: 
         means = language_means(words.vectors, words.language_ids, len(words.languages))
         np.save(folder / "language_means.npy", means)
         for side in sides:
-            within = words_within(side.tokens, words, side.languages, side.size) if steps.both_directions else None
-            merge_shards(folder / _SHARDS / side.name, words, means, folder / side.name, within)
+            tokens = side.tokens if steps.both_directions else None
+            shards = folder / _SHARDS / side.name
+            merge_shards(shards, words, means, folder / side.name, tokens, side.languages, side.size)
             side.tokenizer.save_pretrained(folder / side.name / "tokenizer")
 
 
 def _finish(
     folder: Path,
     sides: tuple[_Side, _Side],
+    pairs: Overlap,
     vocabulary: Vocabulary,
     words: WordVectors,
     steps: "_Steps",
     split: tuple[float, float, int],
     coordinate_dim: int | None,
 ) -> None:
-    """Find the overlap, split, factorise, and write down what it all is."""
+    """Split, factorise, and write down what it all is."""
     source, target = sides
     matches = {side.name: Matches.load(folder / side.name) for side in sides}
-    pairs = steps.overlap(source, target)
-    if extends(target.tokenizer, source.tokenizer) and steps is not _PUBLISHED:
-        pairs = with_identity(pairs, len(source.tokens))
     np.savez(folder / "overlap.npz", target_ids=pairs.target_ids, source_ids=pairs.source_ids, kinds=pairs.kinds)
     covered = (target.tokens[token_id] for token_id in np.flatnonzero(matches["target"].covered).tolist())
     described = any(token is not None and token.text.strip() for token in covered)

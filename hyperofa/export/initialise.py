@@ -226,7 +226,7 @@ class Initialised:
 
     def _provenance(self, norms: np.ndarray) -> Iterator[Sequence[Any]]:
         """One line a target token: its origin, kind of overlap, number of words, length of the row, source tokens."""
-        bundle, mixture = self.bundle, self.filled.mixture
+        bundle, plan, mixture = self.bundle, self.filled.plan, self.filled.mixture
         names = bundle.tokenizer("source").convert_ids_to_tokens(list(range(bundle.meta.source_tokens)))
         tokens = bundle.tokenizer("target").convert_ids_to_tokens(list(range(bundle.meta.target_tokens)))
         words = bundle.target.counts
@@ -234,8 +234,8 @@ class Initialised:
             span = slice(mixture.indptr[token], mixture.indptr[token + 1])
             parts = sorted(zip(-mixture.data[span], mixture.indices[span], strict=True))
             sources = " ".join(f"{names[source]}:{-weight:.4f}" for weight, source in parts)
-            origin = ORIGINS[self.filled.origins[token]]
-            kind = OVERLAP_KINDS[self.filled.kinds[token]] if origin == "copied" else ""
+            origin = ORIGINS[plan.origins[token]]
+            kind = OVERLAP_KINDS[plan.kinds[token]] if origin == "copied" else ""
             yield [token, name, origin, kind, words[token], f"{norms[token]:.4f}", sources]
 
 
@@ -299,7 +299,7 @@ def initialise(
         pairs = read_pairs(parallel, "--parallel") if parallel else None
         inputs = target_inputs(bundle, chosen.pooling, pairs)
         rows = chosen.predict(inputs, Context(seed, mixing, cache))
-        filled = plan_and_fill(bundle, inputs, rows, chosen.copied if copied is None else copied, chosen.fallback)
+        filled = plan_and_fill(inputs, rows, chosen.copied if copied is None else copied, chosen.fallback)
     digests = [net.digest for net in trained] if chosen.trained else []
     return Initialised(bundle, chosen, filled, source, call, {"seed": seed, "checkpoint": digests})
 
@@ -336,7 +336,7 @@ def _from_nets(
     share = learned_share(bundle, nets[0], mixing) if ofa_share is None else ofa_share
     if share > 0:
         rows = baselines.blend(rows, baselines.ofa(inputs, mixing, cache), share)
-    return plan_and_fill(bundle, inputs, rows, nets[0].copied if copied is None else copied, method.fallback)
+    return plan_and_fill(inputs, rows, nets[0].copied if copied is None else copied, method.fallback)
 
 
 def _put_rows(
@@ -353,7 +353,7 @@ def _put_rows(
         `(T,)` lengths of the input rows.
     """
     inputs, outputs = bundle.rows(filled.coordinates)
-    copies = np.flatnonzero(filled.origins == ORIGINS.index("copied"))
+    copies = filled.plan.ids("copied")
     sources = filled.mixture[copies].indices
     if not factorised:
         inputs[copies] = vocabulary.input_rows[sources]

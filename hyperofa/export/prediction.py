@@ -6,28 +6,15 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.fabric.utilities import move_data_to_device
 
-from hyperofa.bundle.bundle import Bundle, Side
+from hyperofa.bundle.bundle import Bundle
 from hyperofa.methods.baselines import InitInputs, OFAConfig, Predictions, blend, ofa
-from hyperofa.runtime.devices import best_device
 from hyperofa.runtime.folders import whole_file
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
 from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.metrics import TokenMetrics
-from hyperofa.training.word_sets import (
-    WordIndices,
-    WordSetTable,
-    make_memory,
-    nearest_indices,
-    self_indices,
-    tell_frequencies,
-)
-from hyperofa.training.word_table import Placement, load_table
-from hyperofa.vectors.neighbours import NeighbourIndex
-
-SHARD = 8_192
-"""Tokens of a shard: what a kill costs."""
+from hyperofa.training.predict_tokens import predict_tokens
+from hyperofa.training.word_table import Placement
 
 
 class CoordinateFile(Callback):
@@ -58,7 +45,7 @@ def predict(
         batch_size: tokens at a time.
         cache: where shards of the rows are kept, and who shares it.
         name: of the net among others, there.
-        word_table: where word vectors are, see `wordtable.load_table`.
+        word_table: where word vectors are, see `training.word_table.load_table`.
 
     Returns:
         Rows of T tokens, known where the token has words.
@@ -66,7 +53,7 @@ def predict(
     rows = np.zeros((bundle.meta.target_tokens, bundle.meta.coordinate_dim), np.float32)
     ids = np.flatnonzero(bundle.target.covered)
     remembered = np.flatnonzero(bundle.source.covered)
-    rows[ids] = _coordinates(trained, bundle, "target", ids, remembered, batch_size, cache, name, word_table)
+    rows[ids] = predict_tokens(trained, bundle, "target", ids, remembered, batch_size, cache, name, word_table)
     return Predictions(rows, bundle.target.covered)
 
 
@@ -78,60 +65,7 @@ def predict_some(trained: Hypernetwork, bundle: Bundle, ids: np.ndarray) -> np.n
         bundle: the inputs.
         ids: `(n,)` int64 of the tokens.
     """
-    return _coordinates(trained, bundle, "target", ids, np.flatnonzero(bundle.source.covered))
-
-
-def _coordinates(
-    trained: Hypernetwork,
-    bundle: Bundle,
-    side: Side,
-    ids: np.ndarray,
-    remembered: np.ndarray,
-    batch_size: int = 1024,
-    cache: ShardCache = IN_MEMORY,
-    name: str = "net",
-    word_table: Placement = "auto",
-) -> np.ndarray:
-    """Predicted coordinates `(n, K)` of tokens of one side, all with words, from the source tokens remembered."""
-    device = best_device()
-    net = trained.net.to(device)
-    indices_by_side = self_indices(bundle, remembered)
-    memory = make_memory(bundle, remembered)
-    if net.frequency:
-        memory = tell_frequencies(memory, bundle, indices_by_side)
-    with torch.inference_mode():
-        memory = net.remember(memory.to(device))
-    neighbours = net.looks_at(int(bundle.source.covered.sum()))
-    keys = None if neighbours is None else NeighbourIndex(memory.keys.numpy(force=True))
-    self_index = indices_by_side[side]
-    table = WordSetTable(bundle, side, trained.max_words, trained.words)
-    vectors = load_table([table], word_table, device)
-    by_size = np.argsort(table.counts[ids], kind="stable")
-    order = ids[by_size]
-
-    @torch.inference_mode()
-    def shard(span: slice) -> tuple[np.ndarray]:
-        tokens = order[span]
-        seen, indices = memory, self_index[tokens]
-        if neighbours is not None and keys is not None:
-            found = nearest_indices(bundle.pooled(side)[tokens], indices, keys, min(neighbours, keys.count))
-            seen = memory._replace(neighbour_ids=torch.from_numpy(found).to(device))
-            if memory.log_frequencies is not None:
-                seen = seen._replace(log_frequencies=memory.log_frequencies[torch.from_numpy(indices).to(device)])
-            indices = np.arange(len(tokens))
-        parts = []
-        for start in range(0, len(tokens), batch_size):
-            batch = slice(start, start + batch_size)
-            sets = move_data_to_device(table.sets(tokens[batch]), device)
-            if isinstance(sets, WordIndices):
-                sets = sets.fetch(vectors)
-            parts.append(net(sets, seen, torch.from_numpy(indices[batch]).to(device)).float())
-        return (torch.cat(parts).cpu().numpy(),)  # once a shard: a GPU works on while batches are made
-
-    rows = np.empty((len(ids), bundle.meta.coordinate_dim), np.float32)
-    (found,) = cache.arrays(name, shard, len(ids), SHARD, f"predicting {side} tokens")
-    rows[by_size] = found
-    return rows
+    return predict_tokens(trained, bundle, "target", ids, np.flatnonzero(bundle.source.covered))
 
 
 def learned_share(bundle: Bundle, trained: Hypernetwork, mixing: OFAConfig) -> float:
@@ -149,7 +83,7 @@ def learned_share(bundle: Bundle, trained: Hypernetwork, mixing: OFAConfig) -> f
     nothing = sp.csr_matrix((len(ids), len(usable)))
     inputs = InitInputs(coordinates, pooled, usable, np.asarray(pooled[ids]), np.ones(len(ids), bool), nothing)
     mixed = ofa(inputs, mixing)
-    predicted = Predictions(_coordinates(trained, bundle, "source", ids, others), mixed.known)
+    predicted = Predictions(predict_tokens(trained, bundle, "source", ids, others), mixed.known)
     shares = [tenths / 10 for tenths in range(11)]
     return max(
         shares,

@@ -249,9 +249,9 @@ def plan_of(bundle: Bundle, method: Method, text: Sequence[str]) -> Plan:
     if not method.trained:
         rows = method.predict(inputs, Context(0))
         known = rows.known if method.fallback == "ladder" else rows.known & rows.coordinates.any(1)
-        return plan_rows(bundle, inputs.spelled, known, method.copied, method.fallback)
+        return plan_rows(inputs, known, method.copied, method.fallback)
     copied = HyperDataModule(str(bundle.path), list(text)).copied
-    return plan_rows(bundle, inputs.spelled, bundle.target.covered, copied, method.fallback)
+    return plan_rows(inputs, inputs.covered, copied, method.fallback)
 
 
 def _table(name: str, rows: Sequence[tuple[str, int, dict[str, int]]], origins: dict[str, int]) -> list[str]:

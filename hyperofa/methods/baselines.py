@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 from hyperofa.errors import InputError
 from hyperofa.reference import mix_nearest
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
-from hyperofa.tokens.canonical import Token, text_of
+from hyperofa.tokens.canonical import Overlap, Token, text_of
 from hyperofa.vectors.neighbours import NeighbourIndex, nearest
 
 SHARD = 32_768
@@ -42,6 +42,9 @@ class InitInputs:
             held-out source tokens, so that the source tokens themselves serve as anchors.
         aligned: `(N, S)` sparse, how often a wanted token is aligned with a source token in parallel text; `None`
             without such text.
+        tokens: N canonical tokens by id; empty where no vocabulary is wanted.
+        overlap: those of them that the source has too; `None` where no vocabulary is wanted.
+        expands: whether the wanted vocabulary is the source's with new tokens, so that old rows must stay as they are.
     """
 
     coordinates: np.ndarray
@@ -52,6 +55,9 @@ class InitInputs:
     spelled: sp.csr_matrix
     anchors: sp.csr_matrix | None = None
     aligned: sp.csr_matrix | None = None
+    tokens: Sequence[Token | None] = ()
+    overlap: Overlap | None = None
+    expands: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A whole target vocabulary from a method's rows: copy the overlap, predict, fall back, never leave a row to chance.
 
-Every method goes through the same steps and differs in the predicted rows alone. First a plan says what each row will
-be, of the rows' names alone; then the plan is filled, in training as in an export:
+Every method goes through the same steps and differs in the predicted rows alone. First `plan_rows` says what each row
+will be, of the tokens alone; then `fill` computes the rows:
 
     copied      the token is in the source vocabulary
     predicted   the method knows it (it has words)
@@ -13,6 +13,9 @@ be, of the rows' names alone; then the plan is filled, in training as in an expo
 
 The order is that of a measurement (`benchmarks/ladder.py`). In reference mode what is neither copied nor
 predicted is `noise`, as in the published code.
+
+A net is trained among the rows that its export will have: of the same plan, and with the same values but for the means
+of predicted rows, see `fill_for_training`.
 """
 
 import unicodedata
@@ -26,7 +29,7 @@ import scipy.sparse as sp
 from hyperofa import reference
 from hyperofa.bundle.bundle import Bundle, Pooling
 from hyperofa.methods.alignment import align
-from hyperofa.methods.baselines import InitInputs, Predictions, spell
+from hyperofa.methods.baselines import TUNED_OFA, InitInputs, Predictions, ofa, spell
 from hyperofa.methods.relatives import pieces_of_tokens, tokens_with
 from hyperofa.tokens.canonical import OverlapKind, Token, bare_backend
 from hyperofa.tokens.matching import Matches
@@ -58,9 +61,13 @@ class Plan:
     scripts: np.ndarray
     fallback: Fallback
 
+    def of(self, *origins: Origin) -> np.ndarray:
+        """`(T,)` bool, whether a target token is of one of some origins."""
+        return np.isin(self.origins, [ORIGINS.index(origin) for origin in origins])
+
     def ids(self, *origins: Origin) -> np.ndarray:
         """`(N,)` int64 ascending, the target tokens of some origins."""
-        return np.flatnonzero(np.isin(self.origins, [ORIGINS.index(origin) for origin in origins]))
+        return np.flatnonzero(self.of(*origins))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +76,18 @@ class Filled:
 
     Attributes:
         coordinates: `(T, K)` float32.
-        origins: `(T,)` uint8, index into `ORIGINS`.
+        plan: what was filled.
         mixture: `(T, S)` sparse, weights of source tokens where a row is a mixture of theirs.
-        kinds: `(T,)` uint8, how a copied token is found in the source vocabulary, index into `OVERLAP_KINDS`.
     """
 
     coordinates: np.ndarray
-    origins: np.ndarray
+    plan: Plan
     mixture: sp.csr_matrix
-    kinds: np.ndarray
+
+    @property
+    def origins(self) -> np.ndarray:
+        """`(T,)` uint8, index into `ORIGINS`."""
+        return self.plan.origins
 
     def counts(self) -> dict[str, int]:
         """Rows of each origin."""
@@ -90,7 +100,7 @@ class Filled:
             source: `(S,)` those of the source model.
         """
         found = np.full(len(self.origins), source.mean(), np.float32)
-        copies = np.flatnonzero(self.origins == ORIGINS.index("copied"))
+        copies = self.plan.ids("copied")
         found[copies] = source[self.mixture[copies].indices]
         return found
 
@@ -105,16 +115,18 @@ def target_inputs(
         pooling: how words become one vector, see `Bundle.pooled`; OFA as published uses `duplicates`.
         parallel: source sentences and their translations, if there are any.
     """
-    source_tokens = bundle.tokens("source")
-    tokenizer = bundle.tokenizer("source")
-    unknown = next((i for i, token in enumerate(source_tokens) if token is not None and "unk" in token.roles), None)
-    spelled = spell(bundle.tokens("target"), bare_backend(tokenizer), unknown, bundle.meta.source_tokens)
+    source_tokens, tokens = bundle.tokens("source"), bundle.tokens("target")
     keys, queries = (bundle.pooled(side, pooling) for side in ("source", "target"))
+    usable, covered = (_covered(bundle.matches(side), pooling) for side in ("source", "target"))
+    unknown = next((i for i, token in enumerate(source_tokens) if token is not None and "unk" in token.roles), None)
+    spelled = spell(tokens, bare_backend(bundle.tokenizer("source")), unknown, bundle.meta.source_tokens)
     shared = bundle.overlap.choose(("role", "exact"))
     anchors = sp.csr_matrix((np.ones(len(shared)), (shared.target_ids, shared.source_ids)), shape=spelled.shape)
     aligned = None if parallel is None else align(bundle, parallel)
-    usable, covered = (_covered(bundle.matches(side), pooling) for side in ("source", "target"))
-    return InitInputs(bundle.coordinates, keys, usable, queries, covered, spelled, anchors, aligned)
+    return InitInputs(
+        bundle.coordinates, keys, usable, queries, covered, spelled, anchors, aligned,
+        tokens, bundle.overlap, bundle.expands,
+    )  # fmt: skip
 
 
 def _covered(matches: Matches, pooling: Pooling) -> np.ndarray:
@@ -125,27 +137,28 @@ def _covered(matches: Matches, pooling: Pooling) -> np.ndarray:
 
 
 def plan_rows(
-    bundle: Bundle,
-    spelled: sp.csr_matrix,
-    known: np.ndarray,
-    copied: Sequence[OverlapKind],
-    fallback: Fallback = "ladder",
+    inputs: InitInputs, known: np.ndarray, copied: Sequence[OverlapKind], fallback: Fallback = "ladder"
 ) -> Plan:
     """Decide what each target row will be: copied, predicted, or which fall-back.
 
     Args:
-        bundle: the inputs.
-        spelled: `(T, S)` sparse, the source tokens that spell each token (`InitInputs.spelled`).
-        known: `(T,)` bool, tokens that the method has an answer for.
+        inputs: of `target_inputs`.
+        known: `(T,)` bool, tokens that the method has an answer for; of a net those that have words, `inputs.covered`.
         copied: kinds of overlap that are copied; tokens of other kinds are predicted if they can be. The old tokens of
             an expanded vocabulary are copied in any case.
         fallback: for the rows that the method leaves open: what we know of the token, or the noise of the reference.
 
     Returns:
         The plan; it depends on no row but, in reference mode, on which source rows are zero.
+
+    Raises:
+        ValueError: the inputs are of no vocabulary.
     """
-    overlap = bundle.overlap.choose((*copied, "exact") if bundle.expands else copied)
-    rest = bundle.overlap.choose()
+    if inputs.overlap is None:
+        raise ValueError("expected the inputs of a target vocabulary, found those of other tokens")
+    overlap = inputs.overlap.choose((*copied, "exact") if inputs.expands else copied)
+    rest = inputs.overlap.choose()
+    tokens, spelled = inputs.tokens, inputs.spelled
     origins = np.full(len(known), _OPEN, np.uint8)
     copies = np.zeros(len(known), np.int64)  # the source row of each copied one
     kinds = np.zeros(len(known), np.uint8)
@@ -160,13 +173,13 @@ def plan_rows(
     copies[overlap.target_ids], kinds[overlap.target_ids] = overlap.source_ids, overlap.kinds
     settle("predicted", np.flatnonzero(known))
     if fallback != "ladder":
-        zero = ~bundle.coordinates[overlap.source_ids].any(1)
+        zero = ~inputs.coordinates[overlap.source_ids].any(1)
         origins[overlap.target_ids[zero]] = _OPEN  # to the published code zero rows are open ones
         settle("noise", np.arange(len(known)))
     # A token in the overlap that the method does not know is better copied than guessed, whatever the kind.
     late = settle("copied", rest.target_ids)
     copies[rest.target_ids[late]], kinds[rest.target_ids[late]] = rest.source_ids[late], rest.kinds[late]
-    tokens, usable = bundle.tokens("target"), origins != _OPEN
+    usable = origins != _OPEN
     containing = tokens_with(tokens, np.flatnonzero(origins == _OPEN), usable)
     settle("containing", np.flatnonzero(np.diff(containing.indptr)))
     pieces = pieces_of_tokens(tokens, np.flatnonzero(origins == _OPEN), usable)
@@ -216,16 +229,15 @@ def fill(plan: Plan, source: np.ndarray, rows: Predictions) -> Filled:
     mixture = plan.mixture
     if rows.mixture is not None:
         mixture = mixture + _rows_where(plan.origins == ORIGINS.index("predicted"), rows.mixture)
-    return Filled(coordinates, plan.origins, mixture.tocsr(), plan.kinds)
+    return Filled(coordinates, plan, mixture.tocsr())
 
 
 def plan_and_fill(
-    bundle: Bundle, inputs: InitInputs, rows: Predictions, copied: Sequence[OverlapKind], fallback: Fallback = "ladder"
+    inputs: InitInputs, rows: Predictions, copied: Sequence[OverlapKind], fallback: Fallback = "ladder"
 ) -> Filled:
     """The target vocabulary of a method that has said all it knows.
 
     Args:
-        bundle: the inputs.
         inputs: what the method was given.
         rows: what it says of all T target tokens.
         copied: as for `plan_rows`.
@@ -233,7 +245,25 @@ def plan_and_fill(
     """
     if fallback != "ladder":
         rows = replace(rows, known=rows.known & rows.coordinates.any(1))
-    return fill(plan_rows(bundle, inputs.spelled, rows.known, copied, fallback), bundle.coordinates, rows)
+    return fill(plan_rows(inputs, rows.known, copied, fallback), inputs.coordinates, rows)
+
+
+def fill_for_training(inputs: InitInputs, copied: Sequence[OverlapKind], fallback: Fallback = "ladder") -> Filled:
+    """The target vocabulary that a net is trained in, its own rows among it still open.
+
+    The plan is that of the export. So are the rows, but for means of predicted ones (`containing`, `pieces`, `script`):
+    the net's rows are not there yet, and those of tuned OFA stand in for them, as an untrained `SourceAttention` begins
+    as such a mixture. The net's own would take a prediction of the whole vocabulary, anew whenever it has learned.
+
+    Args:
+        inputs: of `target_inputs`.
+        copied: kinds of overlap that the net does not predict.
+        fallback: as for `plan_rows`.
+
+    Returns:
+        The rows; those of origin `predicted` are the net's to say.
+    """
+    return fill(plan_rows(inputs, inputs.covered, copied, fallback), inputs.coordinates, ofa(inputs, TUNED_OFA))
 
 
 def _rows_where(keep: np.ndarray, matrix: sp.csr_matrix) -> sp.csr_matrix:

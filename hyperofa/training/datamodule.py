@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hyperofa.bundle.bundle import Bundle, Side, SplitName
 from hyperofa.errors import InputError
+from hyperofa.methods.fallbacks import fill_for_training, target_inputs
+from hyperofa.methods.registry import method_named
 from hyperofa.models.objectives import TextObjective, hiding_tokens, objective_at
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
@@ -29,7 +31,7 @@ from hyperofa.tokens.canonical import OverlapKind, bare_backend
 from hyperofa.training.batches import TokenBatch
 from hyperofa.training.language_views import SURVEYED, LanguageTask
 from hyperofa.training.samplers import Draw, GroupedBatches, RandomBatches
-from hyperofa.training.text_views import MAX_TOKENS, NO_VIEWS, LanguagePart, TextViews, ViewCounts, ViewSide, fixed_rows
+from hyperofa.training.text_views import MAX_TOKENS, NO_VIEWS, LanguagePart, TextViews, ViewCounts, ViewSide
 from hyperofa.training.translation import Drawing, Translator
 from hyperofa.training.word_sets import (
     Augmentation,
@@ -262,7 +264,8 @@ class HyperDataModule(lightning.LightningDataModule):
             )
         order = np.random.default_rng(self._seed).permutation(len(lines))
         translator = Translator(bundle.words, languages, lines, drawing=self._drawing)
-        target_rows, predictable, bias = fixed_rows(bundle, self.copied)
+        fallback = method_named("hyperofa", reference=bundle.meta.reference).fallback
+        target = fill_for_training(target_inputs(bundle), self.copied, fallback)
         sides = {
             "source": ViewSide(
                 self._backend("source"),
@@ -274,8 +277,8 @@ class HyperDataModule(lightning.LightningDataModule):
             "target": ViewSide(
                 self._backend("target"),
                 self._tables["target"],
-                predictable,
-                target_rows,
+                target.plan.of("predicted"),
+                target.coordinates,
                 self._self_index["target"],
             ),
         }
@@ -286,10 +289,10 @@ class HyperDataModule(lightning.LightningDataModule):
             task = LanguageTask(
                 self.objective,
                 sides["target"].tokenizer,
-                len(predictable),
+                bundle.meta.target_tokens,
                 hiding_tokens(self.objective, bundle.tokenizer("target")),
                 bundle.tokenizer("target").pad_token_id if self.objective == "spans" else None,
-                bias,
+                None if bundle.bias is None else target.bias(bundle.bias),
                 self._negatives,
                 surveyed,
             )

@@ -9,11 +9,7 @@ import torch
 from tokenizers import Tokenizer as BackendTokenizer
 from torch.utils.data import Dataset
 
-from hyperofa.bundle.bundle import Bundle
-from hyperofa.methods.baselines import TUNED_OFA, ofa
-from hyperofa.methods.fallbacks import fill, plan_rows, target_inputs
 from hyperofa.runtime.ranges import Size, check_ranges
-from hyperofa.tokens.canonical import OverlapKind
 from hyperofa.training.batches import TextBatch, join, pad
 from hyperofa.training.language_views import IGNORED, Asked, LanguageTask, LanguageViews, Line
 from hyperofa.training.plm_loss import Sentences
@@ -270,25 +266,3 @@ class _View(NamedTuple):
     owner: int
     kind: str
     language: int = -1
-
-
-def fixed_rows(bundle: Bundle, copied: Sequence[OverlapKind]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """What a hypernetwork need not predict of a target vocabulary.
-
-    Args:
-        bundle: the inputs.
-        copied: kinds of overlap that are not predicted.
-
-    Returns:
-        `(T, K)` coordinates of copied tokens and of fall-backs; `(T,)` bool, true for the tokens it is to predict; and
-        `(T,)` biases of the head, `None` for one without.
-    """
-    inputs = target_inputs(bundle)
-    plan = plan_rows(bundle, inputs.spelled, bundle.target.covered, copied)
-    # The plan of the export. Where a fall-back averages over predicted rows, OFA's stand in for those to come: an
-    # untrained `SourceAttention` begins as such a mixture.
-    filled = fill(plan, bundle.coordinates, ofa(inputs, TUNED_OFA))
-    predictable = np.zeros(len(plan.origins), bool)
-    predictable[plan.ids("predicted")] = True
-    bias = None if bundle.bias is None else filled.bias(bundle.bias)
-    return filled.coordinates, predictable, bias

@@ -1,10 +1,22 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.methods import baselines
 from hyperofa.methods.baselines import Predictions
-from hyperofa.methods.fallbacks import ORIGINS, fill, plan_and_fill, plan_rows, script, target_inputs
+from hyperofa.methods.fallbacks import (
+    ORIGINS,
+    Plan,
+    fill,
+    fill_for_training,
+    plan_and_fill,
+    plan_rows,
+    script,
+    target_inputs,
+)
 from hyperofa.methods.relatives import pieces_of_tokens, tokens_with
 from hyperofa.tokens.canonical import OVERLAP_KINDS, Token, canonical_tokens
 
@@ -24,7 +36,7 @@ def test_the_ladder_is_climbed_in_order(bundles, name, kinds, knowing):
     known[::2] &= knowing == "covered"
     known[1::2] &= knowing != "none"
     inputs, rows = target_inputs(bundle), rows_for(bundle, known)
-    filled = plan_and_fill(bundle, inputs, rows, kinds)
+    filled = plan_and_fill(inputs, rows, kinds)
     spelled = baselines.subtokens(inputs)
     tokens = canonical_tokens(bundle.tokenizer("target"))
     chosen, rest = bundle.overlap.choose(kinds), bundle.overlap.choose()
@@ -72,7 +84,7 @@ def test_the_ladder_is_climbed_in_order(bundles, name, kinds, knowing):
 def test_letters_that_the_source_cannot_spell_take_the_mean_of_their_script(bundles):
     bundle = Bundle.load(bundles["bert"])
     nothing = rows_for(bundle, np.zeros(bundle.meta.target_tokens, bool))
-    filled = plan_and_fill(bundle, target_inputs(bundle), nothing, OVERLAP_KINDS)
+    filled = plan_and_fill(target_inputs(bundle), nothing, OVERLAP_KINDS)
     tokens = canonical_tokens(bundle.tokenizer("target"))
     alone = [i for i, token in enumerate(tokens) if "ß" in token.text.decode(errors="ignore")]
     assert {ORIGINS[number] for number in filled.origins[alone]} == {"script"}
@@ -82,7 +94,7 @@ def test_letters_that_the_source_cannot_spell_take_the_mean_of_their_script(bund
 def test_a_methods_mixtures_are_kept(bundles):
     bundle = Bundle.load(bundles["roberta8"])
     inputs = target_inputs(bundle)
-    filled = plan_and_fill(bundle, inputs, baselines.ofa(inputs), ("role",))
+    filled = plan_and_fill(inputs, baselines.ofa(inputs), ("role",))
     predicted = filled.origins == ORIGINS.index("predicted")
     assert predicted.sum() > 50
     np.testing.assert_allclose(
@@ -94,10 +106,10 @@ def test_a_plan_is_made_without_rows_and_filled_with_any(bundles):
     """Training fills it before a net has predicted anything, an export afterwards: the same rows are left to it."""
     bundle = Bundle.load(bundles["bert"])
     inputs, known = target_inputs(bundle), bundle.target.covered
-    plan = plan_rows(bundle, inputs.spelled, known, ("role",))
+    plan = plan_rows(inputs, known, ("role",))
     one, other = fill(plan, bundle.coordinates, rows_for(bundle, known)), baselines.ofa(inputs)
     other = fill(plan, bundle.coordinates, other)
-    for filled in (one, other, plan_and_fill(bundle, inputs, rows_for(bundle, known), ("role",))):
+    for filled in (one, other, plan_and_fill(inputs, rows_for(bundle, known), ("role",))):
         np.testing.assert_array_equal(filled.origins, plan.origins)
         rest = plan.ids("copied", "subtokens", "mean")
         np.testing.assert_array_equal(filled.coordinates[rest], one.coordinates[rest])
@@ -110,10 +122,44 @@ def test_a_plan_is_made_without_rows_and_filled_with_any(bundles):
 def test_a_plan_is_not_filled_with_too_few_rows(bundles):
     bundle = Bundle.load(bundles["bert"])
     known = bundle.target.covered.copy()
-    plan = plan_rows(bundle, target_inputs(bundle).spelled, known, ("role",))
+    plan = plan_rows(target_inputs(bundle), known, ("role",))
     known[plan.ids("predicted")[0]] = False
     with pytest.raises(ValueError, match=r"expected rows for (\d+) tokens, found \d+"):
         fill(plan, bundle.coordinates, rows_for(bundle, known))
+
+
+def test_what_training_need_not_predict(bundles):
+    bundle = Bundle.load(bundles["bert"])
+    filled = fill_for_training(target_inputs(bundle), ("role",))
+    predictable = filled.plan.of("predicted")
+    assert not predictable[bundle.overlap.choose(["role"]).target_ids].any()
+    assert not (predictable & ~bundle.target.covered).any()
+    assert filled.coordinates[~predictable].any(1).all()
+
+
+@pytest.mark.parametrize("fallback", ["ladder", "noise"])
+def test_training_and_exports_follow_one_plan(fallback, bundles):
+    """What a net is not asked to predict in training it is not asked in an export, and the rest has the same rows."""
+    bundle = Bundle.load(bundles["roberta"])
+    trained = fill_for_training(target_inputs(bundle), ("role", "symbol"), fallback)
+    inputs = target_inputs(Bundle.load(bundles["roberta"]))
+    predicted = Predictions(np.ones_like(trained.coordinates), bundle.target.covered)
+    exported = plan_and_fill(inputs, predicted, ("role", "symbol"), fallback)
+    for name in Plan.__dataclass_fields__:
+        ours, theirs = (getattr(filled.plan, name) for filled in (trained, exported))
+        if sp.issparse(ours):
+            assert (ours != theirs).nnz == 0, name
+        else:
+            np.testing.assert_array_equal(ours, theirs, name)
+    rest = ~trained.plan.of("predicted", "containing", "pieces", "script")
+    assert rest.sum() > 10
+    np.testing.assert_array_equal(trained.coordinates[rest], exported.coordinates[rest])
+
+
+def test_held_out_tokens_are_no_vocabulary(bundles):
+    inputs = replace(target_inputs(Bundle.load(bundles["bert"])), overlap=None)
+    with pytest.raises(ValueError, match="expected the inputs of a target vocabulary"):
+        plan_rows(inputs, inputs.covered, ("role",))
 
 
 def test_script_is_that_of_the_first_letter():

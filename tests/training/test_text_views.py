@@ -2,13 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from hyperofa.bundle.bundle import Bundle
-from hyperofa.methods.baselines import Predictions
-from hyperofa.methods.fallbacks import ORIGINS, plan_and_fill, target_inputs
+from hyperofa.methods.fallbacks import fill_for_training, target_inputs
 from hyperofa.training.batches import pad
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.samplers import Draw
-from hyperofa.training.text_views import VIEWS, ViewCounts, fixed_rows
+from hyperofa.training.text_views import VIEWS, ViewCounts
 
 SEED = Draw(np.empty(0, np.int64), (0, 1))
 
@@ -54,7 +52,8 @@ def test_a_batch_fits_together(data):
 def test_rows_are_those_of_the_tokens(data):
     """Tokens that are not predicted have their rows; a view under the source tokenizer is the sentence itself."""
     bundle, batch = data.bundle, data._texts["train"][SEED]
-    fixed, predictable, _ = fixed_rows(bundle, data.copied)
+    filled = fill_for_training(target_inputs(bundle), data.copied)
+    fixed, predictable = filled.coordinates, filled.plan.of("predicted")
     source, target = bundle.tokenizer("source"), bundle.tokenizer("target")
     predicted = set(batch.predicted.tolist())
     self_index = dict(zip(batch.predicted.tolist(), batch.self_index.tolist(), strict=True))
@@ -106,25 +105,3 @@ def test_padding():
     values, mask = pad([np.array([3, 4]), np.array([5])])
     assert values.tolist() == [[3, 4], [5, 0]]
     assert mask.tolist() == [[1, 1], [1, 0]]
-
-
-def test_what_training_need_not_predict(bundles):
-    bundle = Bundle.load(bundles["bert"])
-    rows, predictable, _ = fixed_rows(bundle, ("role",))
-    assert not predictable[bundle.overlap.choose(["role"]).target_ids].any()
-    assert not (predictable & ~bundle.target.covered).any()
-    assert rows[~predictable].any(1).all()
-
-
-def test_training_and_exports_follow_one_plan(bundles):
-    """What a net is not asked to predict in training it is not asked in an export, and the rest has the same rows."""
-    bundle = Bundle.load(bundles["roberta"])
-    rows, predictable, _ = fixed_rows(bundle, ("role", "symbol"))
-    known = bundle.target.covered
-    predicted = Predictions(np.ones_like(rows), known)
-    filled = plan_and_fill(bundle, target_inputs(bundle), predicted, ("role", "symbol"))
-    np.testing.assert_array_equal(filled.origins == ORIGINS.index("predicted"), predictable)
-    of_predicted = [ORIGINS.index(origin) for origin in ("containing", "pieces", "script")]
-    rest = ~predictable & ~np.isin(filled.origins, of_predicted)
-    assert rest.sum() > 10
-    np.testing.assert_array_equal(filled.coordinates[rest], rows[rest])
