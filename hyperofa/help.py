@@ -4,6 +4,7 @@ All of it is read from the signatures and docstrings of what the command calls; 
 minute to list, the flags that one needs most.
 """
 
+import ast
 import inspect
 import json
 import re
@@ -15,7 +16,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from hyperofa.signatures import read_signature
+from hyperofa import nets
+from hyperofa.signatures import read_calls, read_signature
 
 EXAMPLES = {
     "demo": "hyperofa demo --output data/demo",
@@ -47,12 +49,7 @@ EXAMPLES = {
 """A command line of each command."""
 
 _DATA, _MODEL = "hyperofa.training.datamodule:HyperDataModule", "hyperofa.training.module:HyperModule"
-NETS = {
-    "SourceAttention": "hyperofa.nets.source_attention:SourceAttention",
-    "MLP": "hyperofa.nets.mlp:MLP",
-    "BiLSTM": "hyperofa.nets.bilstm:BiLSTM",
-    "SetFormer": "hyperofa.nets.setformer:SetFormer",
-}
+NETS = {name: f"hyperofa.nets.{module}:{name}" for name, module in nets.NETS.items()}
 """Nets of this package, and where they are; the default first."""
 
 _WIDTHS = ("word_dim", "coordinate_dim")  # no flags: the bundle has them
@@ -75,6 +72,7 @@ TRAINER = {
 """Flags of Lightning's Trainer that a run needs most."""
 
 _VALUES = {bool: "true|false", int: "N", float: "X", str: "TEXT", Path: "PATH", dict: "{KEY: VALUE}"}
+_LISTED = "`methods.registry.METHODS`"  # stands for all of them
 _INDENT = 34
 _WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
@@ -170,9 +168,9 @@ def _training_groups(name: str) -> dict[str, list[Flag]]:
     for group, source in (("data", _DATA), ("model", _MODEL)):
         found = {flag.name: flag for flag in _flags(read_signature(source), f"{group}.")}
         groups[group] = [found[f"{group}.{flag}"] for flag in _SHORT[group]]
-    nets = [Flag("model.net", "|".join(NETS), "or a net of your own, with --trust.", next(iter(NETS)))]
-    nets += [Flag("model.net.init_args.…", "", f"of {net}: {_defaults(source)}") for net, source in NETS.items()]
-    groups["model"] = [*nets, *groups["model"]]
+    choice = Flag("model.net", "|".join(NETS), "or a net of your own, with --trust.", next(iter(NETS)))
+    of_nets = [Flag("model.net.init_args.…", "", f"of {net}: {_defaults(source)}") for net, source in NETS.items()]
+    groups["model"] = [choice, *of_nets, *groups["model"]]
     groups["trainer"] = [Flag(f"trainer.{flag}", *said) for flag, said in TRAINER.items()]
     return groups
 
@@ -231,6 +229,7 @@ def _flags(function: Callable[..., Any], prefix: str = "") -> Iterator[Flag]:
             continue
         value, limits = _describe(kind)
         about = documented.get(name, "")
+        about = about.replace(_LISTED, _methods()) if _LISTED in about else about
         about = f"{about.removesuffix('.')}; {limits}." if limits else about
         required = default is inspect.Parameter.empty
         yield Flag(f"{prefix}{name}", value, about, "" if required else _shown(default), required)
@@ -277,3 +276,10 @@ def _documented(function: Callable[..., Any]) -> dict[str, str]:
     section = re.search(r"^(?:Args|Attributes):\n((?:    .*\n|\n)+)", f"{inspect.getdoc(function)}\n", re.MULTILINE)
     entries = re.split(r"^    (\w+): ", section[1], flags=re.MULTILINE)[1:] if section else []
     return {name: " ".join(text.split()) for name, text in zip(entries[::2], entries[1::2], strict=True)}
+
+
+def _methods() -> str:
+    """What the registry says of each method."""
+    calls = read_calls("hyperofa.methods.registry", "_BUILT_IN", "Method")
+    records = [[ast.literal_eval(word) for word in call.args[:2]] for call in calls]
+    return "; ".join(f"{name} ({about})" for name, about in records).replace("`", "")

@@ -46,6 +46,18 @@ def read_signature(command: str) -> Callable[..., None]:
     return getattr(part, name)
 
 
+def read_calls(module: str, name: str, called: str) -> list[ast.Call]:
+    """The calls in what a name of a module is, as they follow each other in its source.
+
+    Args:
+        module: where the name is.
+        name: that is defined there.
+        called: what is called.
+    """
+    found = [node for node in ast.walk(_statements(module)[name]) if isinstance(node, ast.Call)]
+    return sorted((call for call in found if ast.unparse(call.func) == called), key=lambda call: call.lineno)
+
+
 class _Source(InspectLoader):
     """Loads a module from source that is not a file."""
 

@@ -4,6 +4,7 @@ import ast
 import doctest
 import gzip
 import inspect
+import re
 import runpy
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import hyperofa
+from hyperofa.evaluation.scores import Metric
 from tests.conftest import ENGLISH, GERMAN, WORD_DIM
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -85,6 +87,28 @@ def test_type_checkers_see_what_python_does():
     for name in CALLABLES:
         parameters = inspect.signature(getattr(hyperofa, name)).parameters.values()
         assert all(each.annotation is not inspect.Parameter.empty for each in parameters)
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_files_may_be_named_by_strings(name):
+    """For type checkers too: `FilePath` is `str | Path`; the examples show that it is so when they run."""
+    tree = ast.parse(inspect.getsource(inspect.unwrap(getattr(hyperofa, name))))
+    given = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)).args
+    kinds = [ast.unparse(each.annotation) for each in (*given.args, *given.kwonlyargs) if each.annotation is not None]
+    assert [kind for kind in kinds if re.search(r"\bPath\b", kind) and "str | Path" not in kind] == []
+
+
+def test_what_a_notebook_shows_is_short(bundles, fitted):
+    bundle = hyperofa.Bundle.load(bundles["bert"])
+    assert re.fullmatch(
+        r"Bundle\('.*bert', source_tokens=\d+, target_tokens=\d+, words=\d+, coordinate_dim=24\)", repr(bundle)
+    )
+    net = hyperofa.Hypernetwork.load(fitted["tokens"] / "checkpoints" / "best.ckpt")
+    assert re.fullmatch(r"Hypernetwork\(MLP, parameters=[\d,]+, word_dim=12, coordinate_dim=24, copied=.*\)", repr(net))
+    metric = {"SR-B": {"top1": Metric("top-1 accuracy", main=True)}}
+    scores = hyperofa.Scores({"SR-B": {"top1": {"deu": 12.34}}}, metric)
+    assert repr(scores) == str(scores)
+    assert "12.3" in repr(scores)
 
 
 def test_another_name_is_none():

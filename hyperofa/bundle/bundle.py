@@ -110,6 +110,11 @@ class Bundle:
     path: Path
     meta: Meta
 
+    def __repr__(self) -> str:
+        meta = self.meta
+        sizes = f"source_tokens={meta.source_tokens:,}, target_tokens={meta.target_tokens:,}, words={len(self.words):,}"
+        return f"Bundle({str(self.path)!r}, {sizes}, coordinate_dim={meta.coordinate_dim:,})"
+
     @classmethod
     def load(cls, path: str | Path) -> "Bundle":
         """Open a bundle.

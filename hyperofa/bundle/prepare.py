@@ -18,6 +18,7 @@ from hyperofa.errors import InputError
 from hyperofa.models.saving import save_model
 from hyperofa.models.source import ModelLike, TokenizerLike, content_hash, source_of, tokenizer_of
 from hyperofa.models.vocabulary import Vocabulary, check_tokenizer, hash_rows, read_vocabulary
+from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.folders import fingerprint, resumed_folder, sha256_text, write_json
 from hyperofa.runtime.hub import check_repository
 from hyperofa.runtime.processes import ProcessGroup, process_group
@@ -48,7 +49,7 @@ def prepare(
     source_model: ModelLike,
     target_tokenizer: TokenizerLike,
     vectors: list[str],
-    output: Path,
+    output: FilePath,
     source_languages: list[str] | None = None,
     target_languages: list[str] | None = None,
     coordinate_dim: Count | None = None,
@@ -99,9 +100,8 @@ def prepare(
         InputError: an input is missing or damaged, or nothing in the target vocabulary could be initialised.
 
     Example:
-        >>> from pathlib import Path
         >>> import hyperofa
-        >>> bundle = hyperofa.prepare("bert", "tokenizer", ["words.vec"], Path("my_bundle"), source_languages=["eng"])
+        >>> bundle = hyperofa.prepare("bert", "tokenizer", ["words.vec"], "my_bundle", source_languages=["eng"])
         >>> print(bundle.summary())
         bundle my_bundle
         ...

@@ -9,6 +9,7 @@ from hyperofa.errors import InputError
 from hyperofa.evaluation.scores import Scores
 from hyperofa.evaluation.task import UNNAMED, Finding, LoadedModel, Request, Sample, Task, find_tasks
 from hyperofa.models.source import ModelLike, source_of
+from hyperofa.runtime.files import FilePath, FilePaths
 from hyperofa.runtime.folders import write_json
 from hyperofa.runtime.ranges import Count, in_range
 
@@ -17,12 +18,12 @@ from hyperofa.runtime.ranges import Count, in_range
 def evaluate(
     model: ModelLike,
     source_model: ModelLike,
-    data: Path | None = None,
+    data: FilePath | None = None,
     languages: list[str] | None = None,
     sentences: Count = 500,
     layer: int = -1,
-    output: Path | None = None,
-    text: list[Path] | None = None,
+    output: FilePath | None = None,
+    text: FilePaths | None = None,
 ) -> Scores:
     """Score a model with a new vocabulary: sentence retrieval against the source model, bits per byte and more.
 

@@ -191,6 +191,9 @@ class Scores(Mapping[str, Mapping[str, Mapping[str, float]]]):
             blocks.append("\n".join([*(line.rstrip() for line in lines), *([f"({details})"] if details else [])]))
         return "\n\n".join(blocks)
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def _repr_html_(self) -> str:
         blocks = []
         for task, rows, details in self._blocks():

@@ -31,6 +31,7 @@ from hyperofa.experiments.report import WRITTEN, Provenance, write_report, write
 from hyperofa.experiments.results import Outcome, labels, tabulate
 from hyperofa.experiments.tables import to_markdown, width_name
 from hyperofa.runtime.calls import written_call
+from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.marks import claim
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.trust import trust_flags
@@ -62,7 +63,7 @@ class Ablation:
 
 @in_range()
 def ablate(
-    output: Path,
+    output: FilePath,
     # Bare types: jsonargparse would fill a mapping with a `class_path`, such as a net, with defaults if it were `Any`.
     prepare: dict | None = None,
     fit: dict | None = None,
@@ -120,16 +121,15 @@ def ablate(
         InputError: settings that make no cells.
 
     Example:
-        >>> from pathlib import Path
         >>> import hyperofa
         >>> inputs = {"source_model": "bert", "target_tokenizer": "tokenizer", "vectors": ["words.vec"]}
         >>> methods = {"OFA": {"export.method": "ofa"}, "random": {"export.method": "random"}}
         >>> settings = {"prepare": inputs, "methods": methods, "grid": {"seed": [0, 1]}}
-        >>> commands = hyperofa.ablate(Path("ablation"), **settings, print_commands=True)  # or run it, without this
+        >>> commands = hyperofa.ablate("ablation", **settings, print_commands=True)  # or run it, without this
         >>> len(commands.splitlines())  # a seed changes nothing about OFA
         3
     """
-    call = written_call(ablate, locals())
+    call, output = written_call(ablate, locals()), Path(output)
     if cell is not None:
         run_cell(output, cell, keep_models)
         return None

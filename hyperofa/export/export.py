@@ -47,12 +47,7 @@ def export(
     Args:
         bundle: folder written by `hyperofa prepare`; after --reference true, hyperofa, ofa and random do as the
             published code does.
-        method: hyperofa (needs --checkpoint); ofa (as published: k = 10, T = 0.1, overlap by role, exact and case);
-            ofa_tuned (our pooling, k = 3, rescaled); subtokens (FVT, mean of the source tokens that spell a token);
-            wechsel, focus, clp, omp and transtokenizer (needs --parallel), after their papers; mean; mean_noise
-            (Hewitt's, covariance noise of scale 1e-5); random (normal, like the source rows); small_noise (normal
-            around zero, standard deviation 0.02, transformers' default) and zeros, to see what they break; or one that
-            you have registered.
+        method: how the rows are made: one of `methods.registry.METHODS`, or one that you have registered.
         output: model folder to write.
         checkpoint: trained hypernetwork of `hyperofa fit`; the mean over several of them if the flag is repeated.
         mixing: how ofa_tuned, and the OFA that hyperofa is blended with, mix source rows.

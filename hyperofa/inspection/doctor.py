@@ -24,6 +24,7 @@ from hyperofa.inspection.picture import draw
 from hyperofa.methods.fallbacks import ORIGINS, Plan, plan_rows, target_inputs
 from hyperofa.methods.registry import Context, Method, method_named
 from hyperofa.models.source import ModelLike, TokenizerLike
+from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.ranges import Count, Seed, in_range
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.vectors.readers import split_spec
@@ -108,7 +109,7 @@ def doctor(
     coordinate_dim: Count | None = None,
     method: str = "hyperofa",
     measure: bool = True,
-    picture: Path | None = None,
+    picture: FilePath | None = None,
     seed: Seed = 0,
     vectors_dtype: Literal["float32", "float16"] = "float32",
     max_words: Count | None = None,

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from hyperofa.errors import InputError
 from hyperofa.inspection.coverage import LanguageCoverage, ScriptCoverage
 from hyperofa.methods.fallbacks import ORIGINS
-from hyperofa.runtime.files import new_file
+from hyperofa.runtime.files import FilePath, new_file
 from hyperofa.runtime.pictures import save_picture
 
 _LARGEST = 12
@@ -16,7 +16,7 @@ _LARGEST = 12
 _COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#F0E442", "#D55E00", "#CC79A7", "#999999")
 
 
-def draw(scripts: Sequence[ScriptCoverage], languages: Sequence[LanguageCoverage], path: Path) -> None:
+def draw(scripts: Sequence[ScriptCoverage], languages: Sequence[LanguageCoverage], path: FilePath) -> None:
     """Draw a diagnosis.
 
     Args:

@@ -27,6 +27,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
 from hyperofa.models.source import ModelLike, TokenizerLike, tokenizer_of
+from hyperofa.runtime.files import FilePath, FilePaths
 from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.text_files import read_lines
@@ -92,10 +93,10 @@ class Expansion:
 @in_range()
 def expand(
     source_model: ModelLike | TokenizerLike,
-    output: Path,
-    words: Path | None = None,
+    output: FilePath,
+    words: FilePath | None = None,
     tokenizer: str | None = None,
-    text: list[Path] | None = None,
+    text: FilePaths | None = None,
     count: Count | None = None,
     min_pieces: Count = 3,
     overwrite: bool = False,
@@ -123,9 +124,8 @@ def expand(
         InputError: no words, or words of --words that the tokenizer cannot keep whole.
 
     Example:
-        >>> from pathlib import Path
         >>> import hyperofa
-        >>> expansion = hyperofa.expand("bert", Path("more_words"), text=[Path("german.txt")], count=2)
+        >>> expansion = hyperofa.expand("bert", "more_words", text=["german.txt"], count=2)
         >>> len(expansion.words)
         2
     """
@@ -157,7 +157,7 @@ def expand(
         skipped = [word for word in candidates if word not in added]
     tokens = [content for content, _ in new if content not in old]
     return Expansion(
-        output, added, tokens, skipped, _revived(source), (len(old), len(new)), measured if lines else None
+        Path(output), added, tokens, skipped, _revived(source), (len(old), len(new)), measured if lines else None
     )
 
 

@@ -23,6 +23,7 @@ from hyperofa.errors import InputError
 from hyperofa.models.factorised import read_rows
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import Vocabulary
+from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.folders import read_json, sha256_file, sha256_text, write_json
 from hyperofa.runtime.marks import MARK
 from hyperofa.runtime.versions import versions
@@ -106,7 +107,7 @@ class Verification:
         return "\n".join([f"{self.path}: differs from its manifest", *(f"  {problem}" for problem in self.problems)])
 
 
-def verify(model: Path, ignore: list[str] | None = None, digest: str | None = None) -> Verification:
+def verify(model: FilePath, ignore: list[str] | None = None, digest: str | None = None) -> Verification:
     """Say which files and which rows of an exported folder were changed since; exit code 1 if any.
 
     Without --digest, a folder whose manifest was forged along with its files passes for intact.
@@ -123,11 +124,11 @@ def verify(model: Path, ignore: list[str] | None = None, digest: str | None = No
         InputError: no manifest there, or a broken one (exit code 2).
 
     Example:
-        >>> from pathlib import Path
         >>> import hyperofa
-        >>> hyperofa.verify(Path("model")).intact
+        >>> hyperofa.verify("model").intact
         True
     """
+    model = Path(model)
     if not model.is_dir():
         raise InputError(f"--model {model}: expected a model folder, found none")
     manifest = read_json(model / MANIFEST)

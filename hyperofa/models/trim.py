@@ -20,6 +20,7 @@ from hyperofa.models.folder import Making, finish, write_model
 from hyperofa.models.source import ModelLike, source_of
 from hyperofa.models.vocabulary import read_vocabulary, replace_vocabulary
 from hyperofa.runtime.calls import written_call
+from hyperofa.runtime.files import FilePath, FilePaths
 from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.text_files import read_lines
@@ -60,7 +61,7 @@ class Trimmed:
 
 @in_range()
 def trim(
-    source_model: ModelLike, text: list[Path], output: Path, min_count: Count = 1, overwrite: bool = False
+    source_model: ModelLike, text: FilePaths, output: FilePath, min_count: Count = 1, overwrite: bool = False
 ) -> Trimmed:
     """Drop the tokens that a text never uses; logits of the others stay as they are.
 
@@ -79,9 +80,8 @@ def trim(
         InputError: no text, or a tokenizer of a kind that cannot be trimmed.
 
     Example:
-        >>> from pathlib import Path
         >>> import hyperofa
-        >>> print(hyperofa.trim("bert", [Path("english.txt")], Path("fewer_tokens")).path)
+        >>> print(hyperofa.trim("bert", ["english.txt"], "fewer_tokens").path)
         fewer_tokens
     """
     call = written_call(trim, locals())
@@ -112,7 +112,7 @@ def trim(
         rows_of = ([new, contents[old], "copied", old] for new, old in enumerate(kept.tolist()))
         write_model(model, folder, making, ["id", "token", "origin", "source_id"], rows_of, counts)
         finish(folder, model, making, counts, source_model=source.name)
-    return Trimmed(output, (len(vocabulary.input_rows), len(kept)), used, (large, _megabytes(model)))
+    return Trimmed(Path(output), (len(vocabulary.input_rows), len(kept)), used, (large, _megabytes(model)))
 
 
 def _megabytes(model: PreTrainedModel) -> float:

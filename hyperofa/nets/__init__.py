@@ -2,7 +2,7 @@
 
 Every net sees a `WordSets` batch and returns `(B, K)`. `SourceAttention` is the default; `MLP` is the simple choice;
 `BiLSTM` and `SetFormer` are the two of the paper. Word vectors and memory come with the call: no net holds the word
-table or the source embeddings.
+table or the source embeddings. A new net is a file of this room and its name below.
 """
 
 from importlib import import_module
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from hyperofa.nets.source_attention import SourceAttention
 
 __all__ = ["BiLSTM", "MLP", "Net", "SetFormer", "SourceAttention"]
-_HOMES = {name: name.lower() for name in __all__} | {"SourceAttention": "source_attention"}
+NETS = {"SourceAttention": "source_attention", "MLP": "mlp", "BiLSTM": "bilstm", "SetFormer": "setformer"}
+"""The module of each net, the default first."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in (*NETS, "Net"):
         raise AttributeError(f"module {__name__} has no attribute {name}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{NETS.get(name, 'net')}"), name)

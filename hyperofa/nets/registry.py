@@ -5,15 +5,12 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+import hyperofa.nets
 from hyperofa.errors import InputError
-from hyperofa.nets.bilstm import BiLSTM
-from hyperofa.nets.mlp import MLP
 from hyperofa.nets.net import Net, net_name
-from hyperofa.nets.setformer import SetFormer
 from hyperofa.nets.sizes import check_size
-from hyperofa.nets.source_attention import SourceAttention
 
-NETS: dict[str, type[Net]] = {net_name(net): net for net in (SourceAttention, MLP, BiLSTM, SetFormer)}
+NETS: dict[str, type[Net]] = {name: getattr(hyperofa.nets, name) for name in hyperofa.nets.NETS}
 _BUILT_IN = tuple(NETS)
 _Class = TypeVar("_Class", bound=type[Net])
 

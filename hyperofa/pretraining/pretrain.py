@@ -27,6 +27,7 @@ from hyperofa.pretraining.language_model import train
 from hyperofa.pretraining.results import Pretrained, PretrainedModels, write_comparison, write_trained
 from hyperofa.pretraining.settings import EvaluationOptions, TrainerOptions, Training
 from hyperofa.runtime.calls import written_call
+from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.folders import (
     fingerprint,
     kept_folder,
@@ -57,7 +58,7 @@ _TRAINING, _TRAINER, _EVALUATION = Training(), TrainerOptions(), EvaluationOptio
 def pretrain(
     model: ModelsLike,
     text: TextLike,
-    output: Path,
+    output: FilePath,
     validation_text: TextLike | None = None,
     validation_lines: int = 500,
     training: Training = _TRAINING,
@@ -102,12 +103,11 @@ def pretrain(
         InputError: an input is missing or does not serve.
 
     Example:
-        >>> from pathlib import Path
         >>> import hyperofa
         >>> from hyperofa.pretraining.settings import Training, TrainerOptions
         >>> steps = Training(steps=2, evaluate_every=1, batch_size=2, block_size=16)
         >>> quiet = TrainerOptions(progress=False)
-        >>> trained = hyperofa.pretrain("model", "german.txt", Path("trained"), training=steps, trainer=quiet)
+        >>> trained = hyperofa.pretrain("model", "german.txt", "trained", training=steps, trainer=quiet)
         >>> [point.step for point in trained.curve]
         [0, 1, 2]
     """

@@ -1,11 +1,19 @@
 """Single files that are whole or absent."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyperofa.errors import InputError
+
+if TYPE_CHECKING:
+    FilePath = str | Path
+    """A file or folder, as somebody writes it in Python."""
+    FilePaths = Sequence[str | Path]
+else:  # what a command line can give, which reads these types
+    FilePath, FilePaths = Path, list[Path]
 
 
 @contextmanager

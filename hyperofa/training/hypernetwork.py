@@ -76,6 +76,11 @@ class Hypernetwork:
     training_fingerprint: str = ""
     digest: str = ""
 
+    def __repr__(self) -> str:
+        net, size = self.net, sum(parameter.numel() for parameter in self.net.parameters())
+        widths = f"word_dim={net.word_dim:,}, coordinate_dim={net.coordinate_dim:,}"
+        return f"Hypernetwork({type(net).__name__}, parameters={size:,}, {widths}, copied={self.copied})"
+
     @classmethod
     def load(cls, path: str | Path, bundle: Bundle | None = None) -> "Hypernetwork":
         """Load a checkpoint; only tensors and plain data are read from it, no code.

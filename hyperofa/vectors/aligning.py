@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
-from hyperofa.runtime.files import new_file
+from hyperofa.runtime.files import FilePath, new_file
 from hyperofa.runtime.ranges import Count, Seed, Share, Size, in_range
 from hyperofa.vectors.alignment import Candidates, align, mutual_translations, refine, translate
 from hyperofa.vectors.centring import unit_rows
@@ -60,7 +60,7 @@ class Alignment:
 def align_vectors(
     vectors: str,
     into: list[str],
-    output: Path,
+    output: FilePath,
     dictionary: list[str] | None = None,
     parallel: list[str] | None = None,
     identical: bool | None = None,
@@ -108,9 +108,8 @@ def align_vectors(
         InputError: an input is missing or damaged, or there are too few pairs to begin with.
 
     Example:
-        >>> from pathlib import Path
         >>> import hyperofa
-        >>> print(hyperofa.align_vectors("fra=turned.vec", ["words.vec"], Path("french"), languages=["eng"]))
+        >>> print(hyperofa.align_vectors("fra=turned.vec", ["words.vec"], "french", languages=["eng"]))
         french: ... words, 12 wide: fra ...
         ... pairs to begin with; precision@1 of steps: procrustes ...
     """
@@ -296,7 +295,7 @@ class _Search:
 def _write(
     store: WordVectors,
     path: Path,
-    output: Path,
+    output: FilePath,
     shift: NDArray[np.float32],
     matrix: NDArray[np.float32],
     language: str,

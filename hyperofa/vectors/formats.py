@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
-from hyperofa.runtime.files import new_file
+from hyperofa.runtime.files import FilePath, new_file
 from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.vectors.conversion import build_store
@@ -57,7 +57,7 @@ class WrittenVectors:
 @in_range()
 def convert_vectors(
     vectors: list[str],
-    output: Path,
+    output: FilePath,
     languages: list[str] | None = None,
     prefixes: bool = True,
     vectors_dtype: Literal["float32", "float16"] = "float32",
@@ -88,9 +88,8 @@ def convert_vectors(
         InputError: an input is missing or damaged, or has words that the format cannot hold.
 
     Example:
-        >>> from pathlib import Path
         >>> import hyperofa
-        >>> print(hyperofa.convert_vectors(["words.vec"], Path("converted.bin")))
+        >>> print(hyperofa.convert_vectors(["words.vec"], "converted.bin"))
         converted.bin: ... words, 12 wide: deu ..., eng ...
     """
     with tempfile.TemporaryDirectory(prefix="hyperofa-vectors-") as scratch:
@@ -122,7 +121,7 @@ def read_rows(store: WordVectors, rows: NDArray[np.int64]) -> Iterator[tuple[lis
 
 def save_vectors(
     blocks: Iterable[tuple[Sequence[Entry], NDArray[Any]]],
-    output: Path,
+    output: FilePath,
     dtype: Literal["float32", "float16"] = "float32",
     prefixes: bool = True,
     overwrite: bool = False,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
+from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.vectors.centring import unit_rows
 from hyperofa.vectors.conversion import build_store
@@ -20,7 +21,7 @@ from hyperofa.vectors.store import ROWS, WordVectors
 @in_range()
 def merge_vectors(
     vectors: list[str],
-    output: Path,
+    output: FilePath,
     duplicate_words: Literal["mean", "first"] = "mean",
     prefixes: bool = True,
     max_words: Count | None = None,
@@ -49,9 +50,8 @@ def merge_vectors(
         InputError: an input is missing or damaged, or has vectors of another width.
 
     Example:
-        >>> from pathlib import Path
         >>> import hyperofa
-        >>> print(hyperofa.merge_vectors(["words.vec", "fra=french.vec"], Path("merged")))
+        >>> print(hyperofa.merge_vectors(["words.vec", "fra=french.vec"], "merged"))
         merged: ... words, 12 wide: deu ..., eng ..., fra 2
     """
     with tempfile.TemporaryDirectory(prefix="hyperofa-vectors-") as scratch:

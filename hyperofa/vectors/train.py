@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
-from hyperofa.runtime.files import new_file
+from hyperofa.runtime.files import FilePath, new_file
 from hyperofa.runtime.ranges import Count, Seed, Size, in_range
 from hyperofa.vectors.centring import unit_rows
 from hyperofa.vectors.conversion import build_store
@@ -55,7 +55,7 @@ class TrainedVectors:
 @in_range()
 def train_vectors(
     text: list[str],
-    output: Path,
+    output: FilePath,
     aligned: bool = False,
     into: list[str] | None = None,
     method: Literal["auto", "spectral", "fasttext"] = "auto",
@@ -106,9 +106,8 @@ def train_vectors(
         InputError: a text is missing or damaged, or several languages have no line in common.
 
     Example:
-        >>> from pathlib import Path
         >>> import hyperofa
-        >>> print(hyperofa.train_vectors(["eng=eng.tsv", "deu=deu.tsv"], Path("trained.vec"), dim=8))
+        >>> print(hyperofa.train_vectors(["eng=eng.tsv", "deu=deu.tsv"], "trained.vec", dim=8))
         trained.vec: ... words, 8 wide: deu ..., eng ...
           spectral, from ... words in ... segments
     """
@@ -219,7 +218,7 @@ def joined_lines(pieces: Sequence[Piece], tokens: Sequence[list[str]], seed: int
 def _train_fasttext(
     lines: Iterator[str],
     settings: dict[str, Any],
-    output: Path,
+    output: FilePath,
     languages: Sequence[str],
     max_words: int | None,
     prefixes: bool,
