@@ -215,3 +215,10 @@ def test_the_site_builds_and_fetches_nothing(tmp_path):
             r'<(?:script|img|link rel="stylesheet")[^>]+(?:src|href)="(https?:[^"]+)"', page.read_text("utf-8")
         )
         assert fetched == [], page.name
+
+
+def test_the_readme_has_ten_lines_of_the_glossary():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| word | meaning |\n|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    assert len(table) == 10
+    assert set(table) <= set(PAGES["glossary.md"].splitlines())

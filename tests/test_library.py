@@ -99,10 +99,7 @@ def test_files_may_be_named_by_strings(name):
 
 
 def test_what_a_notebook_shows_is_short(bundles, fitted):
-    bundle = hyperofa.Bundle.load(bundles["bert"])
-    assert re.fullmatch(
-        r"Bundle\('.*bert', source_tokens=\d+, target_tokens=\d+, words=\d+, coordinate_dim=24\)", repr(bundle)
-    )
+    assert repr(hyperofa.Bundle.load(bundles["bert"])) == f"Bundle(path={bundles['bert']!r})"
     net = hyperofa.Hypernetwork.load(fitted["tokens"] / "checkpoints" / "best.ckpt")
     assert re.fullmatch(r"Hypernetwork\(MLP, parameters=[\d,]+, word_dim=12, coordinate_dim=24, copied=.*\)", repr(net))
     metric = {"SR-B": {"top1": Metric("top-1 accuracy", main=True)}}

@@ -14,7 +14,7 @@ split.npz             ids of the covered source tokens: train, val, test
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import UnionType
@@ -108,12 +108,7 @@ class Bundle:
     """A prepared folder, memory-mapped. Made by `prepare.prepare`; open one with `Bundle.load`."""
 
     path: Path
-    meta: Meta
-
-    def __repr__(self) -> str:
-        meta = self.meta
-        sizes = f"source_tokens={meta.source_tokens:,}, target_tokens={meta.target_tokens:,}, words={len(self.words):,}"
-        return f"Bundle({str(self.path)!r}, {sizes}, coordinate_dim={meta.coordinate_dim:,})"
+    meta: Meta = field(repr=False)
 
     @classmethod
     def load(cls, path: str | Path) -> "Bundle":
