@@ -49,6 +49,15 @@ class Parser(ArgumentParser):
         """The list of all flags, with bounds in plain words: `int, at least 1`."""
         return re.sub(r"Annotated\[([^\[\]]*)\]", r"\1", super().format_help(*args, **options))
 
+    def parse_args(self, *args: Any, **options: Any) -> Any:
+        """Parse; a class that may not be named is told as any other mistake, also where none is taken."""
+        try:
+            return super().parse_args(*args, **options)
+        except ValueError as error:
+            if type(error).__name__ != "ImportDenied":  # of a module that is private to jsonargparse
+                raise
+            self.error(str(error), error)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse the command line.
 

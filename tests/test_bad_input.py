@@ -148,6 +148,16 @@ def test_tokenizer_folder_without_a_tokenizer(content, prepare_words, refused, t
     match(message, refused(*prepare_words(target_tokenizer=folder)))
 
 
+def test_tokens_that_share_an_id(prepare_words, refused, tokenizer_folders, tmp_path):
+    shutil.copytree(tokenizer_folders["wordpiece"], tmp_path / "tokenizer")
+    path = tmp_path / "tokenizer" / "tokenizer.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    state["model"]["vocab"]["zz"] = state["model"]["vocab"]["the"]
+    path.write_text(json.dumps(state), encoding="utf-8")
+    message = r"--target_tokenizer: expected an id of its own for each token, found \d+ for both '(the|zz)' and "
+    match(message, refused(*prepare_words(target_tokenizer=tmp_path / "tokenizer")))
+
+
 def test_model_folder_without_a_model(prepare_words, refused, tokenizer_folders):
     message = r"--source_model .*wordpiece: expected a folder or hub id with a Hugging Face model"
     match(message, refused(*prepare_words(source_model=tokenizer_folders["wordpiece"])))
@@ -311,6 +321,14 @@ def test_bundles_that_are_none(refused, tmp_path):
     match(r"nowhere: expected a folder written by `hyperofa prepare`", refused(*tokens))
     export = ["export", "--bundle", tmp_path / "nowhere", "--method", "mean", "--output", tmp_path / "model"]
     match(r"--bundle .*nowhere: expected a folder written by `hyperofa prepare`", refused(*export))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format": ' + "9" * 5_000 + "}"], ids=["brackets", "digits"])
+def test_json_that_cannot_be_read(text, refused, bundles, tmp_path):
+    shutil.copytree(bundles["bert"], tmp_path / "bundle")
+    (tmp_path / "bundle" / "meta.json").write_text(text)
+    export = ["export", "--bundle", tmp_path / "bundle", "--method", "mean", "--output", tmp_path / "model"]
+    match(r"meta\.json: expected JSON, found something else", refused(*export))
 
 
 def test_settings_that_do_not_fit(refused, bundles, tmp_path):

@@ -83,6 +83,12 @@ def test_it_is_told_in_a_line(fit_words, capsys):
     assert error.splitlines()[-1] == f"hyperofa: {expected} --trust, found os.system (see hyperofa predict --help)"
 
 
+def test_it_is_told_alike_where_no_class_is_taken(fit_words, capsys):
+    error = refusal(fit_words({"data": {"views": spec("os.system", **TOUCH)}}, "predict"), capsys)
+    assert "expected a class of hyperofa or of Lightning that fits here" in error.splitlines()[-1]
+    assert "set_parsing_settings" not in error
+
+
 def test_flags_are_checked_as_files_are(fit_words, tmp_path, capsys):
     words = fit_words({})
     before = set(tmp_path.iterdir())

@@ -394,5 +394,5 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: expected a JSON file here, found none; is the folder complete?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of numbers with thousands of digits, too, and thousands of brackets
         raise InputError(f"{path}: expected JSON, found something else ({error})") from None
