@@ -172,15 +172,7 @@ def model_card(
         "",
         *(_table(scores) if scores else ["Not measured."]),
         "",
-        "## How to load it",
-        "",
-        "```python",
-        f"from transformers import {', '.join(sorted(['AutoTokenizer', loader]))}",
-        "",
-        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
-        f'model = {loader}.from_pretrained("{folder}"{trust})',
-        "```",
-        "",
+        *_loading(loader, folder, trust),
         *(_SENTENCES.format(folder=folder, trust=trust).splitlines() if embeds_sentences else []),
         "## How to go on",
         "",
@@ -194,15 +186,86 @@ def model_card(
         if not trust
         else "Its embeddings are factorised, E = F P: `modeling_factorised.py` has the code; any trainer will do.",
         "",
-        "## How it was made",
-        "",
-        f"```{call.language}",
-        call.text,
-        "```",
+        *_making(call),
     ]
     if citation is not None:
         lines += ["", "## Citation", "", "```bibtex", citation, "```"]
     return "\n".join(lines) + "\n"
+
+
+def trained_card(
+    model: PreTrainedModel,
+    *,
+    name: str,
+    base: dict[str, Any],
+    steps: int,
+    new_steps: int,
+    bits: dict[str, tuple[float, float]],
+    call: Call,
+    folder: str = "path/to/this/folder",
+) -> str:
+    """The text of README.md for a model whose pretraining went on.
+
+    Args:
+        model: as written.
+        name: of the model that it was before.
+        base: front matter of the card of that model: what it tells the hub holds for this one, but for its scores.
+        steps: of training, all together.
+        new_steps: of these, with all but the new rows frozen.
+        bits: bits per byte of held-out text before and after, by language.
+        call: that made it.
+        folder: hub id or path that it will be loaded from.
+    """
+    loader, task = auto_class(model)
+    kept = ("base_model", "language", "license", "license_name", "license_link", "datasets")
+    tags = dict.fromkeys([*base.get("tags", ["hyperofa"]), "continual-pretraining"])
+    front = ModelCardData(
+        **{key: base.get(key) for key in kept},  # type: ignore[arg-type]
+        library_name="transformers",
+        pipeline_tag=task,
+        tags=[tag for tag in tags if tag != "sentence-transformers"],
+    )
+    told = front.to_dict()
+    shown = Path(name).name
+    phase = f", the first {new_steps:,} of them of its new rows alone" if new_steps else ""
+    lines = [
+        "---",
+        front.to_yaml(),
+        *(f"{key}:  # fill in: {what.format(name=shown)}" for key, what in _OPEN.items() if not told.get(key)),
+        "---",
+        "",
+        f"# {shown}, pretrained on",
+        "",
+        f"This is `{shown}` ({type(model).__name__}) after {steps:,} more steps of pretraining{phase}.",
+        "",
+        "| held-out text | bits per byte before | after |",
+        "|---|---:|---:|",
+        *(f"| {text or 'all'} | {before:.3f} | {after:.3f} |" for text, (before, after) in bits.items()),
+        "",
+        "`curve.csv` has them on the way, `pretraining.json` the settings.",
+        "",
+        *_loading(loader, folder, ", trust_remote_code=True" if is_factorised(model) else ""),
+        *_making(call),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _loading(loader: str, folder: str, trust: str) -> list[str]:
+    return [
+        "## How to load it",
+        "",
+        "```python",
+        f"from transformers import {', '.join(sorted(['AutoTokenizer', loader]))}",
+        "",
+        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
+        f'model = {loader}.from_pretrained("{folder}"{trust})',
+        "```",
+        "",
+    ]
+
+
+def _making(call: Call) -> list[str]:
+    return ["## How it was made", "", f"```{call.language}", call.text, "```"]
 
 
 def _table(scores: dict[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ from hyperofa.pretraining.evaluation import Evaluation
 from hyperofa.pretraining.language_model import train
 from hyperofa.pretraining.results import Pretrained, PretrainedModels, write_comparison, write_trained
 from hyperofa.pretraining.settings import EvaluationOptions, TrainerOptions, Training
-from hyperofa.runtime.calls import written_call
+from hyperofa.runtime.calls import Call, written_call
 from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.folders import (
     fingerprint,
@@ -148,7 +148,7 @@ def pretrain(
         try:
             trained = {
                 name: Pretrained(folders[name], _run(source, name, rows[name], corpus, training, trainer, evaluator,
-                                                     settings | {"command": call.text}, folders[name], work))
+                                                     settings | {"command": call.text}, folders[name], work, call))
                 for name, source in sources.items()
             }  # fmt: skip
         except Exception:
@@ -275,6 +275,7 @@ def _run(
     settings: dict[str, Any],
     folder: Path,
     work: Path,
+    call: Call,
 ) -> list[Point]:
     """Train one model, unless that is done; its curve."""
     done, checkpoint = work / f"{name}.json", work / f"{name}.ckpt"
@@ -287,7 +288,7 @@ def _run(
     curve = train(model, tokenizer, text, training, trainer, new_rows, checkpoint, evaluator, save)
     if is_first_process():
         torch.nn.Module.to(model, dtype)
-        write_trained(model, tokenizer, curve, settings, folder, training.new_steps)
+        write_trained(model, tokenizer, curve, settings, folder, training, source, call)
         write_json(done, [point.as_dict() for point in curve])
         checkpoint.unlink(missing_ok=True)
     return curve

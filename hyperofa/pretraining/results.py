@@ -9,7 +9,9 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hyperofa.models.card import base_card, trained_card
 from hyperofa.models.saving import save_model
+from hyperofa.models.source import SourceModel
 from hyperofa.pretraining.curves import (
     CurveComparison,
     Point,
@@ -19,6 +21,8 @@ from hyperofa.pretraining.curves import (
     without_times,
     write_curves,
 )
+from hyperofa.pretraining.settings import Training
+from hyperofa.runtime.calls import Call
 from hyperofa.runtime.folders import write_json
 from hyperofa.runtime.versions import versions
 
@@ -95,9 +99,11 @@ def write_trained(
     curve: Sequence[Point],
     settings: dict[str, Any],
     folder: Path,
-    new_steps: int,
+    training: Training,
+    source: SourceModel,
+    call: Call,
 ) -> None:
-    """Write a trained model and its curve.
+    """Write a trained model, its card and its curve.
 
     Args:
         model: in the precision that it is to be kept in.
@@ -105,12 +111,26 @@ def write_trained(
         curve: of its training.
         settings: what it was made from.
         folder: where to; made if need be.
-        new_steps: steps of the first phase.
+        training: how it was trained.
+        source: the model that it was before.
+        call: that made it.
     """
     save_model(model, folder)
     tokenizer.save_pretrained(folder)
+    first, last = curve[0], curve[-1]
+    bits = {language: (first.languages[language], last.languages[language]) for language in first.languages}
+    card = trained_card(
+        model,
+        name=source.name,
+        base=base_card(source.name if source.in_memory is None else None),
+        steps=training.total,
+        new_steps=training.new_steps,
+        bits=bits if len(bits) > 1 else {"": (first.bits_per_byte, last.bits_per_byte)},
+        call=call,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
     write_curves({"": curve}, folder / "curve.csv")
-    plot_curves({"": curve}, folder / "curve.png", new_steps)
+    plot_curves({"": curve}, folder / "curve.png", training.new_steps)
     write_json(folder / "curve.json", [without_times(point) for point in curve])
     write_json(folder / _TIMES, [round(point.seconds, 2) for point in curve])
     write_json(folder / "pretraining.json", settings | {"versions": versions()})

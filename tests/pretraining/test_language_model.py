@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub import metadata_load
 
 from hyperofa.errors import InputError
 from hyperofa.pretraining import pretrain as module
@@ -51,6 +52,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 def whole(world, tmp_path_factory):
     output = tmp_path_factory.mktemp("whole") / "out"
     return pretrain(output=output, **arguments(world))
+
+
+def test_each_model_has_a_card_that_the_hub_reads(whole):
+    for name, trained in whole.items():
+        told = metadata_load(trained.path / "README.md")
+        assert (told["tags"], told["pipeline_tag"]) == (["hyperofa", "continual-pretraining"], "text-generation")
+        text = (trained.path / "README.md").read_text(encoding="utf-8")
+        assert f"# {name}, pretrained on" in text
+        assert "after 6 more steps of pretraining, the first 2 of them of its new rows alone" in text
+        first, last = trained.curve[0].languages, trained.curve[-1].languages
+        assert [line for line in text.splitlines() if line.startswith(("| deu", "| eng"))] == [
+            f"| {language} | {first[language]:.3f} | {last[language]:.3f} |" for language in ("deu", "eng")
+        ]
 
 
 PLACES = {
