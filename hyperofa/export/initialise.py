@@ -330,9 +330,10 @@ def _from_nets(
     cache: ShardCache,
 ) -> Filled:
     """The mean prediction of the nets, blended with OFA."""
-    predictions = [predict(net, bundle, cache=cache, name=f"net-{number}") for number, net in enumerate(nets)]
-    rows = Predictions(np.mean([each.coordinates for each in predictions], axis=0), predictions[0].known)
     inputs = target_inputs(bundle)
+    names = {f"net-{number}": net for number, net in enumerate(nets)}
+    predictions = [predict(net, bundle, cache=cache, name=name, inputs=inputs) for name, net in names.items()]
+    rows = Predictions(np.mean([each.coordinates for each in predictions], axis=0), predictions[0].known)
     share = learned_share(bundle, nets[0], mixing) if ofa_share is None else ofa_share
     if share > 0:
         rows = baselines.blend(rows, baselines.ofa(inputs, mixing, cache), share)

@@ -36,6 +36,7 @@ def predict(
     cache: ShardCache = IN_MEMORY,
     name: str = "net",
     word_table: Placement = "auto",
+    inputs: InitInputs | None = None,
 ) -> Predictions:
     """Coordinates of every target token that has words.
 
@@ -46,15 +47,18 @@ def predict(
         cache: where shards of the rows are kept, and who shares it.
         name: of the net among others, there.
         word_table: where word vectors are, see `training.word_table.load_table`.
+        inputs: of `target_inputs(bundle)`, if they are at hand: which tokens have words.
 
     Returns:
         Rows of T tokens, known where the token has words.
     """
-    rows = np.zeros((bundle.meta.target_tokens, bundle.meta.coordinate_dim), np.float32)
-    ids = np.flatnonzero(bundle.target.covered)
-    remembered = np.flatnonzero(bundle.source.covered)
+    known, usable = (
+        (bundle.target.covered, bundle.source.covered) if inputs is None else (inputs.covered, inputs.usable)
+    )
+    rows = np.zeros((len(known), bundle.meta.coordinate_dim), np.float32)
+    ids, remembered = np.flatnonzero(known), np.flatnonzero(usable)
     rows[ids] = predict_tokens(trained, bundle, "target", ids, remembered, batch_size, cache, name, word_table)
-    return Predictions(rows, bundle.target.covered)
+    return Predictions(rows, known)
 
 
 def predict_some(trained: Hypernetwork, bundle: Bundle, ids: np.ndarray) -> np.ndarray:

@@ -115,17 +115,17 @@ def target_inputs(
         pooling: how words become one vector, see `Bundle.pooled`; OFA as published uses `duplicates`.
         parallel: source sentences and their translations, if there are any.
     """
-    source_tokens, tokens = bundle.tokens("source"), bundle.tokens("target")
     keys, queries = (bundle.pooled(side, pooling) for side in ("source", "target"))
     usable, covered = (_covered(bundle.matches(side), pooling) for side in ("source", "target"))
+    source_tokens, tokens, overlap = bundle.tokens("source"), bundle.tokens("target"), bundle.overlap
     unknown = next((i for i, token in enumerate(source_tokens) if token is not None and "unk" in token.roles), None)
     spelled = spell(tokens, bare_backend(bundle.tokenizer("source")), unknown, bundle.meta.source_tokens)
-    shared = bundle.overlap.choose(("role", "exact"))
+    shared = overlap.choose(("role", "exact"))
     anchors = sp.csr_matrix((np.ones(len(shared)), (shared.target_ids, shared.source_ids)), shape=spelled.shape)
     aligned = None if parallel is None else align(bundle, parallel)
     return InitInputs(
         bundle.coordinates, keys, usable, queries, covered, spelled, anchors, aligned,
-        tokens, bundle.overlap, bundle.expands,
+        tokens, overlap, bundle.expands,
     )  # fmt: skip
 
 
