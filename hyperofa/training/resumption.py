@@ -270,8 +270,9 @@ def _moved(state: Any, old: str | None, new: str) -> Any:
     """A callback's state with the paths below one folder put below another."""
     if isinstance(state, dict):
         return {_moved(name, old, new): _moved(value, old, new) for name, value in state.items()}
-    if isinstance(state, str) and old is not None and state.startswith(old.rstrip(os.sep) + os.sep):
-        return new + state[len(old.rstrip(os.sep)) :]
+    below = None if old is None else os.path.join(old, "")  # a folder's name may end with a slash
+    if isinstance(state, str) and below is not None and state.startswith(below):
+        return os.path.join(new, state.removeprefix(below))
     return state
 
 
