@@ -82,7 +82,7 @@ def read_checkpoint(path: str | Path, flag: str = "--checkpoint", resumable: boo
         )
     if resumable and not _has(checkpoint, _STATE):
         raise InputError(f"{expected}, found one with another state of training")
-    check_finite(weights, f"{flag} {path}")
+    check_weights(weights, f"{flag} {path}")
     return checkpoint
 
 
@@ -101,16 +101,21 @@ def check_record(record: Any, named: str) -> dict[str, Any]:
     return record
 
 
-def check_finite(weights: Mapping[str, Tensor], named: str) -> None:
-    """See that no weight is NaN or infinite.
+def check_weights(weights: Mapping[str, Tensor], named: str) -> None:
+    """See that weights are dense tensors of finite real numbers.
 
     Args:
         weights: by name.
         named: flag and file, for errors.
 
     Raises:
-        InputError: one is.
+        InputError: one is not.
     """
+    for name, weight in weights.items():
+        plain = weight.layout is torch.strided and weight.device.type == "cpu" and not weight.is_quantized
+        if not plain or weight.is_complex():
+            found = f"{weight.dtype}, {weight.layout}, on {weight.device}"
+            raise InputError(f"{named}: expected dense weights of real numbers, found {name} ({found}); train again")
     if wrong := not_finite(weights):
         raise InputError(f"{named}: expected finite weights, found NaN or infinity in {wrong[0]}; train again")
 

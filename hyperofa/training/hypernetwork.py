@@ -22,8 +22,8 @@ from hyperofa.tokens.canonical import OverlapKind
 from hyperofa.training.checkpoints import (
     RECORD,
     WholeFiles,
-    check_finite,
     check_record,
+    check_weights,
     make_record,
     read_checkpoint,
 )
@@ -118,7 +118,7 @@ class Hypernetwork:
             weights = load_file(folder / _WEIGHTS)
         except (OSError, SafetensorError) as error:
             raise InputError(f"{flag}: expected weights in {_WEIGHTS}; {error}") from None
-        check_finite(weights, flag)
+        check_weights(weights, flag)
         digest = sha256_text(sha256_file(folder / _CONFIG), sha256_file(folder / _WEIGHTS))
         return cls._rebuilt(record, weights, digest, flag, bundle)
 
@@ -134,6 +134,10 @@ class Hypernetwork:
         found = cls(net, tuple(record["copied"]), record["max_words"], record["words"], record["space"], digest)
         if bundle is not None:
             found.check(bundle, flag)
+        own = net.state_dict()
+        for name in weights.keys() & own.keys():
+            if weights[name].is_floating_point() != own[name].is_floating_point():
+                raise InputError(f"{flag}: expected {name} of {own[name].dtype}, found {weights[name].dtype}")
         try:
             net.load_state_dict(weights)
         except RuntimeError as error:

@@ -51,6 +51,11 @@ RECORDS = {
     "a weight": first_weight(lambda weight: [1.0]),
     "shape": first_weight(lambda weight: weight[:1].clone()),
     "complex": first_weight(lambda weight: weight.to(torch.complex64) * 1j),
+    "complex, but real": first_weight(lambda weight: weight.to(torch.complex64)),
+    "sparse": first_weight(lambda weight: weight.to_sparse()),
+    "nowhere": first_weight(lambda weight: weight.to("meta")),
+    "whole numbers": first_weight(lambda weight: weight.to(torch.int64)),
+    "truth values": first_weight(lambda weight: weight > 0),
     "none left": lambda checkpoint: checkpoint["state_dict"].clear(),
 }
 STATES = {
