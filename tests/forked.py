@@ -70,13 +70,15 @@ def run(work: Callable[[], object], folder: Path, processes: int = 1) -> float:
     return time.monotonic() - begin
 
 
-def run_killed(work: Callable[[], object], folder: Path, made: Path, seconds: float, kills: int, seed: int) -> int:
+def run_killed(
+    work: Callable[[], object], folder: Path, made: Callable[[], bool], seconds: float, kills: int, seed: int
+) -> int:
     """Work again and again, killed at random moments, the soonest first, until it ends by itself.
 
     Args:
         work: what each process does.
         folder: where.
-        made: is there when the work is done, and not before: a kill after that is its end.
+        made: whether the work is done: a kill after that is its end.
         seconds: that it takes if left alone; the latest kill is then.
         kills: at most.
         seed: of their moments.
@@ -89,7 +91,7 @@ def run_killed(work: Callable[[], object], folder: Path, made: Path, seconds: fl
     moments = sorted(seconds * 0.02 ** draw.random() for _ in range(kills))
     for number, moment in enumerate(moments):
         status = wait(start(work, folder), moment)
-        if status is not None or made.exists():
+        if status is not None or made():
             assert not status, folder.with_name("said.txt").read_text(encoding="utf-8")[-2000:]
             return number + (status is None)
     run(work, folder)

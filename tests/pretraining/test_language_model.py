@@ -10,6 +10,7 @@ from hyperofa.pretraining import pretrain as module
 from hyperofa.pretraining.language_model import LanguageModelling, _Saving
 from hyperofa.pretraining.pretrain import pretrain
 from hyperofa.pretraining.settings import EvaluationOptions
+from hyperofa.runtime.marks import unfinished_key
 from tests import forked
 from tests.pretraining.conftest import LINES, QUIET, make_causal, small
 
@@ -125,7 +126,11 @@ def test_another_run_is_not_taken_for_it(world, tmp_path, monkeypatch):
 
 def test_killed_again_and_again(world, whole, tmp_path):
     """SIGKILL at several moments of a process; the last one goes to the end."""
-    output, made = tmp_path / "run" / "out", tmp_path / "run" / "out" / "curves.json"
+    output = tmp_path / "run" / "out"
+
+    def made():
+        return (output / "curves.json").exists() and unfinished_key(output) is None
+
     seconds = forked.run(lambda: pretrain(output=Path("out"), **arguments(world)), tmp_path / "alone")
     work = lambda: pretrain(output=output, **arguments(world))  # noqa: E731
     assert forked.run_killed(work, tmp_path / "run", made, seconds, kills=5, seed=0) > 0
