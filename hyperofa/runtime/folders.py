@@ -17,7 +17,8 @@ from hyperofa.runtime.marks import MARK, read_mark, unfinished_key
 from hyperofa.runtime.processes import SINGLE_PROCESS, ProcessGroup
 
 _LONGEST = 160  # bytes of a name that a prefix and a suffix are put to
-_PARTIAL = re.compile(r"\..+\.partial-[0-9a-z_]+(\.\w+)?")  # what is written before it takes its place
+# What is written before it takes its place: by us, and by the Rust of safetensors and tokenizers.
+_PARTIAL = re.compile(r"\..+\.partial-[0-9a-z_]+(\.\w+)?|\.tmp\w{6}")
 
 
 @contextmanager
