@@ -39,9 +39,14 @@ def close(command: str, path: str | Path | None, seconds: float) -> None:
     sys.stderr.write("".join(f"{line}\n" for line in lines))
 
 
-def duration(seconds: float) -> str:
-    """A time in words: 0.4 s, 12 s, 3 min 5 s, 2 h 7 min."""
-    if seconds < 10:
+def duration(seconds: float, tenths: bool = True) -> str:
+    """A time in words: 0.4 s, 12 s, 3 min 5 s, 2 h 7 min.
+
+    Args:
+        seconds: that it took.
+        tenths: tell them where it is less than ten seconds.
+    """
+    if tenths and seconds < 10:
         return f"{seconds:.1f} s"
     minutes, left = divmod(round(seconds), 60)
     if minutes < 60:

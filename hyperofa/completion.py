@@ -1,6 +1,6 @@
 """Completion of commands, flags and their values by a shell, from what help says of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from hyperofa.commands import COMMANDS, TRAINING_COMMANDS
@@ -12,7 +12,7 @@ _hyperofa() {{
   local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} command=${{COMP_WORDS[1]}} known= place=1
   case $command in {groups}) ((COMP_CWORD > 1)) && {{ command+=" ${{COMP_WORDS[2]}}"; place=2; }} ;; esac
   if ((COMP_CWORD <= place)); then
-    case $((place)):$before in
+    case $place:$before in
 {seconds}
       *) known="{firsts}" ;;
     esac
@@ -67,5 +67,5 @@ def _choices(value: str) -> list[str]:
     return [word for word in found if word.islower()] if len(found) > 1 else []
 
 
-def _cases(known: dict[str, Iterable[str]] | dict[str, list[str]]) -> str:
+def _cases(known: Mapping[str, Iterable[str]]) -> str:
     return "\n".join(f'      "{pattern}") known="{" ".join(words)}" ;;' for pattern, words in known.items())

@@ -5,11 +5,13 @@ import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from hyperofa.closing import duration
 from hyperofa.experiments.courses import HEADS, Progress, courses, write_curves
 from hyperofa.experiments.courses import to_markdown as curves_to_markdown
 from hyperofa.experiments.grid import SEED, Settings, shown
@@ -41,6 +43,7 @@ class Provenance:
     call: Call
 
 
+_whole = partial(duration, tenths=False)
 TIMES = "times.md"
 """What took how long. All else that an ablation reports is the same for equal settings and seeds, to the byte."""
 WRITTEN = ("results.csv", "table.md", "table.tex", "report.html", "curves.csv", TIMES, "plots")
@@ -88,11 +91,11 @@ def write_times(output: Path, outcomes: Sequence[Outcome], seconds: float) -> No
         heads = ("method", "width", "training", "its memory", "writing a model", "memory of the rest")
         lines = [f"| {' | '.join(heads)} |", "|---|---|--:|--:|--:|--:|"]
     for (row, width), cells in of_row.items():
-        training = _most(cells, "seconds", "fit", _duration), _most(cells, "memory", "fit", "{:,.0f} MiB".format)
-        rest = _most(cells, "seconds", "export", _duration), _most(cells, "memory", "cell", "{:,.0f} MiB".format)
+        training = _most(cells, "seconds", "fit", _whole), _most(cells, "memory", "fit", "{:,.0f} MiB".format)
+        rest = _most(cells, "seconds", "export", _whole), _most(cells, "memory", "cell", "{:,.0f} MiB".format)
         lines.append(f"| {row} | {width} | {' | '.join([*training, *rest])} |")
     total = sum(sum(result["seconds"].values()) for cells in of_row.values() for result in cells)
-    lines += ["", f"All cells together took {_duration(total)}, this start {_duration(seconds)}."]
+    lines += ["", f"All cells together took {_whole(total)}, this start {_whole(seconds)}."]
     (output / TIMES).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -240,13 +243,6 @@ def _parameters(table: Table, outcomes: Sequence[Outcome]) -> list[tuple[str, st
     return [(*key, found[key]) for key in keys if key in found]
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def _most(cells: Sequence[dict[str, Any]], kind: str, stage: str, text: Callable[[float], str]) -> str:
     """The highest cost among cells: of those that share a trained net, only one has trained it."""
     found = [cell[kind][stage] for cell in cells if stage in cell[kind]]
@@ -282,13 +278,13 @@ def _origin(outcomes: Sequence[Outcome], provenance: Provenance) -> dict[str, st
 
 def _versions(outcomes: Sequence[Outcome]) -> dict[str, str]:
     """Versions of the packages that the rows were made with; which rows, where they differ."""
-    names, found = labels(outcomes), dict[str, dict[str, list[str]]]()
+    names, found = labels(outcomes), dict[str, dict[str, dict[str, None]]]()
     for outcome in outcomes:
-        for package, version in (outcome.result or {"versions": {}})["versions"].items():
-            rows = found.setdefault(package, {}).setdefault(version, [])
-            rows += [row for row in [names[outcome.cell.id]] if row not in rows]
+        if outcome.result is not None:
+            for package, version in outcome.result["versions"].items():
+                found.setdefault(package, {}).setdefault(version, {})[names[outcome.cell.id]] = None
 
-    def text(rows_of: Mapping[str, Sequence[str]]) -> str:
+    def text(rows_of: Mapping[str, Mapping[str, None]]) -> str:
         if len(rows_of) == 1:
             return next(iter(rows_of))
         return "; ".join(f"{version} ({', '.join(rows)})" for version, rows in rows_of.items())

@@ -9,6 +9,7 @@ import numpy as np
 
 from hyperofa.experiments.grid import shown
 from hyperofa.experiments.results import CHANCE, Entry, Outcome, Table, labels
+from hyperofa.runtime.folders import whole_file
 
 
 def write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
@@ -23,12 +24,10 @@ def write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
     names = labels(outcomes)
     rows = [_csv_row(outcome, names[outcome.cell.id]) for outcome in outcomes]
     columns = list(dict.fromkeys(column for row in sorted(rows, key=len, reverse=True) for column in row))
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-    partial.replace(path)
 
 
 def _csv_row(outcome: Outcome, label: str) -> dict[str, Any]:

@@ -61,17 +61,6 @@ def predict(
     return Predictions(rows, known)
 
 
-def predict_some(trained: Hypernetwork, bundle: Bundle, ids: np.ndarray) -> np.ndarray:
-    """Coordinates `(n, K)` of a few target tokens, all with words.
-
-    Args:
-        trained: the net; it looks at all source tokens that have words.
-        bundle: the inputs.
-        ids: `(n,)` int64 of the tokens.
-    """
-    return predict_tokens(trained, bundle, "target", ids, np.flatnonzero(bundle.source.covered))
-
-
 def learned_share(bundle: Bundle, trained: Hypernetwork, mixing: OFAConfig) -> float:
     """The part of OFA, in tenths, with which blended rows best single out the validation tokens among the source's.
 

@@ -7,9 +7,10 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.export.prediction import predict_some
 from hyperofa.nets.net import Net
 from hyperofa.training.hypernetwork import Hypernetwork
+from hyperofa.training.predict_tokens import predict_tokens
+from hyperofa.vectors.centring import unit_rows
 
 TITLE = "nearest source tokens"
 
@@ -56,8 +57,8 @@ def nearest_source_tokens(trained: Hypernetwork, bundle: Bundle, tokens: int, ne
     ids = new[np.linspace(0, len(new) - 1, min(tokens, len(new))).astype(int)] if len(new) else new
     if not len(ids):
         return []
-    predicted, source = predict_some(trained, bundle, ids), np.asarray(bundle.coordinates)
-    cosines = _unit(predicted) @ _unit(source).T
+    predicted = predict_tokens(trained, bundle, "target", ids, np.flatnonzero(bundle.source.covered))
+    cosines = unit_rows(predicted)[0] @ unit_rows(bundle.coordinates)[0].T
     near = np.argsort(-cosines, axis=1, kind="stable")[:, :nearest]
     names = bundle.tokenizer("target").convert_ids_to_tokens(ids.tolist())
     sources = bundle.tokenizer("source").convert_ids_to_tokens(list(range(bundle.meta.source_tokens)))
@@ -65,10 +66,6 @@ def nearest_source_tokens(trained: Hypernetwork, bundle: Bundle, tokens: int, ne
         [str(name), *(f"{sources[token]} {cosines[row, token]:.2f}" for token in near[row])]
         for row, name in enumerate(names)
     ]
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def _shows_tables(logger: Logger) -> bool:

@@ -134,14 +134,11 @@ def model_card(
     local = base_model.count("/") > 1 or base_model.startswith((".", "~")) or Path(base_model).exists()
     name = Path(base_model).name if local else base_model
     total = max(1, sum(counts.values()))
-    told = {
-        "base_model": None if local else base_model,
-        "language": fields.language or list(languages) or base.get("language"),
-        "license": fields.license or base.get("license"),
-    }
     of_base = {} if fields.license else base
     front = ModelCardData(
-        **told,  # type: ignore[arg-type]
+        base_model=None if local else base_model,
+        language=fields.language or list(languages) or base.get("language"),
+        license=fields.license or base.get("license"),
         license_name=of_base.get("license_name"),
         license_link=of_base.get("license_link"),
         datasets=fields.datasets,
@@ -152,11 +149,7 @@ def model_card(
         eval_results=list(results) or None,
     )
     lines = [
-        "---",
-        front.to_yaml(),
-        *(f"{key}:  # fill in: {what.format(name=name)}" for key, what in _OPEN.items() if not told.get(key)),
-        "---",
-        "",
+        *_front_matter(front, name),
         f"# {name} with another vocabulary",
         "",
         f"This is `{name}` ({type(model).__name__}) with a vocabulary of {sum(counts.values()):,} tokens. " + story,
@@ -225,15 +218,10 @@ def trained_card(
         pipeline_tag=task,
         tags=[tag for tag in tags if tag != "sentence-transformers"],
     )
-    told = front.to_dict()
     shown = Path(name).name
     phase = f", the first {new_steps:,} of them of its new rows alone" if new_steps else ""
     lines = [
-        "---",
-        front.to_yaml(),
-        *(f"{key}:  # fill in: {what.format(name=shown)}" for key, what in _OPEN.items() if not told.get(key)),
-        "---",
-        "",
+        *_front_matter(front, shown),
         f"# {shown}, pretrained on",
         "",
         f"This is `{shown}` ({type(model).__name__}) after {steps:,} more steps of pretraining{phase}.",
@@ -248,6 +236,13 @@ def trained_card(
         *_making(call),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _front_matter(front: ModelCardData, name: str) -> list[str]:
+    """What the hub is told, with a line to fill in for each thing that nobody knows yet."""
+    told = front.to_dict()
+    gaps = [f"{key}:  # fill in: {what.format(name=name)}" for key, what in _OPEN.items() if not told.get(key)]
+    return ["---", front.to_yaml(), *gaps, "---", ""]
 
 
 def _loading(loader: str, folder: str, trust: str) -> list[str]:

@@ -102,14 +102,13 @@ def check_tokenizer(model: PreTrainedModel, source: Any, target: Any) -> None:
         InputError: it lacks the token for images, say, has another pad id than positions are bound to, or one id for
             two tokens.
     """
-    token_of: dict[int, str] = {}
-    for token, token_id in target.get_vocab().items():
+    ids, token_of = target.get_vocab(), dict[int, str]()
+    for token, token_id in ids.items():
         if (other := token_of.setdefault(token_id, token)) != token:
             raise InputError(
                 f"--target_tokenizer: expected an id of its own for each token, found {token_id} for both {other!r} "
                 f"and {token!r}"
             )
-    ids = target.get_vocab()
     moved = {source_id: ids[content] for content, source_id in source.get_vocab().items() if content in ids}
     translate, _ = _translation(model, target, moved, max(ids.values()) + 1)
     for part in nested_configs(copy.deepcopy(model.config)):

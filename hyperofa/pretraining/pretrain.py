@@ -148,7 +148,7 @@ def pretrain(
         try:
             trained = {
                 name: Pretrained(folders[name], _run(source, name, rows[name], corpus, training, trainer, evaluator,
-                                                     settings | {"command": call.text}, folders[name], work, call))
+                                                     settings, folders[name], work, call))
                 for name, source in sources.items()
             }  # fmt: skip
         except Exception:

@@ -133,7 +133,7 @@ def write_trained(
     plot_curves({"": curve}, folder / "curve.png", training.new_steps)
     write_json(folder / "curve.json", [without_times(point) for point in curve])
     write_json(folder / _TIMES, [round(point.seconds, 2) for point in curve])
-    write_json(folder / "pretraining.json", settings | {"versions": versions()})
+    write_json(folder / "pretraining.json", settings | {"command": call.text, "versions": versions()})
 
 
 def write_comparison(models: PretrainedModels, settings: dict[str, Any], new_steps: int) -> None:

@@ -266,9 +266,7 @@ class StoreWriter:
             return
         for file in (self._words, self._offsets, self._boundaries, self._ids, self._vectors):
             file.flush()
-        partial = self._folder / f".{_NOTE}"
-        write_json(partial, {"rows": self._count, "read": read, "codes": list(self._codes)})
-        partial.replace(self._folder / _NOTE)
+        write_json(self._folder / _NOTE, {"rows": self._count, "read": read, "codes": list(self._codes)})
         self._noted = self._count
 
     def finish(self, sources: Sequence[dict[str, Any]]) -> WordVectors:
