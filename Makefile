@@ -19,5 +19,5 @@ docs: $(VENV)/installed
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[cpu,demo,colexnet,dev,docs]'
+	$(VENV)/bin/pip install --quiet --no-compile --constraint constraints.txt --editable '.[cpu,demo,colexnet,dev,docs]'
 	touch $@

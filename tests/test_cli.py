@@ -226,7 +226,7 @@ def test_odd_paths_and_files_are_told_in_a_line(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "latin.yaml"]
 
 
-@pytest.mark.parametrize("command", [["--help"], ["hewitt", "--help"], ["verify", "Füße…"]])
+@pytest.mark.parametrize("command", [["--help"], ["hewitt", "--help"], ["verify", "--Füße…"]])
 def test_a_terminal_that_knows_ascii_alone(command):
     ascii_alone = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-m", "hyperofa", *command], capture_output=True, env=ascii_alone)

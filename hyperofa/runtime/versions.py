@@ -1,5 +1,6 @@
 """Which versions of other packages a result was made with."""
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 _PACKAGES = ("hyperofa", "torch", "lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "scipy")
@@ -7,10 +8,12 @@ _PACKAGES = ("hyperofa", "torch", "lightning", "transformers", "tokenizers", "to
 
 def versions() -> dict[str, str]:
     """Installed versions of the packages that decide a result, by name."""
-    found = {}
-    for package in (*_PACKAGES, "faiss-cpu", "faiss-gpu"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {package: found for package in (*_PACKAGES, "faiss-cpu", "faiss-gpu") if (found := _version(package))}
+
+
+@cache
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

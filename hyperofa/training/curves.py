@@ -57,9 +57,12 @@ def plot_curves(metrics: Path, picture: Path) -> None:
                     values.append(float(value))
     if not curves:
         return
-    figure = Figure(figsize=(4 * min(3, len(curves)), 3 * -(-len(curves) // 3)), layout="constrained")
+    columns, rows = min(3, len(curves)), -(-len(curves) // 3)
+    # Places that are fixed: a layout that is computed draws everything twice more.
+    figure = Figure(figsize=(4.4 * columns, 3.2 * rows))
+    figure.subplots_adjust(0.2 / columns, 0.16 / rows, 1 - 0.05 / columns, 1 - 0.1 / rows, wspace=0.3, hspace=0.4)
     for place, (metric, stages) in enumerate(sorted(curves.items()), 1):
-        axes = figure.add_subplot(-(-len(curves) // 3), min(3, len(curves)), place)
+        axes = figure.add_subplot(rows, columns, place)
         for stage, (steps, values) in stages.items():
             axes.plot(steps, values, label=stage, marker="." if len(steps) < 50 else None)
         axes.set(title=metric.replace("_", " "), xlabel="step")

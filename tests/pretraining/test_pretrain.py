@@ -3,11 +3,7 @@
 import csv
 import json
 import math
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +23,7 @@ from hyperofa.pretraining.pretrain import pretrain, read_new_rows
 from hyperofa.pretraining.settings import Training
 from hyperofa.runtime.text_files import hold_out
 from hyperofa.training.samplers import Draw
+from tests import forked
 from tests.conftest import CONFIGS
 from tests.pretraining.conftest import LINES, QUIET, make_causal, small
 
@@ -210,13 +207,8 @@ def test_two_processes_train_one_model(folders, tmp_path):
     settings = ["--training.new_steps=2", "--training.steps=0", "--training.evaluate_every=1"]
     settings += ["--training.batch_size=2", "--training.block_size=24", "--training.learning_rate=0.01"]
     trainer = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.progress=false"]
-    command = [sys.executable, "-m", "hyperofa", "pretrain", "--model", str(model), "--text", str(folders["text"])]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "--output", str(tmp_path / "out"), *settings, *trainer],
-        env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    command = ["pretrain", "--model", str(model), "--text", str(folders["text"]), "--output", str(tmp_path / "out")]
+    forked.run(lambda: main([*command, *settings, *trainer]), tmp_path / "work", processes=2)
     old, new = (
         load_file(folder / "model.safetensors")["transformer.wte.weight"] for folder in (model, tmp_path / "out")
     )
