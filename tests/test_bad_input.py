@@ -337,7 +337,7 @@ def test_settings_that_do_not_fit(refused, bundles, tmp_path):
     match(r"--model\.learning_rate: expected a number above 0, found -1", refused(*fit, "--model.learning_rate=-1"))
     match(r"net\.hidden_dim: expected a whole number > 0", refused(*fit, "--model.net.init_args.hidden_dim", "0"))
     for size in ("hidden_dim", "num_layers"):
-        message = r"--model\.net: expected a net of at most 4,294,967,296 weights in 65,536 parameters, found more"
+        message = r"--model\.net: expected a net of at most 4,294,967,296 weights in 8,192 parameters, found more"
         match(message, refused(*fit, f"--model.net.init_args.{size}", "1000000000"))
     endless = ["--trainer.max_epochs=-1", "--trainer.callbacks", "null"]
     match(r"--model\.schedule one_cycle: .*--trainer\.max_epochs", refused(*fit, *endless, left=("config.yaml",)))

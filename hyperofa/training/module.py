@@ -33,7 +33,7 @@ from hyperofa.training.plm_loss import FrozenPLM, Precision, Sentences, sentence
 from hyperofa.training.text_views import VIEWS
 from hyperofa.training.word_sets import WordIndices
 
-_TENSORS, _ELEMENTS = 2**16, 2**32
+_TENSORS, _ELEMENTS = 2**13, 2**32
 _TOO_LARGE = f"--model.net: expected a net of at most {_ELEMENTS:,} weights in {_TENSORS:,} parameters, found more"
 
 

@@ -32,6 +32,7 @@ from hyperofa.experiments.statistics import Interval, holm, mean_interval, mean_
 from hyperofa.presets import find_config
 from hyperofa.runtime.folders import sha256_file
 from hyperofa.runtime.processes import bar_hidden
+from tests import forked
 from tests.conftest import CONFIGS, ENGLISH, GERMAN, QUIET
 
 METHODS = {
@@ -415,14 +416,13 @@ def test_an_ablation_killed_half_way_ends_as_one_left_alone(config, tmp_path, mo
     for folder in (killed.parent, whole.parent):
         folder.mkdir()
     (killed.parent / "numpy.py").write_text("open('IMPORTED', 'w').close()\n")  # no child imports it
-    command = [sys.executable, "-P", "-m", "hyperofa", "ablate", "--config", str(config), "--output", "out"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=killed.parent)
+    child = forked.start(lambda: main(["ablate", "--config", str(config), "--output", "out"]), killed.parent)
     deadline = time.monotonic() + 300
     begun = "runs/.*.training/checkpoints/last.ckpt"
-    while not list(killed.glob(begun)) and process.poll() is None and time.monotonic() < deadline:
+    while not list(killed.glob(begun)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
     assert not (killed / "results.csv").exists()
     assert not list(killed.glob("cells/hyperofa-*/result.json"))
     finished = {path: path.stat().st_mtime_ns for path in killed.glob("cells/ofa-*/result.json")}
