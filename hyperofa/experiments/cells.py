@@ -204,6 +204,7 @@ def _result(
         **scores.as_dict(),
         **({"curve": [_plain(point) for point in curve]} if curve else {}),
         "rows": exported.counts,
+        **({} if exported.confidence is None else {"confidence": exported.confidence.as_dict()}),
         "coordinate_dim": bundle.meta.coordinate_dim,
         "explained": bundle.meta.explained,
         "bundle": bundle.meta.counts,

@@ -18,6 +18,7 @@ from hyperofa.experiments.grid import SEED, Settings, shown
 from hyperofa.experiments.plots import draw_all
 from hyperofa.experiments.results import Entry, Outcome, Table, labels, other_metrics, tabulate
 from hyperofa.experiments.tables import difference_text, to_latex, to_markdown, width_name, write_csv
+from hyperofa.export.confidence import ABOUT
 from hyperofa.runtime.calls import Call
 from hyperofa.runtime.versions import versions
 
@@ -132,6 +133,8 @@ def to_html(
             pictures={caption: _picture(path) for caption, path in pictures.items()},
             heats={task: heat for task in table.tasks if (heat := _heat(table, task)).rows},
             trained=_parameters(table, outcomes),
+            trusted=_confidences(outcomes),
+            confidence=ABOUT,
             times=TIMES,
             progress=progress,
             progress_heads=[head.format(table.baseline or "the baseline") for head in HEADS],
@@ -241,6 +244,38 @@ def _parameters(table: Table, outcomes: Sequence[Outcome]) -> list[tuple[str, st
     }
     keys = [(row, width) for width in table.widths for row in table.rows]
     return [(*key, found[key]) for key in keys if key in found]
+
+
+class _Tenth(NamedTuple):
+    """Predicted rows whose confidence is in one tenth: their share, and test tokens of such a confidence."""
+
+    rows: float
+    tokens: int
+    expected: float
+    found: float
+
+
+def _confidences(outcomes: Sequence[Outcome]) -> list[tuple[str, str, list[_Tenth]]]:
+    """How sure predictions are, and whether rightly, all seeds together: row, width, tenths from 0 to 1."""
+    names, of_row = labels(outcomes), dict[tuple[str, str], list[list[dict[str, Any]]]]()
+    for outcome in outcomes:
+        if outcome.result is not None and "confidence" in outcome.result:
+            key = names[outcome.cell.id], shown(outcome.cell.width)
+            of_row.setdefault(key, []).append(outcome.result["confidence"]["bins"])
+
+    def tenth(bins: Sequence[dict[str, Any]], rows: int) -> _Tenth:
+        tested = [each for each in bins if each["tokens"]]
+        count = sum(each["tokens"] for each in tested)
+        expected, found = (
+            sum(each[k] * each["tokens"] for each in tested) / max(1, count) for k in ("expected", "found")
+        )
+        return _Tenth(sum(each["rows"] for each in bins) / max(1, rows), count, expected, found)
+
+    told = []
+    for key, seeds in of_row.items():
+        rows = sum(each["rows"] for bins in seeds for each in bins)
+        told.append((*key, [tenth(bins, rows) for bins in zip(*seeds, strict=True)]))
+    return told
 
 
 def _most(cells: Sequence[dict[str, Any]], kind: str, stage: str, text: Callable[[float], str]) -> str:

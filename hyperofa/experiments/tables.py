@@ -41,6 +41,8 @@ def _csv_row(outcome: Outcome, label: str) -> dict[str, Any]:
         "explained": f"{result['explained']:.4f}"
     }
     row |= {f"rows {origin}": count for origin, count in result["rows"].items()}
+    if "confidence" in result:
+        row["confidence"] = result["confidence"]["mean"]
     for task, found in outcome.scores.items():
         for name in found:
             scores, digits = outcome.by_language(task, name), max(4, outcome.scores.metrics[task][name].digits + 2)

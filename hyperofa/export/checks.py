@@ -12,7 +12,13 @@ from hyperofa.runtime.text_files import read_lines
 _SAFETY_LINES = 100
 
 
-def check_choice(bundle: Bundle, method: str, hypernetworks: Sequence[Any], ofa_share: float | None = 0.0) -> Method:
+def check_choice(
+    bundle: Bundle,
+    method: str,
+    hypernetworks: Sequence[Any],
+    ofa_share: float | None = 0.0,
+    least_confidence: float = 0.0,
+) -> Method:
     """The method of a name, if all it needs is there and nothing else.
 
     Args:
@@ -20,6 +26,7 @@ def check_choice(bundle: Bundle, method: str, hypernetworks: Sequence[Any], ofa_
         method: its name.
         hypernetworks: trained nets or their checkpoints.
         ofa_share: see `initialise`.
+        least_confidence: likewise.
 
     Raises:
         InputError: naming the flag.
@@ -32,6 +39,12 @@ def check_choice(bundle: Bundle, method: str, hypernetworks: Sequence[Any], ofa_
         )
     if ofa_share is not None and not 0 <= ofa_share <= 1:
         raise InputError(f"--ofa_share: expected a number from 0 to 1, or null, found {ofa_share}")
+    if not 0 <= least_confidence <= 1:
+        raise InputError(f"--least_confidence: expected a number from 0 to 1, found {least_confidence}")
+    if least_confidence > 0 and not chosen.trained:
+        raise InputError(
+            f"--least_confidence: expected --method hyperofa, whose rows have a confidence, found --method {method}"
+        )
     return chosen
 
 

@@ -32,6 +32,7 @@ def export(
     parallel: list[Path] | None = None,
     pad_to_multiple_of: Count | None = None,
     seed: Seed = 0,
+    least_confidence: float = 0.0,
     overwrite: bool = False,
     text: list[Path] | None = None,
     scores: Path | None = None,
@@ -59,6 +60,9 @@ def export(
         parallel: files of parallel text, a source sentence, a tab and its translation a line, for transtokenizer.
         pad_to_multiple_of: round the number of rows up to a multiple of this.
         seed: of the noise of mean_noise, random and small_noise.
+        least_confidence: rows that hyperofa predicts with a lower confidence, from 0 to 1, fall back like those of
+            tokens without words. The confidence is the probability that the true row is among the tenth of the source
+            rows that are nearest to the predicted one; 0 to keep all.
         overwrite: replace a folder that is already there.
         text: files of text that the source model knows, one sentence a line. If given, what the new tokens take from
             a causal or masked language model is measured on their first lines and written to the manifest, with a
@@ -79,7 +83,7 @@ def export(
     """
     check_repository(push_to_hub)
     opened = Bundle.load(bundle)
-    check_choice(opened, method, checkpoint or [], ofa_share)
+    check_choice(opened, method, checkpoint or [], ofa_share, least_confidence)
     if factorised:
         check_factorised(opened)
     source_model = source_model or opened.source_model
@@ -87,7 +91,9 @@ def export(
     lines = text_sample(text or [])
     inputs: list[str | Path] = [bundle, source_model, *(checkpoint or []), *(text or []), *(parallel or [])]
     inputs += [] if scores is None else [scores]
-    settings = (method, mixing, ofa_share, copied, pad_to_multiple_of, seed, factorised, card, push_to_hub)
+    settings = (
+        method, mixing, ofa_share, copied, pad_to_multiple_of, seed, least_confidence, factorised, card, push_to_hub,
+    )  # fmt: skip
     key = sha256_text(fingerprint(*inputs), f"{settings} {versions()}")
     parameters = url = None
     with (
@@ -104,6 +110,7 @@ def export(
             copied=copied,
             parallel=parallel or (),
             seed=seed,
+            least_confidence=least_confidence,
             cache=ShardCache(folder / _SHARDS, group),
         )
         if group.first:
@@ -112,4 +119,4 @@ def export(
             parameters = initialised.finish(folder, model, lines)
     if group.first and push_to_hub is not None:
         url = push_folder(output, push_to_hub)
-    return Export(output, method, initialised.counts(), parameters if factorised else None, url)
+    return initialised.told(output, parameters if factorised else None, url)

@@ -12,9 +12,9 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.evaluation.scores import Scores, hub_results, numbers_in
 from hyperofa.evaluation.shift import measure
 from hyperofa.export.checks import check_choice, check_factorised, text_sample
-from hyperofa.export.prediction import learned_share, predict
-from hyperofa.methods import baselines
-from hyperofa.methods.baselines import TUNED_OFA, OFAConfig, Predictions
+from hyperofa.export.confidence import Confidence
+from hyperofa.export.prediction import predict_vocabulary
+from hyperofa.methods.baselines import TUNED_OFA, OFAConfig
 from hyperofa.methods.fallbacks import ORIGINS, Filled, plan_and_fill, target_inputs
 from hyperofa.methods.registry import Context, Method
 from hyperofa.models.card import CardFields
@@ -32,24 +32,29 @@ from hyperofa.tokens.canonical import OVERLAP_KINDS, OverlapKind
 from hyperofa.training.hypernetwork import Hypernetwork, trained_on
 
 HypernetworkLike = str | Path | Hypernetwork
-_COLUMNS = ("id", "token", "origin", "overlap", "words", "norm", "sources")
+_COLUMNS = ("id", "token", "origin", "overlap", "words", "norm", "sources", "confidence")
 
 
 @dataclass(frozen=True)
 class Export:
-    """A written model folder, the number of rows of each origin, of parameters if factorised, and where it went to."""
+    """A written model folder, the number of rows of each origin, of parameters if factorised, and where it went to.
+
+    `confidence` says how far its predicted rows can be trusted, where that is known.
+    """
 
     path: Path
     method: str
     counts: dict[str, int]
     parameters: int | None = None
     url: str | None = None
+    confidence: Confidence | None = None
 
     def __str__(self) -> str:
         rows = ", ".join(f"{count:,} {origin}" for origin, count in self.counts.items() if count)
         size = "" if self.parameters is None else f"; factorised, {self.parameters:,} parameters"
         there = "" if self.url is None else f"; uploaded to {self.url}"
-        return f"{self.path}: {self.method}, rows {rows}{size}{there}"
+        trust = "" if self.confidence is None else f"; {self.confidence}"
+        return f"{self.path}: {self.method}, rows {rows}{trust}{size}{there}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +68,7 @@ class Initialised:
         source: the model whose vocabulary they replace.
         call: what made them.
         facts: what the manifest tells of that.
+        confidence: of the rows that a net predicted; `None` for other methods, and where it is not known.
     """
 
     bundle: Bundle
@@ -71,6 +77,7 @@ class Initialised:
     source: SourceModel
     call: Call
     facts: dict[str, Any] = field(repr=False)
+    confidence: Confidence | None = field(default=None, repr=False)
 
     @property
     def coordinates(self) -> np.ndarray:
@@ -142,7 +149,17 @@ class Initialised:
             model = self.write(partial_folder, factorised, pad_to_multiple_of, told, card, push_to_hub)
             parameters = self.finish(partial_folder, model, lines)
         url = None if push_to_hub is None else push_folder(folder, push_to_hub)
-        return Export(Path(folder), self.method.name, self.counts(), parameters if factorised else None, url)
+        return self.told(Path(folder), parameters if factorised else None, url)
+
+    def told(self, path: Path, parameters: int | None, url: str | None) -> Export:
+        """What is told of a folder that these rows were written to.
+
+        Args:
+            path: the folder.
+            parameters: of the model, if it is factorised.
+            url: where it went to.
+        """
+        return Export(path, self.method.name, self.counts(), parameters, url, self.confidence)
 
     def write(
         self,
@@ -204,10 +221,11 @@ class Initialised:
 
     def _making(self, card: CardFields | None = None, repository: str | None = None) -> Making:
         method, source, meta = self.method, self.source, self.bundle.meta
+        trust = "" if self.confidence is None else f" Predicted rows have a {self.confidence.told()}"
         described = {*(meta.target_languages or self.bundle.words.languages), *(meta.source_languages or [])}
         return Making(
             method.name,
-            method.story(),
+            method.story() + trust,
             meta.source_model,
             self.call,
             method.citation,
@@ -225,18 +243,20 @@ class Initialised:
         return model, _put_rows(self.bundle, vocabulary, self.filled, model, multiple, factorised)
 
     def _provenance(self, norms: np.ndarray) -> Iterator[Sequence[Any]]:
-        """One line a target token: its origin, kind of overlap, number of words, length of the row, source tokens."""
+        """One line a target token, of `_COLUMNS`: how many words it has, how long its row is, how far to trust it."""
         bundle, plan, mixture = self.bundle, self.filled.plan, self.filled.mixture
         names = bundle.tokenizer("source").convert_ids_to_tokens(list(range(bundle.meta.source_tokens)))
         tokens = bundle.tokenizer("target").convert_ids_to_tokens(list(range(bundle.meta.target_tokens)))
         words = bundle.target.counts
+        confidence = np.full(len(words), np.nan) if self.confidence is None else self.confidence.values
         for token, name in enumerate(tokens):
             span = slice(mixture.indptr[token], mixture.indptr[token + 1])
             parts = sorted(zip(-mixture.data[span], mixture.indices[span], strict=True))
             sources = " ".join(f"{names[source]}:{-weight:.4f}" for weight, source in parts)
             origin = ORIGINS[plan.origins[token]]
             kind = OVERLAP_KINDS[plan.kinds[token]] if origin == "copied" else ""
-            yield [token, name, origin, kind, words[token], f"{norms[token]:.4f}", sources]
+            trust = "" if np.isnan(confidence[token]) else f"{confidence[token]:.3f}"
+            yield [token, name, origin, kind, words[token], f"{norms[token]:.4f}", sources, trust]
 
 
 def initialise(
@@ -250,6 +270,7 @@ def initialise(
     copied: Sequence[OverlapKind] | None = None,
     parallel: Sequence[str | Path] = (),
     seed: int = 0,
+    least_confidence: float = 0.0,
     cache: ShardCache = IN_MEMORY,
 ) -> Initialised:
     """Initialise the target vocabulary of a bundle by one method.
@@ -266,6 +287,8 @@ def initialise(
             The method's own choice if not given.
         parallel: files of parallel text, a source sentence, a tab and its translation a line, for transtokenizer.
         seed: of the noise of seeded methods.
+        least_confidence: rows that hyperofa predicts with a lower confidence fall back like those of tokens without
+            words; 0 for none.
         cache: where shards of long work are kept, and who shares it.
 
     Returns:
@@ -289,19 +312,24 @@ def initialise(
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     given = [] if hypernetwork is None else hypernetwork if isinstance(hypernetwork, Sequence) else [hypernetwork]
     nets: list[HypernetworkLike] = [hypernetwork] if isinstance(hypernetwork, str) else list(given)
-    chosen = check_choice(bundle, method, nets, ofa_share)
+    chosen = check_choice(bundle, method, nets, ofa_share, least_confidence)
     source = source_of(source_model or bundle.source_model)
     load_source(bundle, source)
+    confidence = None
     if chosen.trained:
         trained = [trained_on(bundle, net) for net in nets]
-        filled = _from_nets(bundle, chosen, trained, mixing, ofa_share, copied, cache)
+        filled, confidence = predict_vocabulary(
+            bundle, chosen, trained, mixing, ofa_share, copied, least_confidence, cache
+        )
     else:
         pairs = read_pairs(parallel, "--parallel") if parallel else None
         inputs = target_inputs(bundle, chosen.pooling, pairs)
         rows = chosen.predict(inputs, Context(seed, mixing, cache))
         filled = plan_and_fill(inputs, rows, chosen.copied if copied is None else copied, chosen.fallback)
     digests = [net.digest for net in trained] if chosen.trained else []
-    return Initialised(bundle, chosen, filled, source, call, {"seed": seed, "checkpoint": digests})
+    trust = None if confidence is None else confidence.as_dict()
+    facts = {"seed": seed, "checkpoint": digests, "confidence": trust}
+    return Initialised(bundle, chosen, filled, source, call, facts, confidence)
 
 
 def load_source(bundle: Bundle, source: SourceModel) -> tuple[PreTrainedModel, Vocabulary]:
@@ -318,26 +346,6 @@ def load_source(bundle: Bundle, source: SourceModel) -> tuple[PreTrainedModel, V
     vocabulary = read_vocabulary(model)
     bundle.check_source(vocabulary, source.name)
     return model, vocabulary
-
-
-def _from_nets(
-    bundle: Bundle,
-    method: Method,
-    nets: Sequence[Hypernetwork],
-    mixing: OFAConfig,
-    ofa_share: float | None,
-    copied: Sequence[OverlapKind] | None,
-    cache: ShardCache,
-) -> Filled:
-    """The mean prediction of the nets, blended with OFA."""
-    inputs = target_inputs(bundle)
-    names = {f"net-{number}": net for number, net in enumerate(nets)}
-    predictions = [predict(net, bundle, cache=cache, name=name, inputs=inputs) for name, net in names.items()]
-    rows = Predictions(np.mean([each.coordinates for each in predictions], axis=0), predictions[0].known)
-    share = learned_share(bundle, nets[0], mixing) if ofa_share is None else ofa_share
-    if share > 0:
-        rows = baselines.blend(rows, baselines.ofa(inputs, mixing, cache), share)
-    return plan_and_fill(inputs, rows, nets[0].copied if copied is None else copied, method.fallback)
 
 
 def _put_rows(

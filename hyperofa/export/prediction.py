@@ -1,5 +1,7 @@
-"""From a trained hypernetwork to the coordinates of target tokens."""
+"""From trained hypernetworks to the coordinates of target tokens, and to a whole vocabulary of them."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +9,20 @@ import scipy.sparse as sp
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from hyperofa.bundle.bundle import Bundle
+from hyperofa.bundle.bundle import Bundle, Side
+from hyperofa.errors import InputError
+from hyperofa.export.confidence import LEAST, Confidence, PredictHeld, assess
 from hyperofa.methods.baselines import InitInputs, OFAConfig, Predictions, blend, ofa
+from hyperofa.methods.fallbacks import Filled, plan_and_fill, target_inputs
+from hyperofa.methods.registry import Method
 from hyperofa.runtime.folders import whole_file
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
+from hyperofa.tokens.canonical import OverlapKind
 from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.metrics import TokenMetrics
 from hyperofa.training.predict_tokens import predict_tokens
 from hyperofa.training.word_table import Placement
+from hyperofa.vectors.centring import unit_rows
 
 
 class CoordinateFile(Callback):
@@ -61,6 +69,89 @@ def predict(
     return Predictions(rows, known)
 
 
+def predict_vocabulary(
+    bundle: Bundle,
+    method: Method,
+    nets: Sequence[Hypernetwork],
+    mixing: OFAConfig,
+    ofa_share: float | None = 0.0,
+    copied: Sequence[OverlapKind] | None = None,
+    least_confidence: float = 0.0,
+    cache: ShardCache = IN_MEMORY,
+) -> tuple[Filled, Confidence | None]:
+    """A whole target vocabulary by the mean prediction of some nets, blended with OFA.
+
+    Args:
+        bundle: the inputs.
+        method: what becomes of the rows that are not predicted.
+        nets: at least one.
+        mixing: of OFA.
+        ofa_share: part of OFA, `None` for what does best on the validation tokens.
+        copied: kinds of overlap that are copied; those that the first net was not trained on if `None`.
+        least_confidence: rows of a lower one are not predicted.
+        cache: where shards of the rows are kept, and who shares it.
+
+    Returns:
+        The vocabulary, and how far its predicted rows can be trusted, if that can be said.
+
+    Raises:
+        InputError: it cannot be said, and a least confidence is asked for.
+    """
+    inputs = target_inputs(bundle)
+    named = {f"net-{number}": net for number, net in enumerate(nets)}
+    every = [predict(net, bundle, cache=cache, name=name, inputs=inputs) for name, net in named.items()]
+    rows = Predictions(np.mean([each.coordinates for each in every], axis=0), every[0].known)
+    agreement = _agreement([each.coordinates for each in every], rows.coordinates)
+    share = learned_share(bundle, nets[0], mixing) if ofa_share is None else ofa_share
+    if share > 0:
+        rows = blend(rows, ofa(inputs, mixing, cache), share)
+    kinds = nets[0].copied if copied is None else copied
+    filled = plan_and_fill(inputs, rows, kinds, method.fallback)
+    held = _predictor_of_held(bundle, nets, share, mixing)
+    confidence = assess(bundle, filled.plan.of("predicted"), agreement, held, cache)
+    if least_confidence > 0:
+        if confidence is None:
+            raise InputError(
+                f"--least_confidence: expected {LEAST} validation tokens or more, by which predictions are judged, "
+                f"found {least_confidence} with --bundle {bundle.path}, which says nothing of them; leave it out, or "
+                "prepare with a larger --validation_share"
+            )
+        trusted = replace(rows, known=rows.known & ~(confidence.values < least_confidence))
+        filled = plan_and_fill(inputs, trusted, kinds, method.fallback)
+    return filled, confidence
+
+
+def _predictor_of_held(bundle: Bundle, nets: Sequence[Hypernetwork], share: float, mixing: OFAConfig) -> PredictHeld:
+    """How tokens that are not trained on are predicted, as the target's are but from training tokens alone."""
+
+    def predict_held(side: Side, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        every = [predict_tokens(net, bundle, side, ids, bundle.split["train"]) for net in nets]
+        mean = np.mean(every, axis=0)
+        rows = Predictions(mean, np.ones(len(ids), bool))
+        if share > 0:
+            rows = blend(rows, ofa(_held_inputs(bundle, side, ids), mixing), share)
+        return rows.coordinates, _agreement(every, mean)
+
+    return predict_held
+
+
+def _agreement(every: Sequence[np.ndarray], mean: np.ndarray) -> np.ndarray | None:
+    """Mean cosine of each net's rows `(n, K)` with the mean of them, `(n,)`; `None` of one net."""
+    if len(every) == 1:
+        return None
+    unit = unit_rows(mean)[0]
+    return np.mean([(unit_rows(rows)[0] * unit).sum(1) for rows in every], axis=0)
+
+
+def _held_inputs(bundle: Bundle, side: Side, ids: np.ndarray) -> InitInputs:
+    """What a method is given to initialise some tokens, with words, from the training tokens alone."""
+    usable = np.zeros(bundle.meta.source_tokens, bool)
+    usable[bundle.split["train"]] = True
+    wanted, none = np.asarray(bundle.pooled(side)[ids]), sp.csr_matrix((len(ids), len(usable)))
+    coordinates, pooled = np.asarray(bundle.coordinates), bundle.pooled("source")
+    return InitInputs(coordinates, pooled, usable, wanted, np.ones(len(ids), bool), none)
+
+
 def learned_share(bundle: Bundle, trained: Hypernetwork, mixing: OFAConfig) -> float:
     """The part of OFA, in tenths, with which blended rows best single out the validation tokens among the source's.
 
@@ -70,12 +161,8 @@ def learned_share(bundle: Bundle, trained: Hypernetwork, mixing: OFAConfig) -> f
         mixing: of OFA.
     """
     ids, others = bundle.split["val"], bundle.split["train"]
-    usable = np.zeros(bundle.meta.source_tokens, bool)
-    usable[others] = True
-    pooled, coordinates = bundle.pooled("source"), np.asarray(bundle.coordinates)
-    nothing = sp.csr_matrix((len(ids), len(usable)))
-    inputs = InitInputs(coordinates, pooled, usable, np.asarray(pooled[ids]), np.ones(len(ids), bool), nothing)
-    mixed = ofa(inputs, mixing)
+    coordinates = np.asarray(bundle.coordinates)
+    mixed = ofa(_held_inputs(bundle, "source", ids), mixing)
     predicted = Predictions(predict_tokens(trained, bundle, "source", ids, others), mixed.known)
     shares = [tenths / 10 for tenths in range(11)]
     return max(

@@ -59,6 +59,11 @@ def outcomes():
             "memory": {"cell": 700.0} | ({"fit": 2048.4} if cell.run else {}),
             "versions": {"torch": "2"},
         }  # fmt: skip
+        if cell.run:
+            empty = [{"low": n / 10, "rows": 0, "tokens": 0, "expected": None, "found": None} for n in range(8)]
+            tests = {"tokens": 20, "expected": 0.85, "found": 0.75} if cell.seed == 0 else {**empty[0], "tokens": 0}
+            sure = [{"low": 0.8, **tests, "rows": 45}, {**empty[0], "low": 0.9, "rows": 15}]
+            result["confidence"] = {"mean": 0.8125, "bins": [*empty, *sure]}
         found.append(Outcome(cell, "finished", result))
     found[3] = Outcome(found[3].cell, "failed", None, "line one\nCUDA out of <memory>")
     return found
@@ -193,6 +198,9 @@ def test_the_report_is_one_well_formed_file(report):
     assert "HYPER<OFA> & Co, distance l1 is best at SR-B" in " ".join(text.split())
     assert "1,000" in text
     assert CALL.text in text
+    told = " ".join(text[text.index("can be trusted") :].split())
+    assert "distance l1 K = 100 0% – 0% – 0% – 0% – 0% – 0% – 0% – 0% – 75% 0.85, found 0.75 (20) 25% –" in told
+    assert "OFA K = 100" not in told[: told.index("Settings")]
     assert page.index("Difference to OFA") < page.index("below it the 95 % bootstrap interval")
     assert page.count("<script>") == 1  # which sorts tables and shows their LaTeX
 
