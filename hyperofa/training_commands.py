@@ -3,17 +3,19 @@
 import sys
 import warnings
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from hyperofa.class_paths import check_classes
 from hyperofa.errors import InputError
 from hyperofa.export.prediction import CoordinateFile
 from hyperofa.export.watching import TokenTable
 from hyperofa.flags import Parser, gather_lists
+from hyperofa.runtime.folders import whole_file
 from hyperofa.runtime.processes import bar_hidden
 from hyperofa.training.checkpoints import read_checkpoint
 from hyperofa.training.curves import EpochLines
@@ -21,11 +23,41 @@ from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.fit import hide_advertisements, run_key, train
 from hyperofa.training.module import HyperModule
-from hyperofa.training.resumption import Resumption, warn_if_unfinished
+from hyperofa.training.resumption import Resumption, run_dir, warn_if_unfinished
 
 
 class LightningParser(Parser, LightningArgumentParser):
     """Lightning's parser, which says in one line what is wrong."""
+
+
+class SavedConfig(SaveConfigCallback):
+    """Keeps the settings in `config.yaml` of the run's folder, over nothing but the settings of another run."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Say where, which all processes must be asked."""
+        self._folder = Path(run_dir(trainer) or "")
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it.
+
+        Raises:
+            InputError: there is a file of that name that no run wrote, or that this run reads.
+        """
+        path = self._folder / self.config_filename
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            self.parser.save(self.config, partial, skip_unset=False, overwrite=True)
+            if path.is_file() and not self._may_replace(path, partial.read_bytes()):
+                raise InputError(
+                    f"{path}: expected no such file, or the settings of another run, found a config of yours; rename "
+                    "it, or give another --trainer.default_root_dir or folder of the logger"
+                )
+
+    def _may_replace(self, path: Path, settings: bytes) -> bool:
+        found = path.read_bytes()
+        read = any(path.samefile(each.absolute) for each in self.config.get("config") or [])
+        return found == settings or (not read and found.startswith(settings[: settings.index(b"==")]))
 
 
 class HyperCLI(LightningCLI):
@@ -91,7 +123,7 @@ class HyperCLI(LightningCLI):
             ckpt_path: to begin from, if no run of the same settings and input was killed.
             others: of `Trainer.fit`.
         """
-        settings = self._parser("fit").dump(self.config["fit"], skip_none=False)
+        settings = self._parser("fit").dump(self.config["fit"], skip_unset=False)
         key = run_key(settings, datamodule, *([] if ckpt_path is None else [ckpt_path]))
         self.best = train(self.trainer, model, datamodule, key, ckpt_path, **others)
         if self.best and self.trainer.is_global_zero:
@@ -149,7 +181,8 @@ def run(words: list[str], command_line: type[HyperCLI] = HyperCLI) -> str | None
         args=gather_lists(words, {"data.": HyperDataModule, "model.": HyperModule}),
         seed_everything_default=0,
         auto_configure_optimizers=False,
-        save_config_kwargs={"overwrite": True},
+        save_config_callback=SavedConfig,
+        save_config_kwargs={"save_to_log_dir": False},
         # Lightning's own sampler would undo the grouping of batches by size; ours shares them out among processes.
         trainer_defaults={
             "use_distributed_sampler": False,

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "hyperofa"
 # Called by Lightning, torch and argparse, which say what they mean.
-HOOKS = re.compile("on_.*|.*_step|forward|setup|teardown|error|parse_arguments|save_checkpoint")
+HOOKS = re.compile("on_.*|.*_step|forward|setup|teardown|error|parse_arguments|save_checkpoint|save_config")
 # Copied beside a model's weights, where bytes count: its classes are made by no one else.
 COPIED = "modeling_factorised.py"
 

@@ -205,7 +205,7 @@ def _place(path: str | Path, inputs: Iterable[object], within: bool = True) -> P
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path}: expected a folder to write to, found a link to nothing; give another --output")
     place = path.resolve()
-    above = next((parent for parent in place.parents if _is_there(parent)), place)
+    above = next((parent for parent in place.parents if os.path.exists(parent)), place)  # a name may be too long
     if not above.is_dir():
         raise InputError(f"{path}: expected a folder to write to, but {above} is a file; give another --output")
     if place == Path.cwd():
@@ -213,20 +213,13 @@ def _place(path: str | Path, inputs: Iterable[object], within: bool = True) -> P
     if os.path.ismount(place):
         raise InputError(f"{path}: expected a folder to make, found a mount point; give a folder in it as --output")
     for given in inputs:
-        if isinstance(given, str | Path) and _is_there(given):
+        if isinstance(given, str | Path) and os.path.exists(given):
             source = Path(given).resolve()
             if place == source or place in source.parents:
                 raise InputError(f"--output {path}: expected a folder apart from the input, found {given} in it")
             if not within and source in place.parents:
                 raise InputError(f"--output {path}: expected a folder apart from the input, found it in {given}")
     return place
-
-
-def _is_there(path: str | Path) -> bool:
-    try:
-        return Path(path).exists()
-    except OSError:  # a name that is too long for one
-        return False
 
 
 @contextmanager
@@ -296,10 +289,15 @@ def _remove_retired(place: Path) -> None:
         shutil.rmtree(retired, ignore_errors=True)
 
 
-def _finish(folder: Path, kind: str) -> None:
-    """Give all files the mode of any new file, take away locks and what kills left half-written, leave the mark."""
+def remove_partials(folder: Path) -> None:
+    """Take away what kills left half-written in a folder that nobody else writes to."""
     for path in [path for path in folder.rglob(".*") if _PARTIAL.fullmatch(path.name)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _finish(folder: Path, kind: str) -> None:
+    """Give all files the mode of any new file, take away locks and what is half-written, leave the mark."""
+    remove_partials(folder)
     mode = 0o666 & ~_umask()
     for name in _files(folder):
         file = folder / name

@@ -10,11 +10,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from hyperofa.errors import InputError
+from hyperofa.runtime.folders import remove_partials
 from hyperofa.runtime.processes import is_first_process
 from hyperofa.training.checkpoints import partial_of, read_checkpoint, write_whole
 
@@ -88,6 +89,7 @@ class Resumption(Callback):
             except InputError as error:
                 rank_zero_info(f"{error.with_flags}; the run begins again.")
         if is_first_process():
+            remove_partials(folder)
             for name in _written(folder):
                 if name not in known:
                     (folder / name).unlink(missing_ok=True)
@@ -142,7 +144,7 @@ class Resumption(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the name `last.ckpt` in the run's folder for the state of training, and the other names for one run."""
-        own = os.path.realpath(os.path.join(trainer.log_dir or "", "checkpoints"))
+        own = os.path.realpath(os.path.join(run_dir(trainer) or "", "checkpoints"))
         written = {(self._folder or Path()) / name for name in self._written}
         for callback in (each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)):
             if os.path.realpath(callback.dirpath or "") == own:
@@ -195,12 +197,13 @@ class Resumption(Callback):
         self._let_go()
 
     def _save(self, trainer: Trainer) -> None:
-        if trainer.log_dir is None or not trainer.checkpoint_callbacks or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        folder = run_dir(trainer)
+        if folder is None or not trainer.checkpoint_callbacks or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         for logger in trainer.loggers:
             logger.save()
         self._saving = True
-        trainer.save_checkpoint(os.path.join(trainer.log_dir, "checkpoints", _LAST), weights_only=False)
+        trainer.save_checkpoint(os.path.join(folder, "checkpoints", _LAST), weights_only=False)
         self._saving = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -209,7 +212,8 @@ class Resumption(Callback):
             return
         metrics = Path(trainer.log_dir or "", "metrics.csv")
         log = metrics.read_bytes().decode() if metrics.is_file() else ""
-        checkpoint["callbacks"] = {name: _moved(s, trainer.log_dir, ".") for name, s in checkpoint["callbacks"].items()}
+        folder = run_dir(trainer)
+        checkpoint["callbacks"] = {name: _moved(s, folder, ".") for name, s in checkpoint["callbacks"].items()}
         state = {"log": log, "finished": self._finished, "written": self._written}
         checkpoint["callbacks"][self.state_key] = state
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
@@ -222,9 +226,9 @@ class Resumption(Callback):
         if state is None or trainer.state.fn != TrainerFn.FITTING:
             return
         folder = os.path.dirname(os.path.dirname(os.fspath(trainer.ckpt_path)))  # type: ignore[arg-type]
-        log_dir = trainer.log_dir
-        if log_dir is not None and os.path.exists(log_dir) and os.path.samefile(folder or ".", log_dir):
-            folder = log_dir
+        own = run_dir(trainer)
+        if own is not None and os.path.exists(own) and os.path.samefile(folder or ".", own):
+            folder = own
         checkpoint["callbacks"] = {name: _moved(s, ".", folder) for name, s in checkpoint["callbacks"].items()}
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):  # which leaves this one out
@@ -237,6 +241,19 @@ class Resumption(Callback):
             for logger in _logs(trainer):
                 Path(logger.experiment.metrics_file_path).write_bytes(state["log"].encode())
                 logger.experiment.metrics_keys = state["log"].partition("\r\n")[0].split(",")
+
+
+def run_dir(trainer: Trainer) -> str | None:
+    """The folder of a run, in which `ModelCheckpoint` makes `checkpoints`; called by all processes.
+
+    It is the trainer's `log_dir`, but where a logger of a service (Weights & Biases) has one `log_dir` for all runs.
+    """
+    logger = trainer.logger
+    if logger is None or isinstance(logger, (CSVLogger, TensorBoardLogger)):
+        return trainer.log_dir
+    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+    folder = os.path.join(logger.save_dir or trainer.default_root_dir, str(logger.name), version)
+    return trainer.strategy.broadcast(folder)
 
 
 def _logs(trainer: Trainer) -> list[CSVLogger]:

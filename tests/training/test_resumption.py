@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from lightning.pytorch.loggers.logger import Logger
 
 from hyperofa.cli import main
 from hyperofa.runtime.folders import sha256_file
@@ -24,6 +25,21 @@ SETTINGS = {
     "link": MRR | {"filename": "best", "save_last": "link"},
     "steps": {"every_n_train_steps": 1, "save_top_k": -1, "dirpath": "elsewhere", "save_weights_only": True},
 }
+
+
+class Service(Logger):
+    """As those of services: one folder for the files of all runs, each of which has a name given from outside."""
+
+    name, version, save_dir = "project", None, "here"
+
+    def __init__(self, run: str) -> None:
+        self.version = run
+
+    def log_metrics(self, metrics, step=None):
+        """Keep nothing."""
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        """Keep nothing."""
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -175,6 +191,42 @@ def test_without_a_logger_too(fit_words, capsys):
         main(words)
     assert "found checkpoints" in capsys.readouterr().err.replace(str(Path.cwd()) + "/", "")
     main([*words, "--ckpt_path", "checkpoints/best.ckpt"])  # of which it is the end
+
+
+def test_runs_of_a_service_do_not_share_a_folder(fit_words):
+    words = [*fit_words(MRR | {"filename": "best"}), "--trainer.max_epochs", "1", "--trust", __name__]
+    words = [word for word in words if word not in ("--trainer.logger.init_args.save_dir", "runs")]
+    for run in ("one", "two"):
+        logger = {"class_path": f"{__name__}.Service", "init_args": {"run": run}}
+        main([*words, "--trainer.logger", json.dumps(logger)])
+    assert sorted(files(Path.cwd())) == [
+        f"here/project/{run}/{name}"
+        for run in ("one", "two")
+        for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml")
+    ]
+
+
+def test_a_config_of_the_users_is_not_written_over(fit_words, capsys):
+    words = [word for word in fit_words() if word not in ("--trainer.logger.init_args.save_dir", "runs")]
+    words += ["--trainer.logger", "false", "--trainer.max_epochs", "1"]
+    own = Path("config.yaml")
+    own.write_text("# mine\nmodel:\n  learning_rate: 0.01\n", encoding="utf-8")
+    for more in ([], ["--config", str(own)]):
+        with pytest.raises(SystemExit, match="2"):
+            main([*words, *more])
+        assert "config.yaml: expected no such file, or the settings of another run" in capsys.readouterr().err
+        assert list(files(Path.cwd())) == ["config.yaml"]
+        assert own.read_text(encoding="utf-8").startswith("# mine")
+    own.unlink()
+    main(words)
+    shutil.rmtree("elsewhere")
+    shutil.rmtree("checkpoints")
+    main([*words, "--model.learning_rate", "0.02"])  # over the settings of another run
+    assert "learning_rate: 0.02" in own.read_text(encoding="utf-8")
+    own.write_text(own.read_text(encoding="utf-8").replace("0.02", "0.03"), encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):  # edited since, and read
+        main([*words, "--config", str(own), "--model.temperature", "0.2"])
+    assert "learning_rate: 0.03" in own.read_text(encoding="utf-8")
 
 
 def test_a_checkpoint_of_a_run_that_is_not_finished_is_used_with_a_warning(fit_words, bundles, tmp_path, capsys):
