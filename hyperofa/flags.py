@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from types import NoneType
+from typing import Any, NoReturn, cast, get_args
 
 import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader
@@ -52,11 +53,23 @@ class Parser(ArgumentParser):
     def parse_args(self, *args: Any, **options: Any) -> Any:
         """Parse; a class that may not be named is told as any other mistake, also where none is taken."""
         try:
-            return super().parse_args(*args, **options)
+            return self._without_nulls(super().parse_args(*args, **options))
         except ValueError as error:
             if type(error).__name__ != "ImportDenied":  # of a module that is private to jsonargparse
                 raise
             self.error(str(error), error)
+
+    def parse_object(self, *args: Any, **options: Any) -> Any:
+        """Parse settings that are read already."""
+        return self._without_nulls(super().parse_object(*args, **options))
+
+    def _without_nulls(self, settings: Any) -> Any:
+        """The settings, unless a file says null where that is no value, which jsonargparse looks at in flags alone."""
+        for action in self._actions:
+            known = action.default is None or NoneType in get_args(getattr(action, "_typehint", None))
+            if not known and settings.get(action.dest, action) is None:
+                self.error(f"--{action.dest}: expected a value, found null; leave it out for {action.default!r}")
+        return settings
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse the command line.

@@ -124,6 +124,17 @@ def test_a_key_that_comes_twice(prepare_words, refused, bundles, tmp_path):
     match(r"line 4: the key 'steps' was there already", refused(*words))
 
 
+def test_null_for_what_has_a_value(refused, model_folders, bundles, tmp_path):
+    path = tmp_path / "null.yaml"
+    for command, flag, flags in (
+        ("evaluate", "sentences", ["--model", model_folders["bert"], "--source_model", model_folders["bert"]]),
+        ("export", "mixing.neighbours", ["--bundle", bundles["bert"], "--method", "ofa", "--output", tmp_path / "out"]),
+    ):
+        *parents, name = flag.split(".")
+        path.write_text("".join(f"{parent}:\n  " for parent in parents) + f"{name}: null\n")
+        match(rf"--{flag}: expected a value, found null", refused(command, "--config", path, *flags))
+
+
 @pytest.mark.parametrize("chance", [-1, 1, float("nan")])
 def test_chances_out_of_range(chance, bundles):
     with pytest.raises(InputError, match=r"word_dropout: expected a number from 0 to below 1"):
@@ -432,7 +443,10 @@ def test_a_model_of_nan_has_no_scores(refused, model_folders, tmp_path):
     for models in (("nan", "bert"), ("bert", "nan")):
         folders = [tmp_path / name if name == "nan" else model_folders[name] for name in models]
         words = ["--model", folders[0], "--source_model", folders[1], "--data", tmp_path]
-        match(r"found NaN for LM \w+ eng \(of", refused("evaluate", *words, "--output", tmp_path / "scores.json"))
+        match(
+            r"found NaN or infinity for LM \w+ eng \(of",
+            refused("evaluate", *words, "--output", tmp_path / "scores.json"),
+        )
 
 
 def test_vector_widths_must_agree(refused, prepare_words, vector_file, tmp_path):

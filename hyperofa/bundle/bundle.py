@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -30,6 +29,7 @@ from hyperofa.bundle.sharing import fetch, push
 from hyperofa.errors import InputError
 from hyperofa.models.vocabulary import Vocabulary, hash_rows
 from hyperofa.runtime.folders import read_json
+from hyperofa.runtime.records import misfit, open_array, open_arrays
 from hyperofa.tokens.canonical import SPELLED_KINDS, Overlap, Token, canonical_tokens, extends, load_tokenizer
 from hyperofa.tokens.matching import Matches
 from hyperofa.vectors.store import WordVectors
@@ -160,7 +160,8 @@ class Bundle:
         meta = self.meta
         for name, kind in get_type_hints(Meta).items():
             value = getattr(meta, name)
-            self._expect("meta.json", _is_of(value, kind), f"{name} of another type than {value!r}")
+            wrong = misfit(value, kind, name)
+            self._expect("meta.json", wrong is None, f"{name} of another type than {wrong}")
         widths = (meta.word_dim, meta.embedding_dim, meta.input_dim, meta.output_dim + 1)
         sizes = (*widths, meta.source_tokens, meta.target_tokens)
         self._expect("meta.json", min(sizes) >= 1 and 0 <= meta.explained < 2, "widths and counts above 0")
@@ -216,17 +217,17 @@ class Bundle:
 
     def _array(self, name: str) -> np.ndarray:
         with self._reporting(name):
-            return np.load(self.path / name, mmap_mode="r")
+            return open_array(self.path / name)
 
     def _arrays(self, name: str, keys: Sequence[str]) -> list[np.ndarray]:
-        with self._reporting(name), (self.path / name).open("rb") as file, np.load(file) as arrays:
-            return [arrays[key] for key in keys]
+        with self._reporting(name):
+            return open_arrays(self.path / name, keys)
 
     @contextmanager
     def _reporting(self, name: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # a damaged file may raise anything
+        except InputError as error:
             raise InputError(
                 f"--bundle {self.path}: expected {name} in it; {error}; run `hyperofa prepare` again"
             ) from None
@@ -379,18 +380,6 @@ class Bundle:
         rows.append(("coordinate dim (explained)", f"{self.meta.coordinate_dim} ({self.meta.explained:.1%})"))
         width = max(len(name) for name, _ in rows)
         return "\n".join([f"bundle {self.path}", *(f"  {name:<{width}}  {value:>12}" for name, value in rows)])
-
-
-def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value from JSON is of a type: a plain one, a list or a mapping of such, or one of several."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is UnionType:
-        return any(_is_of(value, one) for one in arguments)
-    if origin is list:
-        return isinstance(value, list) and all(_is_of(item, arguments[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_is_of(item, arguments[1]) for item in value.values())
-    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _are_ids(ids: np.ndarray, bound: int) -> bool:

@@ -61,8 +61,8 @@ def evaluate(
     scores, findings = score_samples(found, target, source, request)
     if wrong := scores.undefined():
         raise InputError(
-            f"--model, --source_model: expected models that give numbers, found NaN for {wrong[0]} (of {len(wrong)} "
-            "such scores); the weights of one of them are damaged, or a training has diverged"
+            f"--model, --source_model: expected models that give numbers, found NaN or infinity for {wrong[0]} "
+            f"(of {len(wrong)} such scores); the weights of one of them are damaged, or a training has diverged"
         )
     if output is not None:
         output = Path(output)

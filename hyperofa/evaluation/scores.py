@@ -11,9 +11,11 @@ from huggingface_hub import EvalResult
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.folders import read_json, write_json
+from hyperofa.runtime.records import check_kind
 
 SOURCE_LANGUAGE = "eng"
 """What foreign languages are compared with: it has scores, but no part in a mean over languages."""
+_MOST_DIGITS = 20
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Metric:
     better: Literal["higher", "lower"] | None = "higher"
     digits: int = 1
     main: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.digits <= _MOST_DIGITS:
+            raise InputError(f"{self.title}: expected 0 to {_MOST_DIGITS} digits after the point, found {self.digits}")
 
     @property
     def head(self) -> str:
@@ -56,6 +62,14 @@ Hits = Mapping[str, Mapping[str, Mapping[str, str]]]
 """By task, metric and language, a character a sentence in the order of the data: 1 where it counted, else 0."""
 
 
+_KINDS = {
+    "scores": dict[str, dict[str, dict[str, float]]],
+    "metrics": dict[str, dict[str, Metric]],
+    "details": dict[str, dict[str, Any]] | None,
+    "hits": dict[str, dict[str, dict[str, str]]] | None,
+}  # of plain data
+
+
 @dataclass(frozen=True)
 class Scores(Mapping[str, Mapping[str, Mapping[str, float]]]):
     """Numbers by task, metric and language: `scores["SR-B"]["top10"]["deu"]`. Prints as a table, also in a notebook.
@@ -67,7 +81,7 @@ class Scores(Mapping[str, Mapping[str, Mapping[str, float]]]):
         hits: which sentences make up a percentage, where it is one of sentences; what tests of differences draw from.
 
     Raises:
-        ValueError: a metric that `metrics` does not describe.
+        InputError: a metric that `metrics` does not describe.
     """
 
     numbers: Numbers
@@ -78,7 +92,7 @@ class Scores(Mapping[str, Mapping[str, Mapping[str, float]]]):
     def __post_init__(self) -> None:
         for task, found in self.numbers.items():
             if unknown := sorted(set(found) - set(self.metrics.get(task, {}))):
-                raise ValueError(f"{task}: expected a Metric that describes each number, found none for {unknown}")
+                raise InputError(f"{task}: expected a Metric that describes each number, found none for {unknown}")
 
     def __getitem__(self, task: str) -> Mapping[str, Mapping[str, float]]:
         return self.numbers[task]
@@ -111,13 +125,13 @@ class Scores(Mapping[str, Mapping[str, Mapping[str, float]]]):
         return {task: means for task, means in found.items() if means}
 
     def undefined(self) -> list[str]:
-        """Task, metric and language of each number that is NaN."""
+        """Task, metric and language of each number that is NaN or infinite."""
         return [
             f"{task} {name} {language}"
             for task, metrics in self.numbers.items()
             for name, found in metrics.items()
             for language, number in found.items()
-            if math.isnan(number)
+            if not math.isfinite(number)
         ]
 
     def joined(self, other: "Scores") -> "Scores":
@@ -135,10 +149,19 @@ class Scores(Mapping[str, Mapping[str, Mapping[str, float]]]):
         return {"scores": numbers, "metrics": metrics, "details": details, "hits": hits}
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> "Scores":
-        """The scores of `as_dict`; other keys are left alone."""
+    def from_dict(cls, found: Mapping[str, Any], named: str = "--scores") -> "Scores":
+        """The scores of `as_dict`; other keys are left alone.
+
+        Args:
+            found: plain data.
+            named: where it comes from, for errors.
+
+        Raises:
+            InputError: it is something else.
+        """
+        check_kind(found, _KINDS, f"{named}: expected scores that `hyperofa evaluate --output` wrote")
         metrics = {task: {name: Metric(**of) for name, of in each.items()} for task, each in found["metrics"].items()}
-        return cls(found["scores"], metrics, found.get("details", {}), found.get("hits", {}))
+        return cls(found["scores"], metrics, found.get("details") or {}, found.get("hits") or {})
 
     def save(self, path: str | Path) -> None:
         """Write them as JSON."""
@@ -151,10 +174,7 @@ class Scores(Mapping[str, Mapping[str, Mapping[str, float]]]):
         Raises:
             InputError: no such file, or another one.
         """
-        try:
-            return cls.from_dict(read_json(path))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}: expected scores that `hyperofa evaluate --output` wrote; {error!r}") from None
+        return cls.from_dict(read_json(path), str(path))
 
     def _blocks(self) -> Iterator[tuple[str, list[list[str]], str]]:
         """Of each task its name, its table (the first row and column are heads), and its details in one line."""

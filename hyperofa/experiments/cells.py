@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 from jsonargparse import auto_cli
@@ -23,16 +23,18 @@ from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
 from hyperofa.evaluation.evaluate import evaluate
 from hyperofa.evaluation.scores import Metric, Scores
-from hyperofa.experiments.grid import Cell, is_name, nested
+from hyperofa.experiments.grid import Cell, check_keys, is_name, nested
 from hyperofa.export.export import export
+from hyperofa.flags import Parser
 from hyperofa.methods.registry import method_named
 from hyperofa.presets import find_config
 from hyperofa.pretraining.curves import Point, area
 from hyperofa.pretraining.pretrain import pretrain
-from hyperofa.runtime.folders import read_json, write_json
+from hyperofa.runtime.folders import write_json
 from hyperofa.runtime.locks import locked
 from hyperofa.runtime.memory import peak_memory
 from hyperofa.runtime.processes import tied_to_this_process
+from hyperofa.runtime.records import read_record
 from hyperofa.runtime.trust import trust_flags
 from hyperofa.runtime.versions import versions
 from hyperofa.training.checkpoints import read_checkpoint
@@ -48,6 +50,31 @@ _METRICS = {
 TIMES = "seconds.json"
 MEMORY = "memory.json"
 """In a cell's folder: how long each stage took, MiB at most. Of two runs of the same cells no other file differs."""
+
+
+class PlainPoint(TypedDict):
+    """What a report draws of a point of a curve."""
+
+    step: int
+    loss: float
+    perplexity: float
+    bits_per_byte: float
+    tokens: int
+    bytes: int
+    languages: dict[str, float]
+
+
+_RESULT = {
+    "rows": dict[str, int],
+    "coordinate_dim": int,
+    "explained": float,
+    "bundle": dict[str, int],
+    "parameters": int | None,
+    "versions": dict[str, str],
+    "curve": list[PlainPoint] | None,
+    "seconds": dict[str, float] | None,
+    "memory": dict[str, float] | None,
+}  # beside scores
 
 
 def write_cell(output: Path, cell: Cell) -> None:
@@ -74,13 +101,11 @@ def read_cell(output: Path, cell_id: str) -> Cell:
     expected = f"--cell {cell_id}: expected a cell of the ablation in --output {output}"
     if not is_name(cell_id) or not (output / "cells" / cell_id / "cell.json").is_file():
         raise InputError(f"{expected}, found none")
-    try:
-        cell = Cell(**read_json(output / "cells" / cell_id / "cell.json"))
-    except TypeError as error:
-        raise InputError(f"{expected}, found something else in its cell.json ({error})") from None
+    cell = Cell(**read_record(output / "cells" / cell_id / "cell.json", Cell, "a cell of the ablation"))
     names = {"id": cell.id, "bundle": cell.bundle, "run": cell.run or "none"}
-    if cell.id != cell_id or not all(map(is_name, names.values())) or not isinstance(cell.settings, dict):
+    if cell.id != cell_id or not all(map(is_name, names.values())):
         raise InputError(f"{expected}, found another one in its cell.json: {names}")
+    check_keys(cell.settings, f"{expected}: cell.json")
     return cell
 
 
@@ -94,9 +119,16 @@ def read_result(output: Path, cell: Cell) -> dict[str, Any] | None:
     folder = output / "cells" / cell.id
     if not (folder / "result.json").is_file():
         return None
+    path, advice = folder / "result.json", "remove it, and the cell is run again"
+    result = read_record(path, _RESULT, "what a finished cell leaves", advice)
+    Scores.from_dict(result, str(path))
     files = {"seconds": folder / TIMES, "memory": folder / MEMORY}
-    costs = {name: read_json(path) for name, path in files.items() if path.is_file()}
-    return {"seconds": {}, "memory": {}} | read_json(folder / "result.json") | costs
+    costs = {
+        name: read_record(file, dict[str, float], "numbers by stage", advice)
+        for name, file in files.items()
+        if file.is_file()
+    }
+    return {"seconds": {}, "memory": {}} | result | costs
 
 
 def read_failure(output: Path, cell: Cell) -> str | None:
@@ -107,7 +139,9 @@ def read_failure(output: Path, cell: Cell) -> str | None:
         cell: one of its cells.
     """
     path = output / "cells" / cell.id / "failure.json"
-    return read_json(path)["error"] if path.is_file() else None
+    if not path.is_file():
+        return None
+    return read_record(path, {"error": str}, "what a cell that failed leaves", "remove it")["error"]
 
 
 def write_failure(output: Path, cell_id: str, error: str) -> None:
@@ -245,9 +279,8 @@ def _scores_of(curve: Sequence[Point]) -> Scores:
 
 
 def _plain(point: Point) -> dict[str, Any]:
-    """What a report draws of a point."""
-    names = ("step", "loss", "perplexity", "bits_per_byte", "tokens", "bytes")
-    return {name: getattr(point, name) for name in names} | {"languages": dict(point.languages)}
+    named = {name: getattr(point, name) for name in PlainPoint.__annotations__}
+    return named | {"languages": dict(point.languages)}
 
 
 def _ensure_bundle(output: Path, cell: Cell) -> Bundle:
@@ -349,7 +382,7 @@ def _call(command: Any, flags: dict[str, Any], config: Path) -> Any:
     """Call a command as its command line does: values from YAML, converted and checked."""
     config.parent.mkdir(parents=True, exist_ok=True)
     _write_yaml(config, flags)
-    return auto_cli(command, args=["--config", str(config)], as_positional=False)
+    return auto_cli(command, args=["--config", str(config)], as_positional=False, parser_class=Parser)
 
 
 def _write_yaml(path: Path, value: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hyperofa.experiments.cells import PlainPoint
 from hyperofa.experiments.grid import shown
 from hyperofa.experiments.results import Outcome, labels
 from hyperofa.pretraining.curves import CurveComparison, Point
@@ -58,7 +59,7 @@ HEADS = ("before", "after", "mean over the steps", "steps to the end of {}", "st
 def curve_of(outcome: Outcome) -> list[Point]:
     """The curve of a finished cell; empty where nothing was pretrained."""
     found: list[dict[str, Any]] = (outcome.result or {}).get("curve", [])
-    return [Point(**{"train_loss": math.nan, **point}) for point in found]
+    return [Point(train_loss=math.nan, **{name: point[name] for name in PlainPoint.__annotations__}) for point in found]
 
 
 def courses(outcomes: Sequence[Outcome], baseline: str) -> list[Progress]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperofa.errors import InputError
-from hyperofa.methods.registry import method_named
+from hyperofa.methods.registry import Method, method_named
 from hyperofa.runtime.folders import sha256_file, sha256_text
 from hyperofa.runtime.trust import trusted_files
 from hyperofa.vectors.readers import split_spec
@@ -108,13 +108,7 @@ def _points(grid: Mapping[str, Sequence[Any]]) -> list[Settings]:
 
 def _cell(method: str, settings: Settings, point: Settings, code: str) -> Cell:
     merged = {**settings, **point}
-    kind = merged.get("export.method")
-    if kind is None:
-        raise InputError(f"methods: {method}: expected an export.method (ofa, mean, random, hyperofa, …), found none")
-    for key in merged:
-        if key != SEED and (key.split(".")[0] not in STAGES or "." not in key):
-            raise InputError(f"methods: {method}: expected keys such as {WIDTH} or fit.model.net, found {key}")
-    known = method_named(kind, f"methods: {method}: export.method")
+    known = check_keys(merged, f"methods: {method}")
     if not known.trained:
         merged = {key: value for key, value in merged.items() if not key.startswith("fit.")}
     seed = merged.pop(SEED, 0)
@@ -131,6 +125,29 @@ def _cell(method: str, settings: Settings, point: Settings, code: str) -> Cell:
     whole = _hash(names, bundle, run, *(stages if stages[-1] else stages[:-1]), seed, axes)
     slug = re.sub(r"\W+", "-", f"{method} {' '.join(map(shown, axes.values()))} {seed}").strip("-").lower()
     return Cell(method, axes, seed, merged, bundle, run, f"{slug[:60]}-{whole}")
+
+
+def check_keys(settings: Settings, named: str) -> Method:
+    """See that settings are flags of stages.
+
+    Args:
+        settings: by key; a seed may be among them.
+        named: whose they are, for errors.
+
+    Returns:
+        The method that they name.
+
+    Raises:
+        InputError: a key is none, or no method is named.
+    """
+    kind = settings.get("export.method")
+    if not isinstance(kind, str):
+        found = "none" if kind is None else kind
+        raise InputError(f"{named}: expected an export.method (ofa, mean, random, hyperofa, …), found {found}")
+    for key in settings:
+        if key != SEED and (key.split(".")[0] not in STAGES or "." not in key):
+            raise InputError(f"{named}: expected keys such as {WIDTH} or fit.model.net, found {key}")
+    return method_named(kind, f"{named}: export.method")
 
 
 def _part(settings: Settings, stage: str) -> Settings:

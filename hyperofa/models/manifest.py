@@ -24,14 +24,16 @@ from hyperofa.models.factorised import read_rows
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import Vocabulary
 from hyperofa.runtime.files import FilePath
-from hyperofa.runtime.folders import read_json, sha256_file, sha256_text, write_json
+from hyperofa.runtime.folders import sha256_file, sha256_text, write_json
 from hyperofa.runtime.marks import MARK
+from hyperofa.runtime.records import open_array, read_record
 from hyperofa.runtime.versions import versions
 from hyperofa.tokens.canonical import load_tokenizer
 
 MANIFEST, ROWS, PROVENANCE = "manifest.json", "rows.npy", "provenance.tsv"
 _WEIGHTS = (".safetensors", ".bin", ".index.json")
 _SHOWN = 20
+_KIND = {"files": dict[str, str], "rows": list[str], "counts": dict[str, int] | None}  # what `verify` reads of it
 
 
 def seal(folder: Path, model: PreTrainedModel, record: dict[str, Any]) -> None:
@@ -131,10 +133,8 @@ def verify(model: FilePath, ignore: list[str] | None = None, digest: str | None 
     model = Path(model)
     if not model.is_dir():
         raise InputError(f"--model {model}: expected a model folder, found none")
-    manifest = read_json(model / MANIFEST)
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(files, dict) or not isinstance(manifest.get("rows"), list):
-        raise InputError(f"{model / MANIFEST}: expected the manifest of `hyperofa export`, found something else")
+    manifest = read_record(model / MANIFEST, _KIND, "the manifest of `hyperofa export`")
+    files = manifest["files"]
     ignored, present = set(ignore or []), set(_files(model))
     if unknown := sorted(ignored - set(files) - present):
         raise InputError(f"--ignore {unknown[0]}: expected a file of {model}, found none of that name")
@@ -167,9 +167,9 @@ def _hash(path: Path) -> str | None:
 def _changed_rows(folder: Path, columns: list[str], damaged: bool) -> Iterator[str]:
     """Which rows of a model are not those that were written."""
     try:
-        recorded = None if damaged else np.load(folder / ROWS)
+        recorded = None if damaged else open_array(folder / ROWS)
         found = row_digests(read_rows(load_model(folder, "--model")))
-    except (OSError, ValueError) as error:  # InputError is a ValueError
+    except InputError as error:
         yield f"and its rows cannot be read; {' '.join(str(error).split())}"
         return
     if recorded is None:
@@ -196,7 +196,7 @@ def _token_names(folder: Path, rows: int) -> list[str]:
     return [names.get(token_id, "") for token_id in range(rows)]
 
 
-def _changed_counts(path: Path, counts: Any) -> list[str]:
+def _changed_counts(path: Path, counts: dict[str, int] | None) -> list[str]:
     """Whether the origins in the table are as many as the manifest says."""
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -1,11 +1,12 @@
 """Curves of pretraining: what a model is worth after how many steps, and how much sooner than another."""
 
 import csv
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from hyperofa.evaluation.scores import Scores
 from hyperofa.evaluation.task import UNNAMED
 from hyperofa.runtime.pictures import save_picture
+from hyperofa.runtime.records import check_kind
 
 Axis = Literal["step", "tokens", "seconds"]
 _NONE = Scores({}, {})
@@ -52,21 +54,26 @@ class Point:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, from which `from_dict` makes the same point."""
         plain = asdict(replace(self, scores=_NONE))
-        return plain | {"languages": dict(self.languages), "scores": self.scores.as_dict()}
+        plain |= {"languages": dict(self.languages), "scores": self.scores.as_dict()}
+        return plain | {"train_loss": None if math.isnan(self.train_loss) else self.train_loss}  # JSON has no NaN
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> "Point":
-        """The point of `as_dict`."""
-        return cls(**{**found, "scores": Scores.from_dict(found["scores"])})
+        """The point of `as_dict`.
+
+        Raises:
+            InputError: it is something else.
+        """
+        kinds = get_type_hints(cls) | {"train_loss": float | None, "scores": dict[str, Any]}
+        check_kind(found, kinds, "expected a point of a curve")
+        loss = math.nan if found["train_loss"] is None else found["train_loss"]
+        read = {"train_loss": loss, "scores": Scores.from_dict(found["scores"])}
+        return cls(**{name: found[name] for name in kinds} | read)
 
 
 def without_times(point: Point) -> dict[str, Any]:
-    """All that is the same for equal seeds, as plain data; numbers that are none are left out, for JSON has none."""
-    plain = point.as_dict()
-    del plain["seconds"]
-    if point.train_loss != point.train_loss:
-        plain["train_loss"] = None
-    return plain
+    """All that is the same for equal seeds, as plain data."""
+    return {name: value for name, value in point.as_dict().items() if name != "seconds"}
 
 
 @dataclass(frozen=True)

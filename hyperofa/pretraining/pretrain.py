@@ -31,13 +31,13 @@ from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.folders import (
     fingerprint,
     kept_folder,
-    read_json,
     sha256_file,
     sha256_text,
     write_json,
 )
 from hyperofa.runtime.marks import unfinished_key
 from hyperofa.runtime.processes import is_first_process
+from hyperofa.runtime.records import read_record
 from hyperofa.runtime.versions import versions
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def _run(
     """Train one model, unless that is done; its curve."""
     done, checkpoint = work / f"{name}.json", work / f"{name}.ckpt"
     if done.is_file():
-        return [Point.from_dict(point) for point in read_json(done)]
+        return [Point.from_dict(point) for point in read_record(done, list[dict[str, Any]], "a curve")]
     model, tokenizer = source.load(), source.load_tokenizer()
     dtype = model.dtype
     text = tokenise(corpus, tokenizer, work / "text", trainer.progress and is_first_process())

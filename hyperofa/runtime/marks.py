@@ -19,7 +19,7 @@ def read_mark(path: Path) -> dict[str, Any] | None:
     try:
         mark = json.loads((path / MARK).read_text(encoding="utf-8"))
         return {"kind": str(mark["kind"]), "files": [str(name) for name in mark["files"]], "key": mark.get("key")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

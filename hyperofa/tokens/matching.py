@@ -16,7 +16,7 @@ from numpy.lib.format import open_memmap
 from tokenizers import Encoding
 from tokenizers import Tokenizer as BackendTokenizer
 
-from hyperofa.errors import InputError
+from hyperofa.runtime.records import open_array
 from hyperofa.tokens.scripts import is_unspaced
 from hyperofa.tokens.spellings import Twins, Variants, surface_variants, without_marks
 
@@ -144,10 +144,7 @@ class Matches:
         fields = {}
         optional = () if (folder / "cover.npy").is_file() else ("cover",)
         for name in cls.__dataclass_fields__.keys() - optional:
-            try:
-                fields[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
-            except Exception as error:  # a damaged file may raise anything
-                raise InputError(f"{folder / name}.npy: expected an array of word matches; {error}") from None
+            fields[name] = open_array(folder / f"{name}.npy")
         return cls(**fields)
 
 

@@ -16,9 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.folders import read_json, sha256_text, write_json
+from hyperofa.runtime.records import check_kind, open_array
 
 KIND = {"kind": "hyperofa word vectors", "version": 1}
 """What a store's `meta.json` says of itself."""
+_META = {
+    "words": int, "dim": int, "dtype": str, "languages": list[str], "content_hash": str, "sources": list[dict[str, Any]]
+}  # fmt: skip
 
 ROWS = 16384
 """Words that are handled at a time."""
@@ -128,6 +132,7 @@ class WordVectors:
         if not isinstance(meta, dict) or not KIND.items() <= meta.items():
             raise InputError(f"{folder}: expected a store of word vectors (version {KIND['version']}), found none")
         try:
+            check_kind(meta, _META, "meta.json: expected numbers and names of its kind")
             count, dim, dtype = meta["words"], meta["dim"], meta["dtype"]
             arrays = {
                 name: _map_array(folder / f"{name}.npy", shape, kind)
@@ -185,7 +190,7 @@ class WordVectors:
 
 
 def _map_array(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = open_array(path)
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise ValueError(f"{path.name} is {array.shape} {array.dtype}, expected {shape} {dtype}")
     return np.asarray(array)  # drops np.memmap's slow indexing, keeps the map

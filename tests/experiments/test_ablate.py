@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import math
 import os
 import re
 import signal
@@ -24,7 +25,7 @@ from hyperofa.evaluation.retrieval import METRICS as METRICS_OF_RETRIEVAL
 from hyperofa.evaluation.scores import Scores
 from hyperofa.experiments import ablate as ablation
 from hyperofa.experiments import cells
-from hyperofa.experiments.ablate import ablate, find_gpus, run_all
+from hyperofa.experiments.ablate import ablate, find_gpus, read_outcome, run_all
 from hyperofa.experiments.grid import WIDTH, expand, nested, shown
 from hyperofa.experiments.report import TIMES
 from hyperofa.experiments.results import tabulate
@@ -351,6 +352,35 @@ def test_a_cell_writes_nowhere_but_in_its_place(change, small_plan):
     with pytest.raises(InputError, match="expected a cell of the ablation"):
         ablate(output, cell=f"../cells/{found[0].id}")
     assert sorted(output.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("result.json", []), ("result.json", {"metrics": {"SR-B": -1}}), ("result.json", {"parameters": "x"}),
+    ("result.json", {"hits": {"SR-B": {"top1": {"deu": 5}}}}), ("result.json", {"curve": [{"step": 1}]}),
+    ("seconds.json", {"export": math.nan}), ("seconds.json", ["x"]), ("memory.json", None),
+    ("failure.json", {"error": 5}),
+])  # fmt: skip
+def test_what_a_cell_left_is_damaged(name, content, small_plan):
+    output, found = small_plan
+    fake(output)(found[0], None)
+    path = output / "cells" / found[0].id / name
+    whole = json.loads(path.read_text()) if path.is_file() and isinstance(content, dict) else {}
+    path.write_text(json.dumps(whole | content if whole else content))
+    with pytest.raises(InputError, match=rf"{name}: expected .*, found .*(; remove it|as)"):
+        read_outcome(output, found[0])
+
+
+def test_settings_of_a_cell_that_are_none(small_plan):
+    output, found = small_plan
+    path = output / "cells" / found[0].id / "cell.json"
+    cell = json.loads(path.read_text())
+    for change, message in (
+        ({"export.method": ["ofa"]}, r"expected an export.method \(.*\), found \['ofa'\]"),
+        ({"x.y": 1}, "expected keys such as prepare.coordinate_dim .*, found x.y"),
+    ):
+        path.write_text(json.dumps(cell | {"settings": cell["settings"] | change}))
+        with pytest.raises(InputError, match=f"cell.json: {message}"):
+            ablate(output, cell=found[0].id)
 
 
 # --- the real thing, tiny --------------------------------------------------------------------------------------------

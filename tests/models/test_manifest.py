@@ -238,3 +238,26 @@ def test_digests_tell_rows_and_sides_apart():
     untied = row_digests(Vocabulary(rows, rows[::-1], rows[:, 0], False))
     assert list(untied) == ["input", "output", "bias"]
     assert np.array_equal(untied["input"], untied["output"][::-1])
+
+
+@pytest.mark.parametrize(("change", "found"), [
+    ({"counts": -1}, "-1 as counts"), ({"counts": {"copied": "x"}}, "'x' as counts.copied"),
+    ({"rows": ["input", 1]}, "1 as rows.1"), ({"rows": None}, "nothing as rows"), ({"files": {"a": 5}}, "5 as files.a"),
+])  # fmt: skip
+def test_a_manifest_that_is_none(folder, change, found):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=rf"manifest\.json: expected the manifest of .*, found {found}"):
+        verify(folder)
+
+
+def test_digests_of_rows_that_are_none(folder):
+    """With the manifest forged to fit."""
+    path, rows = folder / "manifest.json", folder / "rows.npy"
+    for write in (lambda file: None, lambda file: np.savez(file, a=np.zeros(3))):
+        with rows.open("wb") as file:
+            write(file)
+        manifest = json.loads(path.read_text())
+        manifest["files"]["rows.npy"] = sha256_file(rows)
+        path.write_text(json.dumps(manifest))
+        assert re.search(r"its rows cannot be read; .*rows\.npy: expected an array", verify(folder).summary())
