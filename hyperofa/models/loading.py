@@ -1,11 +1,13 @@
 """Load a pretrained language model, and encode sentences with it."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
@@ -21,7 +23,12 @@ from hyperofa.tokens.canonical import reason_of
 
 _SHOWN = 3
 _TENSORS = 2**17  # twice as many as the largest models have
-_TOO_LARGE = f"its config.json asks for more than {_TENSORS:,} weights"
+_UNSTORED = (
+    1_000,
+    8,
+)  # weights that a model may have beside this many for each of its file: tied, shared, split on loading
+_LAYERS = re.compile(r"\w*(layer|block|expert|stage)s?|depth")  # settings that count what a model has many of
+_MOST_LAYERS = 10_000
 _LONGEST = 128  # tokens of a sentence, as in the papers
 
 
@@ -46,7 +53,8 @@ def load_model(
     """
     trusted = remote_code_trusted() if trust_remote_code is None else trust_remote_code
     try:
-        with bounded(_TOO_LARGE, _TENSORS):
+        most = _most_weights(Path(path))
+        with bounded(f"its config.json asks for more than {most:,} weights", most):
             model, report = _open(str(path), trusted)
     except Exception as error:  # transformers raises a dozen kinds here, and each means "no model"
         raise InputError(
@@ -65,6 +73,7 @@ def load_model(
 def _open(path: str, trusted: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A model, and the report of its loading."""
     config = PreTrainedConfig.get_config_dict(path)[0]
+    _check_layers(config)
     names, own_code = config.get("architectures") or [], config.get("auto_map") or {}
     homes = [(home, name) for name in names for home in (transformers, modeling_factorised) if hasattr(home, name)]
     options: dict[str, Any] = {"trust_remote_code": trusted, "output_loading_info": True}
@@ -76,6 +85,25 @@ def _open(path: str, trusted: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
         return getattr(transformers, of_head[0] if of_head else "AutoModel").from_pretrained(path, **options)
     known = AutoConfig.from_pretrained(path, trust_remote_code=trusted)
     return architecture.from_pretrained(path, config=known, **options)
+
+
+def _most_weights(folder: Path) -> int:
+    """How many weights the model of a folder can have, by those that are stored there; none are read."""
+    stored = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "np") as file:
+            stored += len(file.keys())
+    free, times = _UNSTORED
+    return min(_TENSORS, free + times * stored) if stored else _TENSORS
+
+
+def _check_layers(config: dict[str, Any]) -> None:
+    """Refuse numbers of layers of which a config alone makes lists that fill the memory."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            _check_layers(value)
+        elif isinstance(value, int) and value > _MOST_LAYERS and _LAYERS.fullmatch(name):
+            raise InputError(f"its config.json asks for {name} {value:,}, of which there are {_MOST_LAYERS:,} at most")
 
 
 def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:

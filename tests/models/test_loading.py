@@ -123,10 +123,13 @@ def test_a_pooler_may_be_missing(tmp_path):
     assert len(read_vocabulary(load_model(tmp_path)).input_rows) == SIZE
 
 
-def test_a_config_does_not_fill_the_memory(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("layers", "asked"), [(10**12, "num_hidden_layers 1,000,000,000,000,"), (9_000, "more than 1")]
+)
+def test_a_config_does_not_fill_the_memory(layers, asked, tmp_path, monkeypatch):
     build("bert").save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
-    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 10**9}), encoding="utf-8")
-    monkeypatch.setattr("hyperofa.models.loading._TENSORS", 1_000)  # else it takes seconds
-    with pytest.raises(InputError, match=r"Hugging Face model; its config.json asks for more than .* weights"):
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers}), encoding="utf-8")
+    monkeypatch.setattr("hyperofa.models.loading._UNSTORED", (100, 2))  # else it takes seconds
+    with pytest.raises(InputError, match=rf"Hugging Face model; its config.json asks for {asked}"):
         load_model(tmp_path)
