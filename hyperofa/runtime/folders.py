@@ -389,9 +389,9 @@ def read_json(path: str | Path) -> Any:
     Raises:
         InputError: it is missing or not JSON.
     """
+    if not os.path.isfile(path):  # nor what never ends, or waits for someone to write
+        raise InputError(f"{path}: expected a JSON file here, found none; is the folder complete?")
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: expected a JSON file here, found none; is the folder complete?") from None
     except (ValueError, RecursionError) as error:  # of numbers with thousands of digits, too, and thousands of brackets
         raise InputError(f"{path}: expected JSON, found something else ({error})") from None

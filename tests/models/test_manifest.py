@@ -1,6 +1,7 @@
 """A sealed folder tells every change: which file, which rows."""
 
 import json
+import os
 import re
 import shutil
 
@@ -12,7 +13,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.export.export import export
-from hyperofa.models.manifest import row_digests, verify
+from hyperofa.models.manifest import MANIFEST, row_digests, verify
 from hyperofa.models.trim import trim
 from hyperofa.models.vocabulary import Vocabulary
 from hyperofa.runtime.folders import sha256_file, sha256_text
@@ -261,3 +262,9 @@ def test_digests_of_rows_that_are_none(folder):
         manifest["files"]["rows.npy"] = sha256_file(rows)
         path.write_text(json.dumps(manifest))
         assert re.search(r"its rows cannot be read; .*rows\.npy: expected an array", verify(folder).summary())
+
+
+def test_a_manifest_that_nobody_writes_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / MANIFEST)
+    with pytest.raises(InputError, match=r"manifest\.json: expected a JSON file here, found none"):
+        verify(tmp_path)
