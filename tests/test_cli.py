@@ -179,14 +179,14 @@ def test_what_the_system_refuses_is_told_in_a_line(error, said, monkeypatch, cap
     def refuse(*_):
         raise error
 
-    monkeypatch.setattr("hyperofa.models.manifest.read_json", refuse)
+    monkeypatch.setattr("hyperofa.models.manifest.read_record", refuse)
     with pytest.raises(SystemExit, match="2"):
         main(["verify", str(CONFIGS)])
     assert capsys.readouterr().err == f"hyperofa: {said}\n"
 
 
 def test_what_a_library_refuses_is_told_in_a_line(monkeypatch, capsys):
-    monkeypatch.setattr("hyperofa.models.manifest.read_json", lambda _: yaml.safe_load("["))
+    monkeypatch.setattr("hyperofa.models.manifest.read_record", lambda *_: yaml.safe_load("["))
     with pytest.raises(SystemExit, match="2"):
         main(["verify", str(CONFIGS)])
     said = capsys.readouterr().err

@@ -229,7 +229,7 @@ class Bundle:
             yield
         except InputError as error:
             raise InputError(
-                f"--bundle {self.path}: expected {name} in it; {error}; run `hyperofa prepare` again"
+                f"--bundle {self.path}: expected {name} in it; {error.with_flags}; run `hyperofa prepare` again"
             ) from None
 
     @property
