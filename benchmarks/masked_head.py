@@ -8,7 +8,6 @@ is held out.
 """
 
 import argparse
-import gzip
 import random
 import time
 from pathlib import Path
@@ -18,18 +17,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from hyperofa.runtime.text_files import read_lines
+
 LONGEST, BATCH = 64, 32
 MASKED = 0.15
 HEAD_RATE, BODY_RATE, WARMUP = 2e-3, 5e-4, 30
-
-
-def read_lines(paths: list[Path]) -> list[str]:
-    """What follows the tabs."""
-    lines: list[str] = []
-    for path in paths:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-            lines += [line.rstrip("\n").rpartition("\t")[2] for line in file]
-    return lines
 
 
 class Masker:

@@ -39,12 +39,14 @@ class SavedConfig(SaveConfigCallback):
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it.
+        """Write it; what measures a net leaves the settings that are there.
 
         Raises:
             InputError: there is a file of that name that no run wrote, or that this run reads.
         """
         path = self._folder / self.config_filename
+        if stage != "fit" and path.is_file():
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             self.parser.save(self.config, partial, skip_unset=False, overwrite=True)

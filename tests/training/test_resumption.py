@@ -223,6 +223,10 @@ def test_a_config_of_the_users_is_not_written_over(fit_words, capsys):
     shutil.rmtree("checkpoints")
     main([*words, "--model.learning_rate", "0.02"])  # over the settings of another run
     assert "learning_rate: 0.02" in own.read_text(encoding="utf-8")
+    trained = own.read_bytes()
+    (best,) = Path("elsewhere").glob("*.ckpt")
+    main(["validate", "--config", str(own), "--ckpt_path", str(best)])  # whose settings are others
+    assert own.read_bytes() == trained
     own.write_text(own.read_text(encoding="utf-8").replace("0.02", "0.03"), encoding="utf-8")
     with pytest.raises(SystemExit, match="2"):  # edited since, and read
         main([*words, "--config", str(own), "--model.temperature", "0.2"])
