@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: demo test docs
+.PHONY: demo test docs readme
 
 demo: $(VENV)/installed
 	$(VENV)/bin/hyperofa demo --output data/demo
@@ -13,6 +13,9 @@ test: $(VENV)/installed
 	$(VENV)/bin/mypy & types=$$!; \
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov; tests=$$?; \
 	wait $$types && exit $$tests
+
+readme: $(VENV)/installed
+	$(VENV)/bin/python -m tests.methods.readme
 
 docs: $(VENV)/installed
 	$(VENV)/bin/mkdocs build

@@ -101,22 +101,30 @@ class Training(lightning.Callback):
 
 
 class Prediction:
-    """Stands in for `shards.ShardCache`: predicts evenly spread parts of all tokens until the time is over."""
+    """Stands in for `sharding.ShardCache` and its shards: evenly spread parts of all tokens until the time is over."""
 
     def __init__(self, batch_size: int, seconds: float) -> None:
         self._batch_size, self._allowed = batch_size, seconds
 
-    def arrays(self, name: str, shard: Any, count: int, size: int, what: str) -> list[np.ndarray]:
+    def shards(self, name: str, count: int, size: int, progress: str) -> "Prediction":
         size = min(self._batch_size, max(1, count // SPREAD))
-        self.spans = spans = [slice(at, at + size) for at in _middles(count - size)]
-        (rows,) = shard(spans[0])
+        self.spans = [slice(at, at + size) for at in _middles(count - size)]
+        self._count = count
+        return self
+
+    def __iter__(self) -> Iterator[slice]:
+        yield self.spans[0]  # not timed
         self.tokens, start = 0, clock()
         while not self.tokens or clock() - start < self._allowed:
-            for span in spans:
-                shard(span)
-            self.tokens += size * len(spans)
+            yield from self.spans
+            self.tokens += sum(span.stop - span.start for span in self.spans)
         self.seconds = clock() - start
-        return [np.broadcast_to(np.float32(0), (count, rows.shape[1]))]
+
+    def keep(self, span: slice, rows: np.ndarray) -> None:
+        self._width = rows.shape[1]
+
+    def joined(self) -> tuple[np.ndarray]:
+        return (np.broadcast_to(np.float32(0), (self._count, self._width)),)
 
 
 def measure(name: str, bundle: Bundle, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -224,11 +224,10 @@ class _Evidence:
             cache: where shards of the search are kept, and who shares it.
         """
         queries = self._bundle.pooled(side)
-
-        def search(span: slice) -> tuple[np.ndarray]:
-            return (self._keys.nearest(queries[ids[span]], _NEAREST)[0].mean(1),)
-
-        (near,) = cache.arrays("surroundings", search, len(ids), _SHARD, "searching source tokens")
+        shards = cache.shards("surroundings", len(ids), _SHARD, "searching source tokens")
+        for span in shards:
+            shards.keep(span, self._keys.nearest(queries[ids[span]], _NEAREST)[0].mean(1))
+        (near,) = shards.joined()
         columns = [*self._heaviest[side].describe(ids), near, *([] if agreement is None else [agreement])]
         return np.column_stack(columns).astype(np.float64)
 

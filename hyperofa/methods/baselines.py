@@ -126,11 +126,10 @@ def ofa(inputs: InitInputs, mixing: OFAConfig = PUBLISHED_OFA, cache: ShardCache
     if not len(queried):
         return nothing(inputs)
     searched = NeighbourIndex(keys, valid=inputs.usable, metric=metric)
-
-    def search(span: slice) -> tuple[np.ndarray, ...]:
-        return searched.nearest(queries[span], mixing.neighbours)
-
-    scores, ids = cache.arrays("ofa", search, len(queried), SHARD, "searching source tokens")
+    shards = cache.shards("ofa", len(queried), SHARD, "searching source tokens")
+    for span in shards:
+        shards.keep(span, *searched.nearest(queries[span], mixing.neighbours))
+    scores, ids = shards.joined()
     weights = softmax(scores.astype(np.float64) / mixing.temperature, axis=1)
     indptr = np.zeros(len(inputs.covered) + 1, np.int64)
     indptr[1:] = np.cumsum(np.where(inputs.covered, ids.shape[1], 0))

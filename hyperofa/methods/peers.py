@@ -252,13 +252,12 @@ def _mixed(inputs: InitInputs, anchors: Anchors, weigh: _Weigh, cache: ShardCach
     indptr, chosen, weights = np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0)
     if len(queried):
         block = max(1, _CELLS // (len(anchors.sources) + PURSUED * inputs.queries.shape[1]))
-
-        def shard(span: slice) -> tuple[np.ndarray, ...]:
+        shards = cache.shards(name, len(queried), SHARD, "weighing shared tokens")
+        for span in shards:
             ids = queried[span]
             parts = [weigh(_unit(inputs.queries[ids[at : at + block]])) for at in range(0, len(ids), block)]
-            return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-
-        counts, chosen, weights = cache.arrays(name, shard, len(queried), SHARD, "weighing shared tokens")
+            shards.keep(span, *(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        counts, chosen, weights = shards.joined()
         indptr = np.append(0, np.cumsum(counts))
     rows = np.append(np.repeat(queried, np.diff(indptr)), known_ids)
     columns = np.append(chosen, anchors.own[known_ids]).astype(np.int64)

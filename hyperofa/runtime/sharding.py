@@ -1,7 +1,7 @@
 """Long work in shards: spread over processes, kept when one is killed, put together at the end."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,51 +12,94 @@ from hyperofa.runtime.processes import SINGLE_PROCESS, ProcessGroup, bar_hidden
 
 
 @dataclass(frozen=True)
-class ShardCache:
-    """A computation in shards.
+class Shards:
+    """Rows of arrays, computed a shard at a time; each process its own, and all of them get all.
+
+        for span in shards:
+            shards.keep(span, *arrays_of(span))
+        whole = shards.joined()
+
+    What a span holds must be the same whoever computes it, and when.
 
     Attributes:
-        folder: where the shards are kept until all is done; `None` to keep them in memory.
+        spans: of the rows, in order.
+        folder: where they are kept until all is done; `None` to keep them in memory.
+        group: the processes that share the work.
+        progress: name of the progress bar.
+    """
+
+    spans: list[slice]
+    folder: Path | None
+    group: ProcessGroup
+    progress: str
+    _kept: dict[int, tuple[np.ndarray, ...]] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[slice]:
+        """The spans that this process computes and that are not there yet."""
+        silent = bar_hidden(not self.group.first or len(self.spans) == 1)
+        count = self.spans[-1].stop
+        with tqdm(total=count, desc=self.progress, unit=" rows", unit_scale=True, disable=silent) as bar:
+            for span in self.group.mine(self.spans):
+                path = self._path(span)
+                if path is None or not path.is_file():
+                    yield span
+                bar.update((span.stop - span.start) * self.group.size)
+
+    def keep(self, span: slice, *arrays: np.ndarray) -> None:
+        """Keep the rows of a span.
+
+        Args:
+            span: of those that iteration gives.
+            arrays: its rows, of as many arrays as every other span has.
+        """
+        path = self._path(span)
+        if path is None:
+            self._kept[span.start] = arrays
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            np.savez(partial, *arrays)
+
+    def joined(self) -> tuple[np.ndarray, ...]:
+        """The arrays, whole, once all processes have done their part."""
+        self.group.wait()
+        parts = (self._read(span) for span in self.spans)
+        return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+
+    def _path(self, span: slice) -> Path | None:
+        return None if self.folder is None else self.folder / f"{span.start}.npz"
+
+    def _read(self, span: slice) -> tuple[np.ndarray, ...]:
+        path = self._path(span)
+        if path is None:
+            return self._kept[span.start]
+        with np.load(path) as arrays:
+            return tuple(arrays[key] for key in arrays.files)
+
+
+@dataclass(frozen=True)
+class ShardCache:
+    """Where computations keep their shards.
+
+    Attributes:
+        folder: for all of them; `None` to keep them in memory.
         group: the processes that share the work; with more than one, there is a folder that all of them see.
     """
 
     folder: Path | None = None
     group: ProcessGroup = SINGLE_PROCESS
 
-    def arrays(
-        self, name: str, compute: Callable[[slice], tuple[np.ndarray, ...]], count: int, size: int, progress: str
-    ) -> tuple[np.ndarray, ...]:
-        """Compute rows of arrays, a shard at a time; each process its own, and all of them get all.
+    def shards(self, name: str, count: int, size: int, progress: str) -> Shards:
+        """The shards of a computation.
 
         Args:
             name: of the computation, in the folder.
-            compute: the arrays of a span of the rows; the same whoever asks, and when.
             count: N, rows in all; at least 1.
             size: rows of a shard.
             progress: name of the progress bar.
-
-        Returns:
-            Arrays of N rows.
         """
         spans = [slice(start, min(start + size, count)) for start in range(0, count, size)]
-        silent = bar_hidden(not self.group.first or len(spans) == 1)
-        kept = {}
-        with tqdm(total=count, desc=progress, unit=" rows", unit_scale=True, disable=silent) as bar:
-            for span in self.group.mine(spans):
-                path = None if self.folder is None else self.folder / name / f"{span.start}.npz"
-                if path is None:
-                    kept[span.start] = compute(span)
-                elif not path.is_file():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with whole_file(path) as partial:
-                        np.savez(partial, *compute(span))
-                bar.update((span.stop - span.start) * self.group.size)
-        self.group.wait()
-        if self.folder is not None:
-            for span in spans:
-                with np.load(self.folder / name / f"{span.start}.npz") as arrays:
-                    kept[span.start] = tuple(arrays[key] for key in arrays.files)
-        return tuple(np.concatenate(parts) for parts in zip(*(kept[span.start] for span in spans), strict=True))
+        return Shards(spans, None if self.folder is None else self.folder / name, self.group, progress)
 
 
 IN_MEMORY = ShardCache()

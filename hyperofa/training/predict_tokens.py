@@ -67,7 +67,7 @@ def predict_tokens(
     order = ids[by_size]
 
     @torch.inference_mode()
-    def shard(span: slice) -> tuple[np.ndarray]:
+    def predict(span: slice) -> np.ndarray:
         tokens = order[span]
         seen, indices = memory, self_index[tokens]
         if neighbours is not None and keys is not None:
@@ -83,9 +83,11 @@ def predict_tokens(
             if isinstance(sets, WordIndices):
                 sets = sets.fetch(vectors)
             parts.append(net(sets, seen, torch.from_numpy(indices[batch]).to(device)).float())
-        return (torch.cat(parts).cpu().numpy(),)  # once a shard: a GPU works on while batches are made
+        return torch.cat(parts).cpu().numpy()  # once a shard: a GPU works on while batches are made
 
+    shards = cache.shards(name, len(ids), SHARD, f"predicting {side} tokens")
+    for span in shards:
+        shards.keep(span, predict(span))
     rows = np.empty((len(ids), bundle.meta.coordinate_dim), np.float32)
-    (found,) = cache.arrays(name, shard, len(ids), SHARD, f"predicting {side} tokens")
-    rows[by_size] = found
+    (rows[by_size],) = shards.joined()
     return rows

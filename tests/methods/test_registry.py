@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ from hyperofa.experiments.grid import expand
 from hyperofa.methods.baselines import Predictions, nothing
 from hyperofa.methods.fallbacks import target_inputs
 from hyperofa.methods.registry import METHODS, Context, Method, method_named
+from tests.methods.readme import README, with_methods
 
-ROOT = Path(__file__).parents[2]
 UNTRAINED = [name for name, method in METHODS.items() if not method.trained]
 
 
@@ -25,10 +24,17 @@ def inputs(bundles):
 
 
 def test_the_readme_lists_the_methods_that_there_are():
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("### Methods")[2].partition("\n## ")[0]
-    found = [line for line in section.splitlines() if re.match(r"\| `\w+` \|", line)]
-    rows = [f"| `{method.name}` | {method.about} |" for method in METHODS.values()]
-    assert found == rows, "expected in the README:\n" + "\n".join(rows)
+    text = README.read_text(encoding="utf-8")
+    assert text == with_methods(text), "expected the README's table to have every method: run `make readme`"
+
+
+def test_a_row_that_is_missing_is_put_where_it_belongs():
+    text = README.read_text(encoding="utf-8")
+    without = text.replace(f"| `mean` | {METHODS['mean'].about} |\n", "")
+    assert without != text
+    assert with_methods(without) == text
+    with pytest.raises(ValueError, match="expected one table of methods, found 0"):
+        with_methods("# hyperofa\n")
 
 
 def test_the_help_of_export_lists_them(capsys):
