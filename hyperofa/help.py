@@ -71,8 +71,42 @@ TRAINER = {
 }
 """Flags of Lightning's Trainer that a run needs most."""
 
+_WORDS = ("source_languages", "target_languages", "max_words", "duplicate_words", "vectors_dtype", "allow_pickle")
+SUBJECTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "doctor": {"words": _WORDS, "what it looks at": ("text", "method", "coordinate_dim", "measure", "seed", "picture")},
+    "prepare": {
+        "words": _WORDS,
+        "training": ("coordinate_dim", "validation_share", "test_share", "seed", "reference"),
+        "folder": ("overwrite", "push_to_hub"),
+    },
+    "export": {
+        "rows": ("checkpoint", "copied", "ofa_share", "least_confidence", "parallel", "seed"),
+        "folder": ("source_model", "factorised", "pad_to_multiple_of", "text", "scores", "overwrite", "push_to_hub"),
+    },
+    "hewitt": {
+        "comparison": ("methods", "checkpoint", "epochs", "words", "count", "validation_lines", "max_words"),
+        "folder": ("keep_models", "overwrite"),
+    },
+    "ablate": {
+        "cells": ("prepare", "fit", "export", "evaluate", "pretrain", "methods", "grid", "version"),
+        "report": ("baseline", "metric", "title"),
+        "where and how": ("gpus", "jobs", "slurm", "cell", "keep_models", "print_commands"),
+    },
+    "vectors train": {
+        "words": ("min_count", "max_words", "prefixes"),
+        "space": ("aligned", "into", "method", "dim", "epochs", "shortest_ngram", "longest_ngram", "buckets", "seed"),
+        "folder": ("overwrite", "allow_pickle"),
+    },
+    "vectors align": {
+        "pairs": ("dictionary", "parallel", "identical", "languages", "held_out", "frequent_words"),
+        "rotation": ("method", "rounds", "seed"),
+        "files": ("prefixes", "allow_pickle", "overwrite"),
+    },
+}  # fmt: skip
+"""Flags of the commands that have many, by heading; the others come first."""
+
 _VALUES = {bool: "true|false", int: "N", float: "X", str: "TEXT", Path: "PATH", dict: "{KEY: VALUE}"}
-_LISTED = "`methods.registry.METHODS`"  # stands for all of them
+_LISTED = "`methods.registry.METHODS`"  # which are listed below the flags
 _INDENT = 34
 _WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
@@ -124,12 +158,16 @@ def command_help(name: str, command: str) -> str:
         command: `module:function`.
     """
     function, flags = read_signature(command), flags_of(command)
-    alone = [flag for flag in flags if "." not in flag.name]
-    groups = {"": sorted(alone, key=lambda flag: not flag.required)}
+    subjects = SUBJECTS.get(name, {})
+    headed = {flag for subject in subjects.values() for flag in subject}
+    alone = {flag.name: flag for flag in flags if "." not in flag.name}
+    groups = {"": sorted((alone[flag] for flag in alone if flag not in headed), key=lambda flag: not flag.required)}
+    groups |= {heading: [alone[flag] for flag in subject] for heading, subject in subjects.items()}
     for group in dict.fromkeys(flag.name.partition(".")[0] for flag in flags if "." in flag.name):
         title = f"{group}: {_documented(function)[group].rstrip('.')}"
         groups[title] = [flag for flag in flags if flag.name.startswith(f"{group}.")]
-    return _page(name, _summary(function), groups)
+    page = _page(name, _summary(function), groups)
+    return f"{page}\n{_methods()}" if "method" in alone and _LISTED in _documented(function)["method"] else page
 
 
 def flags_of(command: str) -> list[Flag]:
@@ -229,7 +267,7 @@ def _flags(function: Callable[..., Any], prefix: str = "") -> Iterator[Flag]:
             continue
         value, limits = _describe(kind)
         about = documented.get(name, "")
-        about = about.replace(_LISTED, _methods()) if _LISTED in about else about
+        about = about.replace(_LISTED, "the methods below")
         about = f"{about.removesuffix('.')}; {limits}." if limits else about
         required = default is inspect.Parameter.empty
         yield Flag(f"{prefix}{name}", value, about, "" if required else _shown(default), required)
@@ -279,7 +317,10 @@ def _documented(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def _methods() -> str:
-    """What the registry says of each method."""
+    """What the registry says of each method, a line each."""
     calls = read_calls("hyperofa.methods.registry", "_BUILT_IN", "Method")
-    records = [[ast.literal_eval(word) for word in call.args[:2]] for call in calls]
-    return "; ".join(f"{name} ({about})" for name, about in records).replace("`", "")
+    records = {name: about for name, about in ([ast.literal_eval(word) for word in call.args[:2]] for call in calls)}
+    indent = max(map(len, records)) + 4
+    wraps = {"width": _width(), "subsequent_indent": " " * indent, **_WHOLE}
+    lines = [textwrap.wrap(f"  {name:<{indent - 2}}{about}", **wraps) for name, about in records.items()]
+    return "\n".join(["methods:", *(line for wrapped in lines for line in wrapped), ""]).replace("`", "")

@@ -15,7 +15,7 @@ from hyperofa import cli, training_commands
 from hyperofa.cli import main
 from hyperofa.errors import InputError, did_you_mean
 from hyperofa.flags import Parser, gather_lists
-from hyperofa.help import EXAMPLES, NETS, TRAINER
+from hyperofa.help import EXAMPLES, NETS, SUBJECTS, TRAINER, flags_of
 from hyperofa.nets import registry
 from hyperofa.presets import use_presets
 from hyperofa.signatures import read_signature
@@ -56,6 +56,17 @@ def test_help_lists_every_flag(shown, command):
     text = shown(*command.split(), "--help")
     assert flags - groups
     assert all(f"  {name} " in text for name in flags - groups)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_many_flags_stand_under_headings(shown, command):
+    own = [flag.name for flag in flags_of(cli.COMMANDS[command]) if "." not in flag.name]
+    headed = [flag for subject in SUBJECTS.get(command, {}).values() for flag in subject]
+    assert len(own) - len(headed) <= 9
+    assert set(headed) <= set(own)
+    assert len(set(headed)) == len(headed)
+    text = shown(*command.split(), "--help")
+    assert all(f"\n\n{heading}:\n" in text for heading in SUBJECTS.get(command, {}))
 
 
 @pytest.mark.parametrize("command", cli.TRAINING_COMMANDS)
