@@ -20,6 +20,7 @@ Objective = Literal["causal", "masked"]
 TextObjective = Objective | Literal["spans"]
 """What a model can be taught by text; of hidden `spans` there is no likelihood of a whole text."""
 MASKED_SHARE = 0.15
+_FEWEST = 8  # tokens: what a tokenizer puts around a text, and some of the text
 _HIDES_SPANS = re.compile(r"\w*T5ForConditionalGeneration")
 
 
@@ -93,21 +94,26 @@ def special_affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list
     return list(ids[:first]), list(ids[last:])
 
 
-def longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, limit: int) -> int:
+def longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, limit: int) -> int:
     """The most tokens, at most `limit`, that a model has positions for and its tokenizer allows.
 
     Args:
         model: with or without a table of positions.
-        tokenizer: may set a limit of its own.
+        tokenizer: may set a limit of its own; `None` to ask the model alone.
         limit: of tokens.
+
+    Raises:
+        InputError: there is no room for a text.
     """
-    limit = min(limit, tokenizer.model_max_length)
+    found = limit if tokenizer is None else min(limit, tokenizer.model_max_length)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions < 1:
-        return limit
-    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    counted = [m.padding_idx for m in tables if m.num_embeddings == positions and m.padding_idx is not None]
-    return min(limit, positions - (counted[0] + 1 if counted else 0))  # RoBERTa counts from its pad id on
+    if isinstance(positions, int) and positions > 0:
+        tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+        counted = [m.padding_idx for m in tables if m.num_embeddings == positions and m.padding_idx is not None]
+        found = min(found, positions - (counted[0] + 1 if counted else 0))  # RoBERTa counts from its pad id on
+    if found < min(limit, _FEWEST):
+        raise InputError(f"expected a model and a tokenizer that take texts of {_FEWEST} tokens, found at most {found}")
+    return found
 
 
 def mask_tokens(

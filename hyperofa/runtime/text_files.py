@@ -42,6 +42,25 @@ def iterate_lines(paths: Sequence[str | Path], flag: str = "--data.text") -> Ite
             yield line.rpartition("\t")[2].strip() if last_column else line.strip()
 
 
+def in_pieces(line: str, length: int) -> list[str]:
+    """A line as it is or, where it is longer than that, in pieces: cut at spaces, and within words of that length.
+
+    Args:
+        line: without spaces around it.
+        length: of a piece at most, characters.
+
+    Returns:
+        Those that are not blank.
+    """
+    pieces, start = [], 0
+    while len(line) - start > length:
+        end = line.rfind(" ", start, start + length + 1)
+        end = start + length if end <= start else end
+        pieces.append(line[start:end])
+        start = end
+    return [piece.strip() for piece in [*pieces, line[start:]] if piece.strip()]
+
+
 def read_rows(path: str | Path, flag: str) -> list[list[str]]:
     """The lines of a plain or gzipped text, empty ones included, as columns: those of a .tsv file, else one.
 

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import lightning
 import numpy as np
 import torch
-from tokenizers import Tokenizer as BackendTokenizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hyperofa.bundle.bundle import Bundle, Side, SplitName
@@ -26,12 +25,11 @@ from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
 from hyperofa.reference import GROUP
 from hyperofa.runtime.ranges import Chance, Count, Seed, Size, in_range
-from hyperofa.runtime.text_files import read_lines, read_pairs
 from hyperofa.tokens.canonical import OverlapKind, bare_backend
 from hyperofa.training.batches import TokenBatch
 from hyperofa.training.language_views import SURVEYED, LanguageTask
 from hyperofa.training.samplers import Draw, GroupedBatches, RandomBatches
-from hyperofa.training.text_views import MAX_TOKENS, NO_VIEWS, LanguagePart, TextViews, ViewCounts, ViewSide
+from hyperofa.training.text_views import MAX_TOKENS, NO_VIEWS, LanguagePart, TextViews, ViewCounts, ViewSide, read_texts
 from hyperofa.training.translation import Drawing, Translator
 from hyperofa.training.word_sets import (
     Augmentation,
@@ -158,6 +156,7 @@ class HyperDataModule(lightning.LightningDataModule):
         self._language_views, self._language_crop, self._negatives = language_views, language_crop, negatives
         self._validation_sentences = validation_sentences
         self._seed, self._num_workers, self._residence = seed, num_workers, word_table
+        self._longest = MAX_TOKENS
         self.word_dim, self.coordinate_dim = self.bundle.meta.word_dim, self.bundle.meta.coordinate_dim
         self._let_judge(self._objective())
 
@@ -206,6 +205,17 @@ class HyperDataModule(lightning.LightningDataModule):
         self._let_judge(None)
         self.setup(stage)
         return True
+
+    def cut_texts(self, tokens: int, stage: str) -> None:
+        """Show texts of so many tokens at most.
+
+        Args:
+            tokens: that the source model has positions for.
+            stage: that is being set up.
+        """
+        if tokens < self._longest:
+            self._longest = tokens
+            self.setup(stage)
 
     @property
     def reads_text(self) -> bool:
@@ -256,7 +266,7 @@ class HyperDataModule(lightning.LightningDataModule):
                 f"{bundle.path}: the languages of --data.text are not known, so it cannot be translated; give "
                 "--data.text_languages, or run `hyperofa prepare` with --source_languages"
             )
-        lines, pairs = read_lines(self._text_files), read_pairs(self._parallel_files)
+        lines, pairs = read_texts(self._text_files, self._parallel_files)
         held_out = min(self._validation_sentences, len(lines) // 10)
         if held_out < 2:
             raise InputError(
@@ -267,20 +277,8 @@ class HyperDataModule(lightning.LightningDataModule):
         fallback = method_named("hyperofa", reference=bundle.meta.reference).fallback
         target = fill_for_training(target_inputs(bundle), self.copied, fallback)
         sides = {
-            "source": ViewSide(
-                self._backend("source"),
-                self._tables["source"],
-                bundle.source.covered,
-                bundle.coordinates,
-                self._self_index["source"],
-            ),
-            "target": ViewSide(
-                self._backend("target"),
-                self._tables["target"],
-                target.plan.of("predicted"),
-                target.coordinates,
-                self._self_index["target"],
-            ),
+            "source": self._view_side("source", bundle.source.covered, bundle.coordinates),
+            "target": self._view_side("target", target.plan.of("predicted"), target.coordinates),
         }
         task = None
         if self.objective is not None:
@@ -322,10 +320,10 @@ class HyperDataModule(lightning.LightningDataModule):
         translated = line if language is None else translator.translate(line, language, rng)
         return [translated] * (views.translated > 0) + [line] * (views.target > 0)
 
-    def _backend(self, side: Side) -> BackendTokenizer:
-        backend = bare_backend(self.bundle.tokenizer(side))
-        backend.enable_truncation(MAX_TOKENS)
-        return backend
+    def _view_side(self, side: Side, predictable: np.ndarray, coordinates: np.ndarray) -> ViewSide:
+        tokenizer = bare_backend(self.bundle.tokenizer(side))
+        tokenizer.enable_truncation(self._longest)
+        return ViewSide(tokenizer, self._tables[side], predictable, coordinates, self._self_index[side])
 
     def _tokens(self, part: SplitName) -> DataLoader[TokenBatch]:
         ids = self.bundle.split[part]

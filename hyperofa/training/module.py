@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
 from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
+from hyperofa.models.objectives import longest
 from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.nets.inputs import Memory, WordSets
 from hyperofa.nets.net import Net
@@ -30,7 +31,7 @@ from hyperofa.training.language_views import LanguageViews
 from hyperofa.training.losses import Distance, token_loss
 from hyperofa.training.metrics import MeansByGroup, SentenceRetrieval, TokenMetrics
 from hyperofa.training.plm_loss import FrozenPLM, Precision, Sentences, sentence_loss
-from hyperofa.training.text_views import VIEWS
+from hyperofa.training.text_views import MAX_TOKENS, VIEWS
 from hyperofa.training.word_sets import WordIndices
 
 _TENSORS, _ELEMENTS = 2**13, 2**32
@@ -158,6 +159,7 @@ class HyperModule(lightning.LightningModule):
         path = data.bundle.source_model
         model = load_model(path)
         data.bundle.check_source(read_vocabulary(model), path)
+        data.cut_texts(longest(model, None, MAX_TOKENS), stage)
         try:
             return FrozenPLM(model, **self._plm_options, head=data.objective is not None)
         except HeadError as error:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 from torch.utils.data import Dataset
 
 from hyperofa.runtime.ranges import Size, check_ranges
+from hyperofa.runtime.text_files import in_pieces, read_lines, read_pairs
 from hyperofa.training.batches import TextBatch, join, pad
 from hyperofa.training.language_views import IGNORED, Asked, LanguageTask, LanguageViews, Line
 from hyperofa.training.plm_loss import Sentences
@@ -18,6 +19,19 @@ from hyperofa.training.translation import Translator
 from hyperofa.training.word_sets import WordSetTable
 
 MAX_TOKENS = 128
+LONGEST_PIECE = 64 * MAX_TOKENS
+"""Characters of a line that are looked at together: more than so many tokens have."""
+
+
+def read_texts(files: Sequence[str], parallel: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Sentences to train on, in pieces where a line has no end, and pairs of them.
+
+    Args:
+        files: of sentences, one a line.
+        parallel: files of a sentence and its translation a line.
+    """
+    lines = [piece for line in read_lines(files) for piece in in_pieces(line, LONGEST_PIECE)]
+    return lines, [(one[:LONGEST_PIECE], other[:LONGEST_PIECE]) for one, other in read_pairs(parallel)]
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ class ViewSide:
     """One vocabulary as the views need it.
 
     Attributes:
-        tokenizer: Rust tokenizer, cut at `MAX_TOKENS`.
+        tokenizer: Rust tokenizer that cuts what the source model has no positions for, `MAX_TOKENS` at most.
         table: word sets of its tokens.
         predictable: `(tokens,)` bool, tokens whose rows are predicted.
         coordinates: `(tokens, K)` rows of the others.

@@ -149,16 +149,15 @@ class Translator:
 
 def join_words(words: Iterable[str]) -> str:
     """A text of words and the punctuation at them: a space between two, unless one of them writes none there."""
-    text = ""
+    parts: list[str] = []
+    unspaced = False  # whether the last letter so far is of a script without spaces
     for word in words:
-        text += word if not text or is_unspaced(word[0]) or _ends_unspaced(text) else " " + word
-    return text
-
-
-def _ends_unspaced(text: str) -> bool:
-    """Whether the last letter is of a script without spaces."""
-    last = next((character for character in reversed(text) if not is_outer(character)), "")
-    return is_unspaced(last)
+        if parts and not unspaced and not is_unspaced(word[0]):
+            parts.append(" ")
+        parts.append(word)
+        last = next((character for character in reversed(word) if not is_outer(character)), None)
+        unspaced = unspaced if last is None else is_unspaced(last)
+    return "".join(parts)
 
 
 def _chance_kept(table: _Candidates) -> np.ndarray:

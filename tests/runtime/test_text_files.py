@@ -4,7 +4,7 @@ import pytest
 
 from hyperofa.errors import InputError
 from hyperofa.runtime import text_files
-from hyperofa.runtime.text_files import read_lines, read_pairs
+from hyperofa.runtime.text_files import in_pieces, read_lines, read_pairs
 
 
 def test_lines_are_read_from_every_kind_of_file(tmp_path):
@@ -32,3 +32,10 @@ def test_an_archive_of_one_endless_line_is_refused(tmp_path, monkeypatch):
         file.write("short\n" + "a" * 10_000)
     with pytest.raises(InputError, match=r"bomb\.txt\.gz line 2: expected at most 1,000 characters, found more"):
         read_lines([tmp_path / "bomb.txt.gz"])
+
+
+def test_long_lines_are_taken_in_pieces():
+    assert in_pieces("one two three", 13) == ["one two three"]
+    assert in_pieces("one two three", 8) == ["one two", "three"]
+    assert in_pieces("a" * 7 + " b", 3) == ["aaa", "aaa", "a b"]
+    assert in_pieces("a" + " " * 9 + "b", 3) == ["a", "b"]

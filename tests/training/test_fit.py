@@ -7,12 +7,14 @@ import sys
 import pytest
 import torch
 import yaml
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
 from hyperofa.errors import InputError
+from hyperofa.models.objectives import longest
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.registry import NETS
 from hyperofa.training.curves import CurvePlot
@@ -209,3 +211,27 @@ def test_another_training_begins_anew(begun, bundles, tmp_path, monkeypatch):
         fit(bundles["bert"], **{**settings, **other})
     assert begun == [0, 0, 0, 0]
     assert contents(tmp_path) == ["run"]
+
+
+def test_text_is_cut_to_the_positions_of_the_model(bundles, text_file, tmp_path):
+    """Of which RoBERTa leaves out two; a text of numbers has a token for each digit."""
+    path = tmp_path / "long.txt"
+    lines = text_file.read_text(encoding="utf-8").splitlines()
+    path.write_text("".join(f"{'7' * 90} {line}\n" for line in lines), encoding="utf-8")
+    bundle = Bundle.load(bundles["roberta"])
+    read = []
+
+    class Reader(Callback):
+        def on_train_batch_start(self, trainer, module, batch, number):
+            read.append(batch["text"].source_mask.shape[1])
+
+    fit(bundle, path, trainer={"max_epochs": 1, "callbacks": Reader(), **SILENT}, net=small_mlp, **SMALL)
+    assert read == [62, 62]
+
+
+def test_a_model_without_room_for_a_text(model_folders):
+    model = AutoModelForMaskedLM.from_pretrained(model_folders["bert"])
+    tokenizer = AutoTokenizer.from_pretrained(model_folders["bert"])
+    model.config.max_position_embeddings = 7
+    with pytest.raises(InputError, match="a model and a tokenizer that take texts of 8 tokens, found at most 7"):
+        longest(model, tokenizer, 128)

@@ -6,7 +6,7 @@ from hyperofa.methods.fallbacks import fill_for_training, target_inputs
 from hyperofa.training.batches import pad
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.samplers import Draw
-from hyperofa.training.text_views import VIEWS, ViewCounts
+from hyperofa.training.text_views import LONGEST_PIECE, VIEWS, ViewCounts
 
 SEED = Draw(np.empty(0, np.int64), (0, 1))
 
@@ -105,3 +105,14 @@ def test_padding():
     values, mask = pad([np.array([3, 4]), np.array([5])])
     assert values.tolist() == [[3, 4], [5, 0]]
     assert mask.tolist() == [[1, 1], [1, 0]]
+
+
+def test_an_endless_line_is_taken_in_pieces(bundles, text_file, tmp_path):
+    """As a line of NUL bytes: each batch would go through all of it."""
+    path = tmp_path / "long.txt"
+    path.write_text(text_file.read_text(encoding="utf-8") + "\0" * 3 * LONGEST_PIECE + "\n", encoding="utf-8")
+    data = HyperDataModule(str(bundles["bert"]), [str(path)])
+    data.setup("fit")
+    lines = [line for part in data._texts.values() for line in part._lines]
+    assert max(map(len, lines)) == LONGEST_PIECE
+    assert len(lines) == len(text_file.read_text(encoding="utf-8").splitlines()) + 3

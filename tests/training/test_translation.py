@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from hyperofa.training import translation
 from hyperofa.training.translation import Translator, _balance, join_words, split_text
 from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.store import WordVectors
@@ -45,10 +46,19 @@ def test_punctuation_capitals_and_unknown_words_stay(words):
     (["ใน", "the", "“end”"], "ในthe “end”"),
     (["집에", "간다."], "집에 간다."),
     (["(天)", "“地”"], "(天)“地”"),
+    (["...", "the", "!", "end"], "... the ! end"),
     ([], ""),
 ])  # fmt: skip
 def test_words_are_joined_as_their_scripts_do(words, text):
     assert join_words(words) == text
+
+
+def test_words_are_joined_in_one_pass(monkeypatch):
+    """A long text without letters was gone back over for each of its words."""
+    looked_at = []
+    monkeypatch.setattr(translation, "is_outer", lambda character: looked_at.append(character) or True)
+    assert join_words(["\0"] * 500) == " ".join("\0" * 500)
+    assert len(looked_at) == 500
 
 
 def test_equal_seeds_translate_equally(words):
