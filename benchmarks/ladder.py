@@ -241,7 +241,7 @@ def main() -> None:
     more = romanised_rungs(inputs, bundle, held, hidden) if hidden else word_rungs(inputs, bundle, held)
     rungs.update(more)
     if args.subwords is not None:
-        from hyperofa.vectors.readers import Subwords
+        from hyperofa.vectors.fasttext_reader import Subwords
 
         texts = [text.strip("<") for text in marked(bundle, held)]
         rungs["n-grams of the model"] = rows_of_queries(inputs, Subwords(args.subwords).vectors(texts))

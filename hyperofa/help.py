@@ -16,7 +16,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from hyperofa import nets
+from hyperofa import nets, vectors
 from hyperofa.signatures import read_calls, read_signature
 
 EXAMPLES = {
@@ -267,7 +267,7 @@ def _flags(function: Callable[..., Any], prefix: str = "") -> Iterator[Flag]:
             continue
         value, limits = _describe(kind)
         about = documented.get(name, "")
-        about = about.replace(_LISTED, "the methods below")
+        about = about.replace(_LISTED, "the methods below").replace("`vectors.READERS`", ", ".join(vectors.READERS))
         about = f"{about.removesuffix('.')}; {limits}." if limits else about
         required = default is inspect.Parameter.empty
         yield Flag(f"{prefix}{name}", value, about, "" if required else _shown(default), required)

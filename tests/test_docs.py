@@ -12,15 +12,18 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 
 import hyperofa
+from hyperofa import vectors
 from hyperofa.cli import main
 from hyperofa.evaluation.task import Request
+from hyperofa.help import flags_of
+from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.readers import open_file
 from tests.conftest import CONFIGS, ENGLISH, GERMAN, QUIET, TINY_TEXT
 
@@ -150,10 +153,12 @@ def test_the_examples_of_contributing_are_parts_that_work(bundles, text_file, ve
     plain = open_file(vector_file)
     (block,) = plain.blocks(plain.count, 0)
     np.savez(tmp_path / "words.npz", words=np.array(block.words), vectors=block.vectors)
-    file = found["open_npz"](tmp_path / "words.npz")
-    (other,) = file.blocks(file.count, 0)
-    assert (file.count, file.dim, other.words) == (plain.count, plain.dim, block.words)
-    np.testing.assert_array_equal(other.vectors, block.vectors)
+    monkeypatch.setitem(vectors.READERS, ".npz", "npz_reader")
+    monkeypatch.setitem(sys.modules, "hyperofa.vectors.npz_reader", SimpleNamespace(open_vectors=found["open_vectors"]))
+    stores = [build_store([str(path)], tmp_path / path.suffix) for path in (vector_file, tmp_path / "words.npz")]
+    assert stores[0].content_hash == stores[1].content_hash
+    told = [flag.about for flag in flags_of("hyperofa.bundle.prepare:prepare") if flag.name == "vectors"]
+    assert ".npz" in told[0]
 
     request = Request(text=[text_file])
     tokenizer = hyperofa.Bundle.load(bundles["bert"]).tokenizer("target")

@@ -31,7 +31,7 @@ from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.samplers import GroupedBatches
 from hyperofa.training.word_sets import WordSetTable
 from hyperofa.vectors.conversion import build_store
-from hyperofa.vectors.readers import ReferenceSpelling
+from hyperofa.vectors.spelling import ReferenceSpelling
 from tests import reference as slow
 from tests.conftest import CONFIGS, QUIET, write_vectors
 from tests.golden import TARGET, WORDS, entries, load, save_tokenizer

@@ -174,7 +174,7 @@ def test_conversion_goes_on_from_its_last_note(stop, many_words, tmp_path, monke
     files = sorted(map(str, many_words.glob("*.vec")))
     whole = build_store(files, tmp_path / "whole", duplicates="first")
     monkeypatch.setattr(hyperofa.vectors.store, "CHECKPOINT", 600)
-    monkeypatch.setattr("hyperofa.vectors.readers._BLOCK", 100)
+    monkeypatch.setattr("hyperofa.vectors.text_reader.BLOCK", 100)
     append, seen = hyperofa.vectors.store.StoreWriter.append, []
 
     def interrupted(self, entries, vectors):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from tokenizers import Tokenizer as BackendTokenizer
 
-from hyperofa.vectors.readers import WORD_START
+from hyperofa.vectors.spelling import WORD_START
 from hyperofa.vectors.store import WordVectors
 
 _CAPITALISED = 0.1  # of a word's occurrences

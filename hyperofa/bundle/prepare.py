@@ -38,7 +38,7 @@ from hyperofa.tokens.matching import Matches
 from hyperofa.tokens.spellings import Variants, surface_variants
 from hyperofa.vectors.centring import language_means
 from hyperofa.vectors.conversion import build_store
-from hyperofa.vectors.readers import SpellingChoice, split_spec
+from hyperofa.vectors.spelling import SpellingChoice, split_spec
 from hyperofa.vectors.store import ROWS, WordVectors
 
 _SHARDS = "shards"
@@ -73,7 +73,7 @@ def prepare(
         source_model: folder or hub id of the PLM that gets a new vocabulary. In Python also `(model, tokenizer)`, of
             which the bundle keeps a copy.
         target_tokenizer: folder or hub id of the tokenizer with that vocabulary; in Python also a tokenizer.
-        vectors: word-vector files of one space (.vec, .vec.gz, .bin, .wv, a store folder); LANG=FILE names the language
+        vectors: word-vector files of one space (`vectors.READERS`, or a store folder); LANG=FILE names the language
             of a file whose words carry none. Give the flag again for each further file.
         output: bundle folder to write.
         source_languages: ISO 639-3 codes of the languages the PLM knows: only their words describe source tokens.

@@ -17,7 +17,7 @@ from hyperofa.errors import InputError
 from hyperofa.methods.registry import Method, method_named
 from hyperofa.runtime.folders import sha256_file, sha256_text
 from hyperofa.runtime.trust import trusted_files
-from hyperofa.vectors.readers import split_spec
+from hyperofa.vectors.spelling import split_spec
 
 Settings = dict[str, Any]
 

@@ -30,7 +30,7 @@ from hyperofa.runtime.versions import versions
 from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.training.fit import BEST, fit
 from hyperofa.training.text_views import ViewCounts
-from hyperofa.vectors.readers import split_spec
+from hyperofa.vectors.spelling import split_spec
 
 _METHODS = ("zeros", "small_noise", "mean", "mean_noise", "subtokens", "ofa", "hyperofa")
 _TRAINING = Training(steps=500, evaluate_every=20)

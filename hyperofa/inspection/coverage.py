@@ -13,7 +13,7 @@ from hyperofa.methods.fallbacks import ORIGINS, Plan
 from hyperofa.runtime.text_files import read_lines
 from hyperofa.tokens.canonical import Token, bare_backend
 from hyperofa.tokens.matching import Matches
-from hyperofa.vectors.readers import split_spec
+from hyperofa.vectors.spelling import split_spec
 from hyperofa.vectors.store import WordVectors
 from hyperofa.vectors.texts import split_words
 

@@ -27,7 +27,7 @@ from hyperofa.models.source import ModelLike, TokenizerLike
 from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.ranges import Count, Seed, in_range
 from hyperofa.training.datamodule import HyperDataModule
-from hyperofa.vectors.readers import split_spec
+from hyperofa.vectors.spelling import split_spec
 
 _LARGEST = 12  # rows of a table; what comes after them is summed up
 
@@ -123,7 +123,7 @@ def doctor(
     Args:
         source_model: folder or hub id of the PLM that gets a new vocabulary. In Python also `(model, tokenizer)`.
         target_tokenizer: folder or hub id of the tokenizer with that vocabulary; in Python also a tokenizer.
-        vectors: word-vector files of one space (.vec, .vec.gz, .bin, .wv, a store folder); LANG=FILE names the language
+        vectors: word-vector files of one space (`vectors.READERS`, or a store folder); LANG=FILE names the language
             of a file whose words carry none. Give the flag again for each further file.
         text: files of sentences, one a line: those to train on, and, as LANG=FILE, what the new model is to read.
         source_languages: ISO 639-3 codes of the languages the PLM knows. All languages if not given.

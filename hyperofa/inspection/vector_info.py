@@ -95,7 +95,7 @@ def inspect_vectors(
     """Say what is in files of word vectors: words by language, norms, hubs, and what they cover of a tokenizer.
 
     Args:
-        vectors: word-vector files of one space (.vec, .vec.gz, .bin, .wv, a store folder); LANG=FILE names the language
+        vectors: word-vector files of one space (`vectors.READERS`, or a store folder); LANG=FILE names the language
             of a file whose words carry none. Give the flag again for each further file.
         tokenizer: folder or hub id of a tokenizer; in Python also a tokenizer. Its coverage is told by script and
             language.

@@ -23,7 +23,7 @@ from hyperofa.runtime.folders import sha256_text
 from hyperofa.runtime.locks import locked
 from hyperofa.runtime.text_files import choose_held_out, iterate_lines
 from hyperofa.tokens.canonical import bare_backend
-from hyperofa.vectors.readers import split_spec
+from hyperofa.vectors.spelling import split_spec
 
 Part = Literal["train", "val"]
 _LINES = 10_000  # made tokens of at a time

@@ -16,7 +16,7 @@ from hyperofa.tokens.canonical import Token, text_of
 from hyperofa.tokens.matching import Matches
 from hyperofa.tokens.scripts import is_unspaced
 from hyperofa.tokens.segmentation import cheapest_cut
-from hyperofa.vectors.readers import WORD_END, WORD_START
+from hyperofa.vectors.spelling import WORD_END, WORD_START
 from hyperofa.vectors.store import ROWS, WordVectors
 from hyperofa.vectors.texts import word_span
 

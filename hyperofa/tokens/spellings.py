@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as BackendTokenizer
 
-from hyperofa.vectors.readers import WORD_START
+from hyperofa.vectors.spelling import WORD_START
 
 Variants = Callable[[str, int], Sequence[str]]
 

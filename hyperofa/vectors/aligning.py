@@ -17,8 +17,8 @@ from hyperofa.vectors.centring import unit_rows
 from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.fasttext_layout import map_fasttext_model
 from hyperofa.vectors.formats import WrittenVectors, read_rows, save_vectors
-from hyperofa.vectors.readers import split_spec
 from hyperofa.vectors.seeds import Lexicon, Pairs, identical_pairs, listed_pairs, parallel_pairs, read_parallel
+from hyperofa.vectors.spelling import split_spec
 from hyperofa.vectors.store import WordVectors
 
 _REFINED = 5_000  # pairs of the most frequent words that RCSLS takes: each costs two searches a step
@@ -80,7 +80,7 @@ def align_vectors(
     with it, and so on; last, RCSLS brings translations nearer than their neighbours.
 
     Args:
-        vectors: LANG=FILE, the vectors of one language (.vec, .vec.gz, .bin, .wv, a store folder).
+        vectors: LANG=FILE, the vectors of one language (`vectors.READERS`, or a store folder).
         into: files of the space that they are to be in, of the same kinds.
         output: what to write: .vec, .vec.gz, .bin, .wv, or a store folder. From .bin to .bin the n-grams are turned
             too, so that words which the model has never seen still get a vector.

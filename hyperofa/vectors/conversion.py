@@ -10,17 +10,10 @@ from tqdm import tqdm
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.folders import fingerprint, new_folder, resumed_folder, sha256_text
-from hyperofa.vectors.readers import (
-    SEEN,
-    Block,
-    Spelling,
-    SpellingChoice,
-    VectorFile,
-    list_shards,
-    open_file,
-    split_spec,
-)
+from hyperofa.vectors.readers import list_shards, open_file
+from hyperofa.vectors.spelling import SEEN, Spelling, SpellingChoice, split_spec
 from hyperofa.vectors.store import ROWS, StoreWriter, WordVectors, forget_progress
+from hyperofa.vectors.vector_file import Block, VectorFile
 
 
 def build_store(

@@ -18,7 +18,7 @@ from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.fasttext_layout import write_fasttext_model
-from hyperofa.vectors.readers import WORD_END, WORD_START, split_spec
+from hyperofa.vectors.spelling import WORD_END, WORD_START, split_spec
 from hyperofa.vectors.store import ROWS, StoreWriter, WordVectors, forget_progress
 
 FILE_ENDINGS = (".vec", ".vec.gz", ".bin", ".wv")
@@ -69,7 +69,7 @@ def convert_vectors(
     """Turn word vectors of any format into another: .vec, .vec.gz, .bin, .wv, or a store.
 
     Args:
-        vectors: word-vector files of one space (.vec, .vec.gz, .bin, .wv, a store folder); LANG=FILE names the language
+        vectors: word-vector files of one space (`vectors.READERS`, or a store folder); LANG=FILE names the language
             of a file whose words carry none. Give the flag again for each further file.
         output: what to write, of the format that its ending says: fastText text .vec or .vec.gz, a fastText model .bin
             (without n-grams), gensim .wv; a store folder otherwise.
@@ -189,7 +189,7 @@ def _write_file(store: WordVectors, path: Path, prefixes: bool) -> None:
 
 
 def _spell(entry: Entry, prefixes: bool, marked: bool) -> str:
-    """A word as `readers.Spelling` reads it."""
+    """A word as `spelling.Spelling` reads it."""
     word, language, borders = entry
     if marked:
         word = "$" * bool(borders & WORD_START) + word + "$" * bool(borders & WORD_END)

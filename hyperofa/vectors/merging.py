@@ -14,7 +14,7 @@ from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.vectors.centring import unit_rows
 from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.formats import Entry, WrittenVectors, read_rows, save_vectors
-from hyperofa.vectors.readers import split_spec
+from hyperofa.vectors.spelling import split_spec
 from hyperofa.vectors.store import ROWS, WordVectors
 
 
@@ -33,7 +33,7 @@ def merge_vectors(
     A language's words are ordered by their places in the files, so that the most frequent ones of each file come first.
 
     Args:
-        vectors: word-vector files of one space (.vec, .vec.gz, .bin, .wv, a store folder); LANG=FILE names the language
+        vectors: word-vector files of one space (`vectors.READERS`, or a store folder); LANG=FILE names the language
             of a file whose words carry none. Give the flag again for each further file.
         output: what to write: .vec, .vec.gz, .bin (without n-grams), .wv, or a store folder.
         duplicate_words: what a word gets that several files have: the mean of its vectors, each of unit length, or the

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.text_files import read_rows
-from hyperofa.vectors.readers import split_spec
+from hyperofa.vectors.spelling import split_spec
 
 _OUTER = frozenset("PSZC")  # Unicode categories that a word neither begins nor ends with; accents (M) stay
 _DASHES = str.maketrans({"—": " ", "–": " ", "―": " "})

@@ -15,9 +15,10 @@ from hyperofa.runtime.files import FilePath, new_file
 from hyperofa.runtime.ranges import Count, Seed, Size, in_range
 from hyperofa.vectors.centring import unit_rows
 from hyperofa.vectors.conversion import build_store
+from hyperofa.vectors.fasttext_reader import Subwords
 from hyperofa.vectors.formats import Entry, WrittenVectors, save_vectors
-from hyperofa.vectors.readers import WORD_END, WORD_START, Subwords, split_spec
 from hyperofa.vectors.spectral import Counts, count_words, projected_vectors, spectral_vectors
+from hyperofa.vectors.spelling import WORD_END, WORD_START, split_spec
 from hyperofa.vectors.store import ROWS
 from hyperofa.vectors.texts import Piece, read_pieces, split_words
 
@@ -81,7 +82,7 @@ def train_vectors(
         output: what to write: .vec, .vec.gz, .bin, .wv, or a store folder. A .bin of `fasttext` has n-grams, so that it
             gives unseen words a vector too.
         aligned: line n of each plain file says the same.
-        into: files of a space (.vec, .vec.gz, .bin, .wv, a store folder) that has some of the languages. The others get
+        into: files of a space (`vectors.READERS`, or a store folder) that has some of the languages. The others get
             vectors in it: a word lies where the lines lie that it stands in. Takes some thousand lines; for fewer, and
             for text that is not parallel, train the language alone and `hyperofa vectors align` it.
         method: `spectral` (correspondence analysis of which words stand in which lines; repeatable) or `fasttext`

@@ -3,7 +3,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from hyperofa.bundle.frequency import log_frequencies
-from hyperofa.vectors.readers import WORD_START
+from hyperofa.vectors.spelling import WORD_START
 
 VOCABULARY = ["▁die", "▁Die", "▁Haus", "s", "▁the", "▁house", "▁", "?"]
 

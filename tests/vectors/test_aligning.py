@@ -9,7 +9,7 @@ from hyperofa.vectors.aligning import align_vectors
 from hyperofa.vectors.alignment import Candidates, align, mutual_translations, refine, translate
 from hyperofa.vectors.centring import unit_rows
 from hyperofa.vectors.conversion import build_store
-from hyperofa.vectors.readers import Subwords
+from hyperofa.vectors.fasttext_reader import Subwords
 from hyperofa.vectors.seeds import Lexicon, identical_pairs, listed_pairs, parallel_pairs
 from tests.conftest import write_vectors
 

@@ -10,9 +10,9 @@ import pytest
 from hyperofa.errors import InputError
 from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.fasttext_layout import map_fasttext_model
+from hyperofa.vectors.fasttext_reader import Subwords
 from hyperofa.vectors.formats import convert_vectors
 from hyperofa.vectors.merging import merge_vectors
-from hyperofa.vectors.readers import Subwords
 
 LINES = ["deu:haus 1 2.5 0.1", "eng:house 0.333333343 2 -7e-05", "deu:baum -3 0 1"]
 

@@ -11,7 +11,9 @@ import pytest
 
 from hyperofa.errors import InputError
 from hyperofa.vectors.conversion import build_store
-from hyperofa.vectors.readers import Spelling, Subwords, open_file, split_spec
+from hyperofa.vectors.fasttext_reader import Subwords
+from hyperofa.vectors.readers import open_file
+from hyperofa.vectors.spelling import Spelling, split_spec
 
 
 def write_vec(path, words, vectors, end=" \n"):

@@ -8,8 +8,8 @@ import pytest
 from hyperofa.errors import InputError
 from hyperofa.vectors.centring import unit_rows
 from hyperofa.vectors.conversion import build_store
+from hyperofa.vectors.fasttext_reader import Subwords
 from hyperofa.vectors.merging import merge_vectors
-from hyperofa.vectors.readers import Subwords
 from hyperofa.vectors.spectral import count_words, spectral_vectors
 from hyperofa.vectors.texts import read_pieces, split_words
 from hyperofa.vectors.train import joined_lines, train_vectors
