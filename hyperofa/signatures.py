@@ -39,10 +39,12 @@ def read_signature(command: str) -> Callable[..., None]:
     """
     module, _, name = command.partition(":")
     defined = _statements(module)[name]
-    function = _function(module, name) if isinstance(defined, ast.FunctionDef) else _constructor(defined)
-    signature = ast.FunctionDef(name, function.args, [function.body[0]], [], None, None)
-    part = _part(module, _names(function.args))
-    _Source(ast.unparse(ast.fix_missing_locations(ast.Module([signature], [])))).exec_module(part)
+    assert isinstance(defined, ast.FunctionDef | ast.ClassDef), f"{command} is neither a function nor a class"
+    taken = defined.args if isinstance(defined, ast.FunctionDef) else _constructor_arguments(defined)
+    # Written as source, as what a function's node must have differs between versions of Python.
+    source = f"def {name}({ast.unparse(taken)}):\n    {ast.get_docstring(defined, clean=False)!r}"
+    part = _part(module, _names(taken))
+    _Source(source).exec_module(part)
     return getattr(part, name)
 
 
@@ -98,16 +100,15 @@ def _function(module: str, name: str) -> ast.FunctionDef:
     return function
 
 
-def _constructor(defined: ast.stmt) -> ast.FunctionDef:
-    """What makes an instance, with the docstring of the class."""
-    assert isinstance(defined, ast.ClassDef), "neither a function nor a class"
+def _constructor_arguments(defined: ast.ClassDef) -> ast.arguments:
+    """What the constructor of a class takes."""
     found = next(each for each in defined.body if isinstance(each, ast.FunctionDef) and each.name == "__init__")
     arguments = copy.deepcopy(found.args)
     del arguments.args[0]  # self
     for argument in arguments.args:
         if argument.annotation is not None and ast.unparse(argument.annotation).startswith("Callable["):
             argument.annotation = ast.Name("str")
-    return ast.FunctionDef(found.name, arguments, [defined.body[0]], [], None, None)
+    return arguments
 
 
 @cache
