@@ -31,7 +31,7 @@ from hyperofa.demo.world import parallel_sentences, train_vectors
 from hyperofa.errors import InputError
 from hyperofa.evaluation.evaluate import evaluate
 from hyperofa.export.export import export
-from hyperofa.methods.registry import METHODS
+from hyperofa.methods.registry import METHODS, compared_by
 from hyperofa.models.loading import load_model
 from hyperofa.runtime.calls import one_call
 from hyperofa.runtime.folders import new_folder, write_json
@@ -42,7 +42,7 @@ from hyperofa.training.curves import CurvePlot
 from hyperofa.training.fit import BEST, fit
 from hyperofa.training.text_views import ViewCounts
 
-_METHODS = ("random", "mean", "subtokens", "ofa", "ofa_tuned", "hyperofa")
+_METHODS = compared_by("demo")
 _NAMES = {"eng": "English", "epo": "Esperanto", "ind": "Indonesian", "tur": "Turkish"}
 _FOREIGN = LANGUAGES[1:]
 _WORD_DIM = 100

@@ -15,7 +15,7 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.evaluation.shift import DistributionShift, measure
 from hyperofa.export.export import export
-from hyperofa.methods.registry import method_named
+from hyperofa.methods.registry import compared_by, method_named
 from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model
 from hyperofa.pretraining.corpus import tokenise_lines
@@ -32,7 +32,6 @@ from hyperofa.training.fit import BEST, fit
 from hyperofa.training.text_views import ViewCounts
 from hyperofa.vectors.spelling import split_spec
 
-_METHODS = ("zeros", "small_noise", "mean", "mean_noise", "subtokens", "ofa", "hyperofa")
 _TRAINING = Training(steps=500, evaluate_every=20)
 _TRAINER = TrainerOptions()
 _SAFETY_LINES = 100
@@ -94,7 +93,8 @@ def hewitt(
         output: folder for the curves, the plot, the table, the expanded tokenizer and the bundle.
         words: file of words to add, one a line; else they are mined from the text by what they save.
         count: how many words to add, at most.
-        methods: initialisations; zeros, small_noise, mean, mean_noise, subtokens, ofa and hyperofa if not given.
+        methods: initialisations; those of the registry that are marked for it (`methods.registry.compared_by`) if not
+            given.
         checkpoint: hypernetwork of `hyperofa fit` for this source model and these vectors. One is trained on the text
             and the source tokens if not given.
         epochs: of that training, 20 batches of text each.
@@ -112,7 +112,7 @@ def hewitt(
         InputError: an input is missing or does not serve.
     """
     making = one_call(hewitt, locals())
-    chosen = [method_named(name, "--methods") for name in methods or _METHODS]
+    chosen = [method_named(name, "--methods") for name in methods or compared_by("hewitt")]
     lines, held_out = hold_out(read_lines(text, "--text"), validation_lines, training.seed)
     inputs = [source_model, *text, *(split_spec(spec)[1] for spec in vectors), words, checkpoint]
     with making, new_folder(output, overwrite, kind="comparison", inputs=inputs) as folder:

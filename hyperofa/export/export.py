@@ -59,7 +59,7 @@ def export(
             predicted if the method can. The method's own choice if not given.
         parallel: files of parallel text, a source sentence, a tab and its translation a line, for transtokenizer.
         pad_to_multiple_of: round the number of rows up to a multiple of this.
-        seed: of the noise of mean_noise, random and small_noise.
+        seed: of the noise of methods that draw any.
         least_confidence: rows that hyperofa predicts with a lower confidence, from 0 to 1, fall back like those of
             tokens without words. The confidence is the probability that the true row is among the tenth of the source
             rows that are nearest to the predicted one; 0 to keep all.

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -43,6 +44,7 @@ class Context:
 
 
 Rows = Callable[[InitInputs, Context], Predictions]
+Comparison = Literal["demo", "hewitt"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Method:
         copied: kinds of overlap that it copies unless told otherwise; of a trained one the checkpoint says which.
         fallback: what becomes of the rows it does not know, see `fallbacks.plan_rows`.
         seeded: whether another seed gives other rows; of a trained one, the seed of its training.
+        compared: commands that compare it without being asked.
         label: its name in plots; empty for its own.
         colour: its colour there.
         citation: BibTeX, if there is something to cite.
@@ -71,6 +74,7 @@ class Method:
     copied: tuple[OverlapKind, ...] = OVERLAP_KINDS
     fallback: Fallback = "ladder"
     seeded: bool = False
+    compared: tuple[Comparison, ...] = ()
     label: str = ""
     colour: str = "#8c8c8c"
     citation: str | None = None
@@ -120,47 +124,55 @@ _BUILT_IN = (
     _published(
         Method(
             "hyperofa", "the hypernetwork's prediction; needs `--checkpoint`",
-            seeded=True, label="HYPEROFA", colour="#e6550d", citation=citations.HYPEROFA,
+            seeded=True, compared=("demo", "hewitt"), label="HYPEROFA", colour="#e6550d",
+            citation=citations.HYPEROFA,
         ),
         None, "noise",
+    ),
+    Method(
+        "ofa_tuned", "OFA with our pooling, k = 3, rescaled",
+        lambda inputs, context: baselines.ofa(inputs, context.mixing, context.cache),
+        compared=("demo",), label="OFA, tuned", colour="#4292c6", citation=citations.OFA,
     ),
     _published(
         Method(
             "ofa", "OFA as published: k = 10, T = 0.1, overlap by role, exact and case",
             lambda inputs, context: baselines.ofa(inputs, cache=context.cache),
-            pooling="duplicates", copied=("role", "exact", "case"), label="OFA", colour="#9ecae1",
-            citation=citations.OFA,
+            pooling="duplicates", copied=("role", "exact", "case"), compared=("demo", "hewitt"), label="OFA",
+            colour="#9ecae1", citation=citations.OFA,
         ),
         lambda inputs, _: baselines.ofa_with_zero_rows(inputs), "noise",
     ),
     Method(
-        "ofa_tuned", "OFA with our pooling, k = 3, rescaled",
-        lambda inputs, context: baselines.ofa(inputs, context.mixing, context.cache),
-        label="OFA, tuned", colour="#4292c6", citation=citations.OFA,
-    ),
-    Method(
         "subtokens", "mean of the source tokens that spell a token (FVT, fast vocabulary transfer)",
-        lambda inputs, _: baselines.subtokens(inputs), label="sub-tokens", citation=citations.FVT,
+        lambda inputs, _: baselines.subtokens(inputs),
+        compared=("demo", "hewitt"), label="sub-tokens", citation=citations.FVT,
     ),
     Method(
         "mean", "mean of all source rows",
-        lambda inputs, _: baselines.mean(inputs), colour="#bdbdbd", citation=citations.HEWITT,
+        lambda inputs, _: baselines.mean(inputs),
+        compared=("demo", "hewitt"), colour="#bdbdbd", citation=citations.HEWITT,
     ),
     Method(
         "mean_noise", "that mean, with covariance noise of scale 1e-5",
-        lambda inputs, context: baselines.mean_noise(inputs, context.rng), seeded=True, citation=citations.HEWITT,
+        lambda inputs, context: baselines.mean_noise(inputs, context.rng),
+        seeded=True, compared=("hewitt",), citation=citations.HEWITT,
     ),
     _published(
         Method(
             "random", "normal, like the source rows",
-            lambda inputs, context: baselines.random(inputs, context.rng), seeded=True, colour="#d9d9d9",
+            lambda inputs, context: baselines.random(inputs, context.rng),
+            seeded=True, compared=("demo",), colour="#d9d9d9",
         ),
         lambda inputs, _: baselines.nothing(inputs), "noise_in_sequence",
     ),
-    Method("zeros", "zero rows, to see what they break", lambda inputs, _: baselines.zeros(inputs)),
     Method(
         "small_noise", "normal around zero, standard deviation 0.02, transformers' default",
-        lambda inputs, context: baselines.small_noise(inputs, context.rng), seeded=True,
+        lambda inputs, context: baselines.small_noise(inputs, context.rng), seeded=True, compared=("hewitt",),
+    ),
+    Method(
+        "zeros", "zero rows, to see what they break",
+        lambda inputs, _: baselines.zeros(inputs), compared=("hewitt",),
     ),
     Method(
         "wechsel", "WECHSEL: softmax over the 10 nearest source tokens, T = 0.1, words pooled by frequency",
@@ -189,6 +201,11 @@ _BUILT_IN = (
     ),
 )  # fmt: skip
 METHODS: dict[str, Method] = {method.name: method for method in _BUILT_IN}
+
+
+def compared_by(command: Comparison) -> list[str]:
+    """Methods that a command compares if nobody says which, in the registry's order from its end."""
+    return [method.name for method in reversed(_BUILT_IN) if command in method.compared]
 
 
 def register_method(

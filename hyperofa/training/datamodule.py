@@ -172,7 +172,7 @@ class HyperDataModule(lightning.LightningDataModule):
             self._judges == "both" or objective is None or (self._judges == "auto" and objective != "causal")
         )
         alone = objective is None and self.bundle.meta.output_dim > 0
-        self._streams = "both" if self._asked_streams == "text" and alone else self._asked_streams
+        self.streams = "both" if self._asked_streams == "text" and alone else self._asked_streams
         kinds: Sequence[OverlapKind] = ("role", "symbol") if objective is None else ("role", "symbol", "native")
         self.copied = tuple(kinds if self._asked_copied is None else self._asked_copied)
 
@@ -229,14 +229,14 @@ class HyperDataModule(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Build what the streams of this stage read; called by Lightning on every process."""
-        if stage == "fit" and self._streams != "tokens" and not self._text_files:
+        if stage == "fit" and self.streams != "tokens" and not self._text_files:
             raise InputError(
                 "--data.text: expected a file of source-language sentences, one a line, found none; give one, or train "
                 "on the source tokens alone with --config tokens"
             )
         bundle = self.bundle
         # On text nothing is held out of the source tokens, since each is hidden from itself.
-        whole = stage == "predict" or (self._streams == "text" and stage != "test")
+        whole = stage == "predict" or (self.streams == "text" and stage != "test")
         remembered = np.flatnonzero(bundle.source.covered) if whole else bundle.split["train"]
         self.memory = make_memory(bundle, remembered)
         self._self_index = self_indices(bundle, remembered)
@@ -364,9 +364,9 @@ class HyperDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> Any:
         """The training streams by name; an epoch is as long as the longer of them."""
         loaders: dict[str, DataLoader[Any]] = {}
-        if self._streams != "text":
+        if self.streams != "text":
             loaders["tokens"] = self._tokens("train")
-        if self._streams != "tokens":
+        if self.streams != "tokens":
             sampler = RandomBatches(self._steps, self._seed, self._place()[0])
             sampler.set_epoch(self._epoch())
             loaders["text"] = self._loader(self._texts["train"], sampler)

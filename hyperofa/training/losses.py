@@ -4,7 +4,10 @@ All of them compute in at least float32 with autocast switched off: half-precisi
 temperature are too coarse to rank a batch.
 """
 
+import inspect
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -12,8 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from hyperofa.errors import InputError
-
-Distance = Literal["mse", "l1"]
 
 
 class TokenLoss(NamedTuple):
@@ -30,7 +31,7 @@ def token_loss(
     *,
     contrastive_weight: float = 0.1,
     temperature: float = 0.25,
-    distance: Distance = "mse",
+    distance: "Distance" = "mse",
 ) -> TokenLoss:
     """λ · contrastive + (1 - λ) · normalised distance: the direction and the length of each token's coordinates.
 
@@ -54,14 +55,16 @@ def token_loss(
     if not 0 <= contrastive_weight <= 1:
         raise InputError(f"contrastive_weight: expected a number from 0 to 1, found {contrastive_weight}")
     contrast = contrastive(predicted, expected, temperature)
-    match distance:
-        case "mse":
-            error = mse(predicted, expected, normalise=True)
-        case "l1":
-            error = normalised_l1(predicted, expected)
-        case _:
-            raise InputError(f"distance: expected 'mse' or 'l1', found {distance!r}")
+    if distance not in DISTANCES:
+        raise InputError(f"distance: expected one of {', '.join(DISTANCES)}; found {distance!r}")
+    error = DISTANCES[distance](predicted, expected)
     return TokenLoss(contrastive_weight * contrast + (1 - contrastive_weight) * error, contrast, error)
+
+
+def changed(loss: "partial[TokenLoss]") -> list[str]:
+    """Options of a `token_loss` that are not what they are by default."""
+    defaults = inspect.signature(token_loss).parameters
+    return [name for name, value in loss.keywords.items() if value != defaults[name].default]
 
 
 def contrastive(predicted: Tensor, expected: Tensor, temperature: float) -> Tensor:
@@ -124,6 +127,11 @@ def normalised_l1(predicted: Tensor, expected: Tensor) -> Tensor:
     """
     predicted, expected = _matching(predicted, expected)
     return (predicted - expected).abs().mean() / _scale(expected.abs().mean())
+
+
+Distance = Literal["mse", "l1"]
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": partial(mse, normalise=True), "l1": normalised_l1}
+"""The distances of `token_loss`, each of two `(B, K)` tensors, a scalar without a scale."""
 
 
 def cosine_distance(predicted: Tensor, expected: Tensor) -> Tensor:

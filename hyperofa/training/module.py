@@ -28,7 +28,7 @@ from hyperofa.training.checkpoints import RECORD, make_record
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.language_loss import HeadError, language_loss
 from hyperofa.training.language_views import LanguageViews
-from hyperofa.training.losses import Distance, token_loss
+from hyperofa.training.losses import Distance, changed, token_loss
 from hyperofa.training.metrics import MeansByGroup, SentenceRetrieval, TokenMetrics
 from hyperofa.training.plm_loss import FrozenPLM, Precision, Sentences, sentence_loss
 from hyperofa.training.text_views import MAX_TOKENS, VIEWS
@@ -121,11 +121,8 @@ class HyperModule(lightning.LightningModule):
         self._sentence_loss = partial(sentence_loss, temperature=sentence_temperature, cosine_weight=cosine_weight)
         self._sentence_weight, self._language_weight = sentence_weight, language_weight
         self._token_wise_weights = hidden_weight, kl_weight
-        self._plm_options: dict[str, Any] = {
-            "layers": layers or [-1],
-            "precision": precision,
-            "gradient_checkpointing": gradient_checkpointing,
-        }
+        more = {"precision": precision, "gradient_checkpointing": gradient_checkpointing}
+        self._plm_options: dict[str, Any] = {"layers": layers or [-1], **more}
         self._optimizer, self._learning_rate, self._weight_decay = optimizer, learning_rate, weight_decay
         self._schedule, self._decay = schedule, (step_epochs, step_factor)
         self.restoring = False  # whether a checkpoint is being loaded at this moment
@@ -147,6 +144,8 @@ class HyperModule(lightning.LightningModule):
             self._plm.append(self._load_plm(stage))
         if stage == "fit" and data.objective is not None:
             self.net.ask_for_frequency()
+        if stage == "fit" and data.streams == "text" and (idle := changed(self._token_loss)):
+            rank_zero_warn(f"{', '.join(idle)}: of the loss on source tokens, and none are read; give streams='both'")
         self._word_vectors = data.word_vectors
         self._memory = data.memory_of(self.net)
         self._primitives = torch.from_numpy(data.bundle.input_primitives.copy())

@@ -12,10 +12,11 @@ from transformers.utils import logging as transformers_logging
 from hyperofa.cli import main
 from hyperofa.demo.demo import Demo, demo
 from hyperofa.errors import InputError
+from hyperofa.methods.registry import compared_by
 from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.marks import MARK
 
-METHODS = ["random", "mean", "subtokens", "ofa", "ofa_tuned", "hyperofa"]
+METHODS = compared_by("demo")
 
 
 @pytest.fixture(scope="module")

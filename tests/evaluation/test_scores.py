@@ -132,7 +132,8 @@ def room(tmp_path, monkeypatch):
 
 
 def test_one_file_is_a_task(room, model_folders):
-    assert [task.name for task in find_tasks()] == ["fertility", "language_model", "retrieval", "shift", "tagging"]
+    built_in = {"language_model", "retrieval", "shift", "tagging"}
+    assert {"fertility", *built_in} <= {task.name for task in find_tasks()}
     folder = model_folders["bert"]
     pair = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     scores = evaluate(pair, folder, room / "data", output=room / "out" / "scores.json")
@@ -151,7 +152,7 @@ def test_a_task_may_be_registered(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="expected one main metric"):
         Task("two", ACCURACY | LOSS, "data", "x", lambda _: [], lambda *_: Finding({}))
     register_task(Task("own", LOSS, "data", "own.txt", lambda _: [], lambda *_: Finding({})))
-    assert [task.name for task in find_tasks()] == ["language_model", "retrieval", "shift", "tagging", "own"]
+    assert find_tasks()[-1].name == "own"
     with pytest.raises(InputError, match=r"expected heldout.tsv.gz or .* or pos/.* or own.txt in it"):
         evaluate("m", "m", tmp_path)
 

@@ -16,6 +16,7 @@ from hyperofa.demo.world import parallel_sentences
 from hyperofa.errors import InputError
 from hyperofa.experiments.hewitt import hewitt
 from hyperofa.export.export import export
+from hyperofa.methods.registry import compared_by
 from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import read_vocabulary
@@ -27,7 +28,7 @@ from tests.conftest import CONFIGS, SPECIALS, train_byte_level, wrap, write_vect
 
 QUIET = TrainerOptions(accelerator="cpu", progress=False)
 SETTINGS = {"batch_size": 8, "block_size": 32, "learning_rate": 3e-3, "warmup_steps": 5}
-METHODS = ["zeros", "small_noise", "mean", "mean_noise", "subtokens", "ofa", "hyperofa"]
+METHODS = compared_by("hewitt")
 
 
 @pytest.fixture(scope="module")

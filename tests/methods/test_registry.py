@@ -12,7 +12,7 @@ from hyperofa.errors import InputError
 from hyperofa.experiments.grid import expand
 from hyperofa.methods.baselines import Predictions, nothing
 from hyperofa.methods.fallbacks import target_inputs
-from hyperofa.methods.registry import METHODS, Context, Method, method_named
+from hyperofa.methods.registry import METHODS, Context, Method, compared_by, method_named
 from tests.methods.readme import README, with_methods
 
 UNTRAINED = [name for name, method in METHODS.items() if not method.trained]
@@ -26,6 +26,11 @@ def inputs(bundles):
 def test_the_readme_lists_the_methods_that_there_are():
     text = README.read_text(encoding="utf-8")
     assert text == with_methods(text), "expected the README's table to have every method: run `make readme`"
+
+
+def test_a_record_says_which_commands_compare_it():
+    assert compared_by("demo") == ["random", "mean", "subtokens", "ofa", "ofa_tuned", "hyperofa"]
+    assert compared_by("hewitt") == ["zeros", "small_noise", "mean_noise", "mean", "subtokens", "ofa", "hyperofa"]
 
 
 def test_a_row_that_is_missing_is_put_where_it_belongs():
@@ -81,5 +86,7 @@ def test_a_grid_has_a_cell_a_seed_where_the_method_is_seeded(method):
 
 
 def test_a_grid_refuses_a_method_that_there_is_not():
-    with pytest.raises(InputError, match=r"methods: M: export\.method: expected one of hyperofa, ofa, .*; found magic"):
+    with pytest.raises(
+        InputError, match=r"methods: M: export\.method: expected one of hyperofa, .*, ofa, .*; found magic"
+    ):
         expand({"M": {"export.method": "magic"}}, {}, {}, "code")

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyperofa import nets
 from hyperofa.errors import InputError
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.nets.inputs import FEATURES, WordSets
@@ -26,8 +27,14 @@ BUILD = {
     "bilstm-1": lambda: BiLSTM(D, K, hidden_dim=9, num_layers=1),
     "setformer": lambda: SetFormer(D, K, num_heads=3, num_layers=2),
 }
+OTHERS = {"SourceAttention"}  # whose tests are a file of their own
 UNORDERED = [name for name in BUILD if not name.startswith("bilstm")]
 LENGTHS = st.lists(st.integers(1, 6), min_size=1, max_size=5)
+
+
+def test_every_net_is_tried():
+    assert {type(make()).__name__ for make in BUILD.values()} | OTHERS == set(nets.NETS)
+    assert sorted(nets.__all__) == sorted([*nets.NETS, "Net"])
 
 
 def net(name, seed=0):

@@ -104,6 +104,14 @@ def test_token_wise_losses_fit_whatever_sentence_is_the_longest(bundles, text_fi
     assert losses["text"] > (losses["translated"] + losses["source"]) / 2  # and what the two token-wise losses add
 
 
+def test_an_option_of_tokens_that_nothing_reads_is_told(bundles, text_file, recwarn):
+    data = HyperDataModule(str(bundles["bert"]), [str(text_file)], sentences=4, steps=1)
+    module = HyperModule(data.word_dim, data.coordinate_dim, lambda d, k: MLP(d, k, 4, 0), distance="l1")
+    trainer(max_epochs=1, limit_val_batches=0).fit(module, data)
+    told = "distance: of the loss on source tokens, and none are read; give streams='both'"
+    assert told in [str(warning.message) for warning in recwarn]
+
+
 def trainer(**arguments) -> Trainer:
     quiet = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False, "enable_model_summary": False}
     files = {"logger": False, "enable_checkpointing": False, "use_distributed_sampler": False}
