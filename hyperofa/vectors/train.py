@@ -27,7 +27,9 @@ LONG_TEXT = 20_000_000
 memory that spectral vectors take, not by a measurement."""
 
 _EPOCH_WORDS = 10_000_000  # words that fastText shall have read in all, if no epochs are asked for
-_THREADS = 10  # with fewer, fastText leaves a part of its matrix at zero
+# Each draws a tenth of fastText's matrix, and the eleventh what is over: what none draws is zero or, from 0.9.3 on,
+# whatever the memory held.
+_THREADS = 11
 
 
 Method = Literal["spectral", "fasttext", "projected"]

@@ -96,7 +96,7 @@ def test_a_fasttext_model_is_turned_with_its_n_grams(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("".join(" ".join(rng.choice(words, 8)) + "\n" for _ in range(200)))
     model = fasttext.train_unsupervised(
-        str(text), dim=8, epoch=3, minCount=1, minn=3, maxn=4, bucket=100, thread=10, verbose=0
+        str(text), dim=8, epoch=3, minCount=1, minn=3, maxn=4, bucket=100, thread=11, verbose=0
     )
     model.save_model(str(tmp_path / "own.bin"))
     own = Subwords(tmp_path / "own.bin")

@@ -31,7 +31,7 @@ def model(tmp_path_factory):
     lines = ["the river runs through the old town", "the children swim in the river", "rain falls on the town"] * 20
     (folder / "text.txt").write_text("\n".join(lines) + "\n")
     trained = fasttext.train_unsupervised(
-        str(folder / "text.txt"), dim=6, epoch=2, minCount=1, minn=3, maxn=4, bucket=50, thread=10, verbose=0
+        str(folder / "text.txt"), dim=6, epoch=2, minCount=1, minn=3, maxn=4, bucket=50, thread=11, verbose=0
     )
     trained.save_model(str(folder / "model.bin"))
     return folder / "model.bin"

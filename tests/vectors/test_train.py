@@ -2,6 +2,7 @@
 
 import gzip
 
+import fasttext
 import numpy as np
 import pytest
 
@@ -51,6 +52,15 @@ def test_translations_lie_together(texts, names, tmp_path):
     again = train_vectors(specs, tmp_path / "again.vec", aligned=names[0].endswith(".txt"), dim=10)
     assert again.written.words == 24
     assert (tmp_path / "again.vec").read_bytes() == (tmp_path / "out.vec").read_bytes()
+
+
+def test_fasttext_starts_from_numbers_that_were_drawn(texts, tmp_path):
+    written = train_vectors(
+        [f"eng={texts / 'eng.txt'}"], tmp_path / "out.bin", method="fasttext", dim=7, epochs=1, buckets=1004
+    ).written
+    matrix = fasttext.load_model(str(written.path)).get_input_matrix()
+    assert matrix.size % 10 == 9
+    assert matrix.all()
 
 
 def test_fasttext_reads_several_languages_as_shuffled_lines(texts, tmp_path):
