@@ -374,6 +374,9 @@ class Bundle:
         outputs = self.output_primitives
         return inputs, None if outputs is None else coordinates[:, split:] @ outputs
 
+    def __str__(self) -> str:
+        return self.summary()
+
     def summary(self) -> str:
         """The table of counts that `hyperofa prepare` prints."""
         rows = [(name.replace("_", " "), f"{count:,}") for name, count in self.meta.counts.items()]

@@ -158,6 +158,7 @@ def prepare(
                     if model.in_memory is not None:
                         save_model(plm, folder / OWN_MODEL)
                         sides[0].tokenizer.save_pretrained(folder / OWN_MODEL)
+                        model.copy_company(folder / OWN_MODEL)
                     shares = (validation_share, test_share, seed)
                     _finish(folder, sides, pairs, vocabulary, store, steps, shares, coordinate_dim)
             if group.first:

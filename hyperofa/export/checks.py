@@ -32,10 +32,14 @@ def check_choice(
         InputError: naming the flag.
     """
     chosen = method_named(method, reference=bundle.meta.reference)
-    if chosen.trained != bool(hypernetworks):
+    if chosen.trained and not hypernetworks:
         raise InputError(
-            "--checkpoint: expected the checkpoint of a trained net with --method hyperofa, and none with others; "
-            f"found --method {method} with {' '.join(map(str, hypernetworks)) or 'none'}"
+            f"--checkpoint: expected a trained net for --method {method}, that of `hyperofa fit`; found none"
+        )
+    if hypernetworks and not chosen.trained:
+        raise InputError(
+            f"--checkpoint: expected none for --method {method}, which needs no trained net; found "
+            f"{' '.join(map(str, hypernetworks))}"
         )
     if ofa_share is not None and not 0 <= ofa_share <= 1:
         raise InputError(f"--ofa_share: expected a number from 0 to 1, or null, found {ofa_share}")

@@ -1,5 +1,6 @@
 """A model that somebody names: a folder, a hub id, or a model with its tokenizer in memory."""
 
+import shutil
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
+from hyperofa.models.sentence_modules import copy_modules
 from hyperofa.runtime.folders import sha256_text
+from hyperofa.runtime.hub import find_file
 from hyperofa.tokens.canonical import load_tokenizer
 
 if TYPE_CHECKING:
@@ -49,6 +52,18 @@ class SourceModel:
             InputError: no tokenizer there.
         """
         return load_tokenizer(self.name, self.flag) if self.in_memory is None else own_tokenizer(self.in_memory[1])
+
+    def copy_company(self, folder: Path) -> None:
+        """Put beside a model from memory what stays behind when one is loaded: its card, its sentence-vector modules.
+
+        Args:
+            folder: where it was saved.
+        """
+        if self.in_memory is not None and self.in_memory[0].name_or_path:
+            copy_modules(self.name, folder)
+            card = find_file(self.name, "README.md")
+            if card is not None:
+                shutil.copyfile(card, folder / card.name)
 
 
 def source_of(model: ModelLike, flag: str = "--source_model") -> SourceModel:

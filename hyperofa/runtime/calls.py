@@ -21,6 +21,9 @@ class Call:
     text: str
     language: Literal["sh", "python"]
 
+    def __str__(self) -> str:
+        return self.text
+
 
 @contextmanager
 def command_line(words: Sequence[str]) -> Iterator[None]:
@@ -88,7 +91,10 @@ def _anywhere(words: Sequence[str]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A value as Python writes it; of what has a path the path, of models, nets and tokenizers the class."""
+    """A value as Python writes it; of what has a path the path, of nets, models and tokenizers the class.
+
+    Of a trained net also the beginning of its digest, which manifests have in full.
+    """
     if isinstance(value, Path):
         return repr(str(value))
     if isinstance(value, list | tuple):
@@ -96,6 +102,8 @@ def _shown(value: Any) -> str:
         return f"[{inner}]" if isinstance(value, list) else f"({inner})"
     if isinstance(getattr(value, "path", None), str | Path):
         return repr(str(value.path))
+    if isinstance(digest := getattr(value, "digest", None), str):
+        return f"<{type(value).__name__} {digest[:12]}>"
     settings = is_dataclass(value) and all(map(_is_plain, vars(value).values()))
     return repr(value) if settings or _is_plain(value) else type(value).__name__
 

@@ -1,6 +1,8 @@
 """A trained hypernetwork: what it is, where it fits, how good it is."""
 
+import hashlib
 import inspect
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -16,7 +19,7 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.errors import InputError, did_you_mean
 from hyperofa.nets.net import Net
 from hyperofa.nets.registry import build
-from hyperofa.runtime.folders import new_folder, read_json, sha256_file, sha256_text, write_json
+from hyperofa.runtime.folders import new_folder, read_json, write_json
 from hyperofa.runtime.hub import check_repository, download, push_folder
 from hyperofa.tokens.canonical import OverlapKind
 from hyperofa.training.checkpoints import (
@@ -66,7 +69,6 @@ class Hypernetwork:
         max_words: words a token is described by.
         words: which they are.
         training_fingerprint: of the bundles that it fits, see `Meta`.
-        digest: hash of what it is: of its checkpoint file, if it was read from one.
     """
 
     net: Net
@@ -74,7 +76,16 @@ class Hypernetwork:
     max_words: int
     words: WordOrder = "heaviest"
     training_fingerprint: str = ""
-    digest: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of its weights and of what is recorded of it: the same in memory and in every file of it."""
+        found = hashlib.sha256(json.dumps(self._record(), sort_keys=True).encode())
+        for name, value in sorted(self.net.state_dict().items()):
+            array = value.detach().cpu().contiguous()
+            found.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+            found.update(array.flatten().view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
     def __repr__(self) -> str:
         net, size = self.net, sum(parameter.numel() for parameter in self.net.parameters())
@@ -97,7 +108,7 @@ class Hypernetwork:
             return cls.from_pretrained(path, bundle)
         checkpoint = read_checkpoint(path)
         weights = {name.removeprefix("net."): value for name, value in checkpoint["state_dict"].items()}
-        found = cls._rebuilt(checkpoint[RECORD], weights, sha256_file(path), f"--checkpoint {path}", bundle)
+        found = cls._rebuilt(checkpoint[RECORD], weights, f"--checkpoint {path}", bundle)
         warn_if_unfinished(path)
         return found
 
@@ -119,19 +130,18 @@ class Hypernetwork:
         except (OSError, SafetensorError) as error:
             raise InputError(f"{flag}: expected weights in {_WEIGHTS}; {error}") from None
         check_weights(weights, flag)
-        digest = sha256_text(sha256_file(folder / _CONFIG), sha256_file(folder / _WEIGHTS))
-        return cls._rebuilt(record, weights, digest, flag, bundle)
+        return cls._rebuilt(record, weights, flag, bundle)
 
     @classmethod
     def _rebuilt(
-        cls, record: dict[str, Any], weights: dict[str, Tensor], digest: str, flag: str, bundle: Bundle | None
+        cls, record: dict[str, Any], weights: dict[str, Tensor], flag: str, bundle: Bundle | None
     ) -> "Hypernetwork":
         """A hypernetwork of what was recorded of it."""
         try:
             net = build(record["net"], list(weights.values()))
         except InputError as error:
             raise InputError(f"{flag}: {error.with_flags}") from None
-        found = cls(net, tuple(record["copied"]), record["max_words"], record["words"], record["space"], digest)
+        found = cls(net, tuple(record["copied"]), record["max_words"], record["words"], record["space"])
         if bundle is not None:
             found.check(bundle, flag)
         own = net.state_dict()
@@ -299,12 +309,22 @@ def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
     of_data, of_module = (set(inspect.signature(kind).parameters) - _OWN for kind in (HyperDataModule, HyperModule))
     for name in options:
         if name not in of_data | of_module:
-            hint = did_you_mean(name, sorted(of_data | of_module))
-            raise InputError(f"{name}: expected an option of HyperDataModule or HyperModule, found neither{hint}")
+            raise InputError(
+                f"{name}: expected an option of data or model, found neither{_hint(name, of_data | of_module)}"
+            )
     return (
         {name: value for name, value in options.items() if name in of_data},
         {name: value for name, value in options.items() if name not in of_data},
     )
+
+
+def _hint(name: str, known: set[str]) -> str:
+    """What somebody may have meant by an option that there is not."""
+    if name in ("data", "model"):
+        return "; give its options by their names: steps=50, learning_rate=1e-3"
+    if name in inspect.signature(lightning.Trainer).parameters:
+        return f"; for the Trainer's, give trainer={{{name!r}: …}}"
+    return did_you_mean(name, sorted(known))
 
 
 def file_names(files: str | Path | Sequence[str | Path] | None) -> list[str]:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,22 @@ def test_the_bundle_keeps_the_model(in_memory, vector_file, tmp_path):
     name = "bert.encoder.layer.0.output.dense.weight"
     assert torch.equal(kept[name], expected[name])
     assert changed.training  # as `from_config` leaves it
+
+
+def test_what_stood_beside_the_model_comes_along(in_memory, model_folders, vector_file, tmp_path):
+    origin = shutil.copytree(model_folders["bert"], tmp_path / "origin")
+    (origin / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    modules.append({"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"})
+    (origin / "modules.json").write_text(json.dumps(modules))
+    (origin / "1_Pooling").mkdir()
+    (origin / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    pair = AutoModelForMaskedLM.from_pretrained(origin), AutoTokenizer.from_pretrained(origin)
+    bundle = prepare(pair, in_memory[1], [str(vector_file)], tmp_path / "bundle", source_languages=["eng"])
+    shutil.rmtree(origin)
+    initialise(bundle, "mean").save(tmp_path / "model")
+    assert (tmp_path / "model" / "1_Pooling" / "config.json").is_file()
+    assert "license: mit" in (tmp_path / "model" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -86,15 +86,16 @@ def test_a_net_is_a_checkpoint_or_what_was_read_from_it(bundles, fitted):
     one, *others = (initialise(bundle, hypernetwork=given) for given in (path, str(path), [path], net, [net, path]))
     for other in others:
         np.testing.assert_allclose(other.coordinates, one.coordinates, rtol=1e-6)
-        assert set(other.facts["checkpoint"]) == {sha256_file(path)}
-    assert others[2].call.text == f"initialise({str(bundles['bert'])!r}, hypernetwork={type(net).__name__})"
+        assert set(other.facts["checkpoint"]) == {net.digest}
+    made = f"initialise({str(bundles['bert'])!r}, hypernetwork=<Hypernetwork {net.digest[:12]}>)"
+    assert str(others[2].call) == made
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, r"hypernetwork: expected .* found method hyperofa with none"),
-        ({"method": "mean", "hypernetwork": "x.ckpt"}, "found method mean with x.ckpt"),
+        ({}, r"hypernetwork: expected a trained net for method='hyperofa', .* found none"),
+        ({"method": "mean", "hypernetwork": "x.ckpt"}, "expected none for method='mean', which needs no trained net; found x.ckpt"),
         ({"method": "magic"}, r"method: expected one of hyperofa, .*, ofa, .*; found magic"),
         ({"method": "mean", "source_model": 7}, r"source_model: expected a folder, .*, found int"),
         ({"method": "mean", "source_model": (1, 2)}, r"found \(int, int\)"),

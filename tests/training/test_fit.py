@@ -2,6 +2,7 @@
 
 import inspect
 import random
+import re
 import sys
 
 import pytest
@@ -144,7 +145,7 @@ def test_text_is_read_and_a_trainer_may_be_ones_own(bundles, text_file, tmp_path
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"batch_sise": 3}, "batch_sise: expected an option of HyperDataModule or HyperModule, found neither; did you mean "
+    ({"batch_sise": 3}, "batch_sise: expected an option of data or model, found neither; did you mean "
                         "batch_size"),
     ({"word_dim": 3}, "word_dim: expected an option"),
     ({"net": "LSTM"}, "net: expected one of SourceAttention, MLP, .* found 'LSTM'"),
@@ -197,6 +198,27 @@ def test_a_killed_training_goes_on_where_it_was(begun, bundles, tmp_path, monkey
     for name in ("best.ckpt", "metrics.csv"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert found.digest == Hypernetwork.load(tmp_path / "whole" / "best.ckpt").digest
+
+
+def test_a_net_has_one_digest_wherever_it_lies(bundles, tmp_path):
+    few = {"max_epochs": 1, **SILENT}
+    nets = [fit(bundles["bert"], net=small_mlp, trainer=few, seed=seed) for seed in (0, 0, 1)]
+    nets[0].save(tmp_path / "net.ckpt")
+    found = [Hypernetwork.load(tmp_path / "net.ckpt").digest]
+    assert [*found, nets[1].digest] == [nets[0].digest] * 2
+    assert nets[2].digest != nets[0].digest
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"max_epochs": 1}, "for the Trainer's, give trainer={'max_epochs': …}"),
+        ({"data": {"steps": 5}}, "give its options by their names: steps=50"),
+    ],
+)
+def test_options_of_others_are_told_where_they_belong(bundles, options, hint):
+    with pytest.raises(InputError, match=re.escape(hint)):
+        fit(bundles["bert"], **options)
 
 
 def test_another_training_begins_anew(begun, bundles, tmp_path, monkeypatch):
