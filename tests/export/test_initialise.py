@@ -95,7 +95,7 @@ def test_a_net_is_a_checkpoint_or_what_was_read_from_it(bundles, fitted):
     ("arguments", "message"),
     [
         ({}, r"hypernetwork: expected a trained net for method='hyperofa', .* found none"),
-        ({"method": "mean", "hypernetwork": "x.ckpt"}, "expected none for method='mean', which needs no trained net; found x.ckpt"),
+        ({"method": "mean", "hypernetwork": "x.ckpt"}, r"expected none for method='mean', .* found x\.ckpt"),
         ({"method": "magic"}, r"method: expected one of hyperofa, .*, ofa, .*; found magic"),
         ({"method": "mean", "source_model": 7}, r"source_model: expected a folder, .*, found int"),
         ({"method": "mean", "source_model": (1, 2)}, r"found \(int, int\)"),
