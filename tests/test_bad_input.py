@@ -299,7 +299,9 @@ def test_method_and_checkpoint_belong_together(refused, fitted, bundles, tmp_pat
     export = ["export", "--bundle", bundles["bert"], "--output", tmp_path / "model", "--method"]
     match(r"--checkpoint: expected a trained net for --method hyperofa, .*; found none", refused(*export, "hyperofa"))
     checkpoint = fitted["tokens"] / "checkpoints" / "best.ckpt"
-    match(r"expected none for --method mean, .* found .*best\.ckpt", refused(*export, "mean", "--checkpoint", checkpoint))
+    match(
+        r"expected none for --method mean, .* found .*best\.ckpt", refused(*export, "mean", "--checkpoint", checkpoint)
+    )
     assert "--method" in refused(*export, "magic")
 
 
