@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, cast, get_args
@@ -14,33 +15,9 @@ import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader
 
 from hyperofa.errors import InputError, did_you_mean
+from hyperofa.runtime.yaml_text import read_yaml
 
-_load_yaml = get_loader("yaml")
-
-
-def _load_without_repeats(stream: str) -> Any:
-    """YAML as jsonargparse reads it, unless a key comes twice, of which YAML would silently take the last."""
-    nodes = [yaml.compose(stream, Loader=yaml.SafeLoader)] if "\n" in stream else []
-    visited: set[int] = set()  # an anchor may lead back to itself
-    while nodes:
-        node = nodes.pop()
-        if id(node) in visited or not isinstance(node, yaml.CollectionNode):
-            continue
-        visited.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            nodes += node.value
-            continue
-        keys: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in keys:
-                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: the key {key.value!r} was there already")
-            if isinstance(key, yaml.ScalarNode):
-                keys.add(key.value)
-            nodes.append(value)
-    return _load_yaml(stream)
-
-
-set_loader("yaml", _load_without_repeats, (yaml.YAMLError,))
+set_loader("yaml", partial(read_yaml, load=get_loader("yaml")), (yaml.YAMLError,))
 
 
 class Parser(ArgumentParser):

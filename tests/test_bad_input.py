@@ -124,6 +124,15 @@ def test_a_key_that_comes_twice(prepare_words, refused, bundles, tmp_path):
     match(r"line 4: the key 'steps' was there already", refused(*words))
 
 
+def test_a_config_that_unpacks_to_ever_more(prepare_words, refused, tmp_path):
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(9))
+    (tmp_path / "bomb.yaml").write_text(bomb)
+    match("more than 100,000 values", refused(*prepare_words(), "--config", tmp_path / "bomb.yaml"))
+    (tmp_path / "int.yaml").write_text("seed: !!int x\n")
+    match("a value that cannot be read: invalid literal", refused("fit", "--config", tmp_path / "int.yaml"))
+
+
 def test_null_for_what_has_a_value(refused, model_folders, bundles, tmp_path):
     path = tmp_path / "null.yaml"
     for command, flag, flags in (

@@ -1,11 +1,12 @@
 """The model card of an exported folder: what it is, where its rows came from, how to load it and go on."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData, metadata_load
+from huggingface_hub import EvalResult, ModelCardData
 from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 from yaml import YAMLError
@@ -13,6 +14,8 @@ from yaml import YAMLError
 from hyperofa.models.factorised import is_factorised
 from hyperofa.runtime.calls import Call
 from hyperofa.runtime.hub import find_file
+from hyperofa.runtime.records import misfit
+from hyperofa.runtime.yaml_text import read_yaml
 
 _TASKS = (  # BART counts as a masked model as well
     ("AutoModelForSeq2SeqLM", "text2text-generation", modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
@@ -33,6 +36,7 @@ _TASKS = (  # BART counts as a masked model as well
 )
 
 
+_FRONT = re.compile(r"\s*---[\r\n]+(.*?)[\r\n]---[ \t]*(?:[\r\n]|$)", re.DOTALL)
 _OPEN = {
     "base_model": "the hub id of {name}",
     "language": "codes of the languages that this model is for",
@@ -73,13 +77,16 @@ def base_card(source: str | None) -> dict[str, Any]:
         source: folder or hub id; `None` for a model in memory.
 
     Returns:
-        Its front matter; nothing if there is none.
+        What its front matter says in words and lists of words; nothing if there is none.
     """
     path = None if source is None else find_file(source, "README.md")
     try:
-        return (path and metadata_load(path)) or {}
+        block = None if path is None else _FRONT.match(Path(path).read_text(encoding="utf-8"))
+        found = None if block is None else read_yaml(block[1])
     except (OSError, ValueError, YAMLError):  # somebody else's card, and no need of ours
         return {}
+    plain = found if isinstance(found, dict) else {}
+    return {key: value for key, value in plain.items() if misfit(value, str | list[str]) is None}
 
 
 def auto_class(model: PreTrainedModel) -> tuple[str, str | None]:

@@ -24,7 +24,7 @@ from transformers import (
 
 from hyperofa.export.export import export
 from hyperofa.methods.registry import METHODS
-from hyperofa.models.card import auto_class, model_card
+from hyperofa.models.card import auto_class, base_card, model_card
 from hyperofa.runtime.calls import Call
 from tests.models.families import make
 
@@ -157,3 +157,19 @@ def test_an_export_carries_its_card_and_the_snippet_runs(bundles, tmp_path):
     exec(code, scope)
     assert isinstance(scope["model"], type(AutoModelForMaskedLM.from_pretrained(tmp_path / "out")))
     assert len(scope["tokenizer"]) == scope["model"].config.vocab_size
+
+
+@pytest.mark.parametrize(
+    ("front", "expected"),
+    [
+        ("license: mit\nlanguage: [en, de]\n", {"license": "mit", "language": ["en", "de"]}),
+        ("license: mit\ntags: 5\nlanguage: {a: b}\n", {"license": "mit"}),
+        ("license: !!timestamp x\n", {}),
+        ("license: !!python/name:os.system\n", {}),
+        ("license: &a [*a]\n", {}),
+        ("[" * 5000, {}),
+    ],
+)
+def test_somebody_elses_card_says_words_or_nothing(front, expected, tmp_path):
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# A model\n", encoding="utf-8")
+    assert base_card(str(tmp_path)) == expected
