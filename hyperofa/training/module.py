@@ -125,7 +125,7 @@ class HyperModule(lightning.LightningModule):
         self._plm_options: dict[str, Any] = {"layers": layers or [-1], **more}
         self._optimizer, self._learning_rate, self._weight_decay = optimizer, learning_rate, weight_decay
         self._schedule, self._decay = schedule, (step_epochs, step_factor)
-        self.restoring = False  # whether a checkpoint is being loaded at this moment
+        self.restoring = False  # whether a checkpoint is about to be loaded
         self._plm: list[FrozenPLM] = []  # in a list, lest it becomes a submodule
         self._token_metrics = TokenMetrics()
         self._side_metrics = torch.nn.ModuleDict({side: TokenMetrics() for side in ("input", "output")})
@@ -151,6 +151,7 @@ class HyperModule(lightning.LightningModule):
         self._primitives = torch.from_numpy(data.bundle.input_primitives.copy())
         outputs = data.bundle.output_primitives
         self._output_primitives = None if outputs is None else torch.from_numpy(outputs.copy())
+        self.restoring = self.trainer.ckpt_path is not None
 
     def _load_plm(self, stage: str) -> FrozenPLM:
         """The bundle's source model, with its head where that is to judge the text."""
@@ -372,7 +373,6 @@ class HyperModule(lightning.LightningModule):
         Raises:
             InputError: the checkpoint's net is not this one, or was trained in another space.
         """
-        self.restoring = True
         found = checkpoint.get(RECORD, {})
         net = found.get("net") or {}
         if net.get("frequency") and not self.net.frequency:

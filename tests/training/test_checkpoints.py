@@ -66,6 +66,9 @@ STATES = {
     "optimizers": put("optimizer_states", value=[{}]),
     "other optimizers": put("optimizer_states", 0, "param_groups", value=[]),
     "schedulers": put("lr_schedulers", value=[3]),
+    "version": put("pytorch-lightning_version", value="x"),
+    "version of no text": put("pytorch-lightning_version", value={"a": 1}),
+    "version of long ago": put("pytorch-lightning_version", value="0.1"),
 }
 
 
