@@ -8,11 +8,13 @@ import errno
 import io
 import locale
 import os
+import re
+import signal
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,10 @@ from hyperofa.signatures import read_signature, read_summary
 
 _GROUPS = {name.partition(" ")[0] for name in COMMANDS if " " in name}
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+_NO_MEMORY = re.compile(  # as torch (of either memory), numpy, Python, the system and C++ say it
+    r"(?i)(out of|not enough|(can't|cannot) allocate) memory|unable to allocate|start new thread|map segment|bad_alloc"
+)
+_SHOWN = 200  # characters
 _TRACEBACK = "HYPEROFA_TRACEBACK"  # environment variable
 _WITHOUT_FLAGS = {
     "verify": ["--model"],
@@ -87,6 +93,9 @@ def main(args: Sequence[str] | None = None) -> None:
         else:
             sys.stderr.write(f"hyperofa: {' '.join(reason.split())}\n")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("hyperofa: interrupted\n")
+        sys.exit(128 + signal.SIGINT)  # as shells say it
 
 
 def _begin_in_utf8() -> None:
@@ -105,6 +114,10 @@ def _reason(error: Exception) -> str | None:
     The system and the libraries that a stage calls know best what is wrong with a file or a setting, so theirs is
     said as it is. What our own code raises, and did not mean to, is a fault.
     """
+    for found in _chain(error):  # what was made of them may blame a file
+        if isinstance(found, MemoryError) or _NO_MEMORY.search(str(found)):
+            said = " ".join(str(found).split())[:_SHOWN]
+            return f"not enough memory{said and f' ({said})'}; give this command more, or smaller input or batches"
     if isinstance(error, InputError):
         return error.with_flags
     for full in _FULL:
@@ -119,6 +132,13 @@ def _reason(error: Exception) -> str | None:
         return None
     said = str(error).strip() or "no reason given"
     return f"{said} ({type(error).__name__}; {_TRACEBACK}=1 shows where)"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """What an error came from, first things first, and it."""
+    if error.__context__ is not None:
+        yield from _chain(error.__context__)
+    yield error
 
 
 def _overview(group: str) -> str:

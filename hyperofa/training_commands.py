@@ -1,6 +1,7 @@
 """The commands of LightningCLI: train a hypernetwork, and measure one."""
 
 import sys
+import traceback
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.trainer.connectors import checkpoint_connector
 
 from hyperofa.class_paths import check_classes
 from hyperofa.errors import InputError
@@ -108,11 +110,13 @@ class HyperCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except Exception as error:
-            if isinstance(error, InputError) or not self.model.restoring:
+            modules = {frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)}
+            if isinstance(error, InputError) or checkpoint_connector.__name__ not in modules:
                 raise
+            path = self.trainer.ckpt_path or self.config_init[subcommand].ckpt_path
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
-                f"--ckpt_path {self.trainer.ckpt_path}: expected a checkpoint of `hyperofa fit` for these settings, "
+                f"--ckpt_path {path}: expected a checkpoint of `hyperofa fit` for these settings, "
                 f"found one that does not load ({reason})"
             ) from None
 

@@ -13,6 +13,7 @@ from jsonargparse import auto_parser
 from hyperofa import cli
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.cli import main
+from hyperofa.errors import InputError
 from hyperofa.flags import Parser, gather_lists
 from hyperofa.signatures import read_signature
 from hyperofa.vectors.formats import convert_vectors
@@ -90,6 +91,7 @@ def test_a_command_of_a_group_takes_flags_and_files(vector_file, tmp_path, capsy
 _LOADED = """
 import sys
 from hyperofa.cli import main
+from hyperofa.errors import InputError
 try:
     main(sys.argv[1:])
 except SystemExit as error:
@@ -159,6 +161,7 @@ def test_the_config_for_fasttext_reads_its_layout(model_folders, tokenizer_folde
     assert bundle.target.covered.any()
 
 
+_SMALLER = "; give this command more, or smaller input or batches"
 _ROOM = "; make room where this command writes, or give an --output elsewhere"
 
 
@@ -170,7 +173,10 @@ _ROOM = "; make room where this command writes, or give an --output elsewhere"
         (OSError(28, "No space left on device", "/tmp/tmpx1"), f"No space left on device{_ROOM}"),
         (RuntimeError("serializing: No space left on device (os error 28)"), f"No space left on device{_ROOM}"),
         (OSError("0 bytes written"), "0 bytes written (OSError; HYPEROFA_TRACEBACK=1 shows where)"),
-        (MemoryError(), "no reason given (MemoryError; HYPEROFA_TRACEBACK=1 shows where)"),
+        (MemoryError(), f"not enough memory{_SMALLER}"),
+        (MemoryError("std::bad_alloc"), f"not enough memory (std::bad_alloc){_SMALLER}"),
+        (RuntimeError("CUDA out of memory. Tried"), f"not enough memory (CUDA out of memory. Tried){_SMALLER}"),
+        (OSError(12, "Cannot allocate memory"), f"not enough memory ([Errno 12] Cannot allocate memory){_SMALLER}"),
     ],
 )
 def test_what_the_system_refuses_is_told_in_a_line(error, said, monkeypatch, capsys):
@@ -183,6 +189,36 @@ def test_what_the_system_refuses_is_told_in_a_line(error, said, monkeypatch, cap
     with pytest.raises(SystemExit, match="2"):
         main(["verify", str(CONFIGS)])
     assert capsys.readouterr().err == f"hyperofa: {said}\n"
+
+
+def test_no_memory_for_what_is_ours_is_no_fault_of_ours(monkeypatch, capsys):
+    monkeypatch.setattr("hyperofa.models.manifest.read_record", lambda *_: bytearray(2**60))
+    with pytest.raises(SystemExit, match="2"):
+        main(["verify", str(CONFIGS)])
+    assert capsys.readouterr().err == f"hyperofa: not enough memory{_SMALLER}\n"
+
+
+def test_no_memory_for_a_file_is_no_fault_of_the_file(monkeypatch, capsys):
+    def refuse(*_):
+        try:
+            raise RuntimeError("can't start new thread")
+        except RuntimeError as error:
+            raise InputError(f"model: expected a model; {error}") from None
+
+    monkeypatch.setattr("hyperofa.models.manifest.read_record", refuse)
+    with pytest.raises(SystemExit, match="2"):
+        main(["verify", str(CONFIGS)])
+    assert capsys.readouterr().err == f"hyperofa: not enough memory (can't start new thread){_SMALLER}\n"
+
+
+def test_ctrl_c_is_told_in_a_line(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hyperofa.models.manifest.read_record", interrupt)
+    with pytest.raises(SystemExit, match="130"):
+        main(["verify", str(CONFIGS)])
+    assert capsys.readouterr().err == "hyperofa: interrupted\n"
 
 
 def test_what_a_library_refuses_is_told_in_a_line(monkeypatch, capsys):

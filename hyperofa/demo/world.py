@@ -1,6 +1,5 @@
 """A small multilingual world: who does what to whom, as parallel sentences, and word vectors trained on them."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from hyperofa.demo.grammar import AND, BUT, Clause, Phrase, say
 from hyperofa.demo.lexicon import LANGUAGES, Concept, lexicon
+from hyperofa.runtime.scratch import scratch_folder
 
 # Who does what to whom: kinds of nouns and verbs that go together, and how often.
 
@@ -185,8 +185,8 @@ def train_vectors(sentences: Sequence[Mapping[str, str]], dim: int, seed: int, p
     tagged = [[f"{language}:{word}" for language in s for word in s[language].split()] for s in sentences]
     counts = Counter(word for words in tagged for word in words)
     ordered = sorted(counts, key=lambda word: (-counts[word], word))
-    with tempfile.TemporaryDirectory() as folder:
-        corpus, start = Path(folder, "corpus.txt"), Path(folder, "start.vec")
+    with scratch_folder("hyperofa-demo-") as folder:
+        corpus, start = folder / "corpus.txt", folder / "start.vec"
         lines = (" ".join(words[i] for i in rng.permutation(len(words))) for words in tagged)
         corpus.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         _write_vec(start, ["</s>", *ordered], rng.uniform(-1 / dim, 1 / dim, (len(ordered) + 1, dim)))

@@ -1,7 +1,6 @@
 """Whether the commands of an ablation would take its settings: asked before any of them runs."""
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -16,6 +15,7 @@ from hyperofa.export.export import export
 from hyperofa.flags import Parser
 from hyperofa.methods.registry import method_named
 from hyperofa.pretraining.pretrain import pretrain
+from hyperofa.runtime.scratch import scratch_folder
 
 # What a cell adds itself.
 _OWN: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
@@ -62,5 +62,5 @@ def _parse(stage: str, settings: dict[str, Any]) -> None:
 def _parse_fit(cell: Cell) -> None:
     from hyperofa.training_commands import check
 
-    with tempfile.TemporaryDirectory() as folder:
-        check(fit_words(cell, Path("x"), Path(folder)))
+    with scratch_folder("hyperofa-ablate-") as folder:
+        check(fit_words(cell, Path("x"), folder))

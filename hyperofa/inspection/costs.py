@@ -3,18 +3,17 @@
 import resource
 import statistics
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import lightning
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.export.initialise import initialise
+from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.training.fit import ON_TEXT, fit
 from hyperofa.training.hypernetwork import Hypernetwork
 
@@ -112,5 +111,5 @@ def measure_export(bundle: Bundle, method: str, net: Hypernetwork | None) -> Sta
         method: by which.
         net: the hypernetwork of a method that needs one.
     """
-    with tempfile.TemporaryDirectory(prefix="hyperofa-doctor-") as scratch:
-        return timed("export", lambda: initialise(bundle, method, hypernetwork=net).save(Path(scratch) / "model"))[1]
+    with scratch_folder("hyperofa-doctor-") as scratch:
+        return timed("export", lambda: initialise(bundle, method, hypernetwork=net).save(scratch / "model"))[1]

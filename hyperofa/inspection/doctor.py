@@ -1,6 +1,5 @@
 """See from the inputs alone, before any training, what a run would give and what it would take."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from hyperofa.methods.registry import Context, Method, method_named
 from hyperofa.models.source import ModelLike, TokenizerLike
 from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.ranges import Count, Seed, in_range
+from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.vectors.spelling import split_spec
 
@@ -152,14 +152,14 @@ def doctor(
         >>> print(found.short())
         rows by hyperofa: ... copied, ... predicted...
     """
-    with tempfile.TemporaryDirectory(prefix="hyperofa-doctor-") as scratch:
+    with scratch_folder("hyperofa-doctor-") as scratch:
         bundle, stage = timed(
             "prepare",
             lambda: prepare(
                 source_model,
                 target_tokenizer,
                 vectors,
-                Path(scratch) / "bundle",
+                scratch / "bundle",
                 source_languages=source_languages,
                 target_languages=target_languages,
                 coordinate_dim=coordinate_dim,

@@ -1,8 +1,6 @@
 """What is in files of word vectors."""
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +8,7 @@ from hyperofa.inspection.coverage import count_tokens, measure_words
 from hyperofa.methods.fallbacks import script
 from hyperofa.models.source import TokenizerLike, tokenizer_of
 from hyperofa.runtime.ranges import Count, Seed, in_range
+from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.tokens.canonical import bare_backend, canonical_tokens
 from hyperofa.tokens.matching import match_words
 from hyperofa.vectors.centring import unit_rows
@@ -112,8 +111,8 @@ def inspect_vectors(
         >>> [each.language for each in info.languages]
         ['deu', 'eng']
     """
-    with tempfile.TemporaryDirectory(prefix="hyperofa-vectors-") as scratch:
-        folder = Path(scratch) / "store"
+    with scratch_folder("hyperofa-vectors-") as scratch:
+        folder = scratch / "store"
         store = build_store(vectors, folder, max_words=max_words, allow_pickle=allow_pickle, duplicates="first")
         rng = np.random.default_rng(seed)
         infos = [_describe(store, language, rng) for language in store.languages]

@@ -1,12 +1,13 @@
 """Single files that are whole or absent."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperofa.errors import InputError
+from hyperofa.runtime.folders import new_parents
+from hyperofa.runtime.scratch import scratch_folder
 
 if TYPE_CHECKING:
     FilePath = str | Path
@@ -32,8 +33,7 @@ def new_file(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         raise InputError(f"{path}: expected a file to write to, found a folder; give another --output")
     if path.exists() and not overwrite:
         raise InputError(f"{path} already exists; give another --output, or --overwrite true")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".hyperofa-", dir=path.parent) as folder:
-        partial = Path(folder) / path.name
+    with new_parents(path), scratch_folder(".hyperofa-", path.parent) as folder:
+        partial = folder / path.name
         yield partial
         partial.replace(path)

@@ -15,6 +15,7 @@ from hyperofa.errors import InputError
 from hyperofa.runtime.locks import only_holder
 from hyperofa.runtime.marks import MARK, read_mark, unfinished_key
 from hyperofa.runtime.processes import SINGLE_PROCESS, ProcessGroup
+from hyperofa.runtime.scratch import remove_abandoned, scratch_folder
 
 _LONGEST = 160  # bytes of a name that a prefix and a suffix are put to
 # What is written before it takes its place: by us, and by the Rust of safetensors and tokenizers.
@@ -37,15 +38,12 @@ def new_folder(
         InputError: `path` is a file, cannot be replaced, or holds what hyperofa did not write.
     """
     place = _place(path, inputs)
-    with _parents(place):
+    with new_parents(place):
         _check_free(path, overwrite, kind)
-        partial = Path(tempfile.mkdtemp(prefix=_beside(place, "partial-").name, dir=place.parent))
-        try:
+        with scratch_folder(_beside(place, "partial-").name, place.parent) as partial:
             yield partial
             partial.chmod(0o777 & ~_umask())
             _take_place(partial, Path(path), overwrite, kind)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
@@ -78,12 +76,10 @@ def resumed_folder(
     partial = _beside(place, f"partial-{key[:16]}")
     with ExitStack() as stack:
         if group.first:
-            stack.enter_context(_parents(place))
+            stack.enter_context(new_parents(place))
             _check_free(path, overwrite, kind)
             stack.enter_context(only_holder(_beside(place, "lock"), _BUSY.format(path=path)))
-            for left in _left_behind(place, "partial"):
-                if left != partial:
-                    shutil.rmtree(left, ignore_errors=True)
+            remove_abandoned(left for left in _left_behind(place, "partial") if left != partial)
             partial.mkdir(exist_ok=True)
         group.wait()
         try:
@@ -127,7 +123,7 @@ def kept_folder(
         InputError: as `resumed_folder`, or there is nothing to go on with.
     """
     place = _place(path, inputs)
-    with _parents(place), ExitStack() as stack:
+    with new_parents(place), ExitStack() as stack:
         left = unfinished_key(place)
         goes_on = left == key
         if resume and not goes_on:
@@ -223,8 +219,8 @@ def _place(path: str | Path, inputs: Iterable[object], within: bool = True) -> P
 
 
 @contextmanager
-def _parents(place: Path) -> Iterator[None]:
-    """Make the parents of a folder; the new ones go again if the block fails and leaves them empty."""
+def new_parents(place: Path) -> Iterator[None]:
+    """Make the parents of a file or folder; the new ones go again if the block fails and leaves them empty."""
     made = [parent for parent in place.parents if not parent.exists()]
     place.parent.mkdir(parents=True, exist_ok=True)
     try:

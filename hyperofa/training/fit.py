@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -25,6 +24,7 @@ from hyperofa.nets.net import Net
 from hyperofa.nets.registry import NETS
 from hyperofa.runtime.folders import fingerprint, new_folder, resumed_folder, sha256_text
 from hyperofa.runtime.processes import bar_hidden
+from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.runtime.versions import versions
 from hyperofa.training.curves import CurvePlot
 from hyperofa.training.datamodule import HyperDataModule
@@ -231,8 +231,8 @@ def _run_folder(
         inputs: what the run reads.
     """
     if output is None:
-        with tempfile.TemporaryDirectory(prefix="hyperofa-fit-") as scratch:
-            yield Path(scratch)
+        with scratch_folder("hyperofa-fit-") as scratch:
+            yield scratch
         return
     with ExitStack() as stack:
         if key is None:

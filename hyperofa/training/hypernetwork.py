@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from hyperofa.nets.net import Net
 from hyperofa.nets.registry import build
 from hyperofa.runtime.folders import new_folder, read_json, write_json
 from hyperofa.runtime.hub import check_repository, download, push_folder
+from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.tokens.canonical import OverlapKind
 from hyperofa.training.checkpoints import (
     RECORD,
@@ -213,7 +213,7 @@ class Hypernetwork:
             InputError: no access to the repository.
         """
         check_repository(repository)
-        with tempfile.TemporaryDirectory(prefix="hyperofa-net-") as folder:
+        with scratch_folder("hyperofa-net-") as folder:
             self._write(Path(folder), repository)
             return push_folder(folder, repository, message="Upload a hypernetwork")
 

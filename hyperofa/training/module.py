@@ -125,7 +125,6 @@ class HyperModule(lightning.LightningModule):
         self._plm_options: dict[str, Any] = {"layers": layers or [-1], **more}
         self._optimizer, self._learning_rate, self._weight_decay = optimizer, learning_rate, weight_decay
         self._schedule, self._decay = schedule, (step_epochs, step_factor)
-        self.restoring = False  # whether a checkpoint is about to be loaded
         self._plm: list[FrozenPLM] = []  # in a list, lest it becomes a submodule
         self._token_metrics = TokenMetrics()
         self._side_metrics = torch.nn.ModuleDict({side: TokenMetrics() for side in ("input", "output")})
@@ -151,7 +150,6 @@ class HyperModule(lightning.LightningModule):
         self._primitives = torch.from_numpy(data.bundle.input_primitives.copy())
         outputs = data.bundle.output_primitives
         self._output_primitives = None if outputs is None else torch.from_numpy(outputs.copy())
-        self.restoring = self.trainer.ckpt_path is not None
 
     def _load_plm(self, stage: str) -> FrozenPLM:
         """The bundle's source model, with its head where that is to judge the text."""
@@ -177,16 +175,10 @@ class HyperModule(lightning.LightningModule):
         for plm in self._plm:
             plm.to(self.device)
 
-    def on_validation_start(self) -> None:
-        """As `on_fit_start`; what there was to load is loaded."""
-        self.restoring = False
-        self.on_fit_start()
-
-    on_test_start = on_predict_start = on_validation_start
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
 
     def on_train_start(self) -> None:
         """Note the seed that the run began with."""
-        self.restoring = False
         self._seed = torch.initial_seed()
 
     def on_train_batch_start(self, batch: Any, batch_number: int) -> None:

@@ -1,6 +1,5 @@
 """A monolingual space of word vectors, such as fastText's own, turned into a multilingual one."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from hyperofa.errors import InputError
 from hyperofa.runtime.files import FilePath, new_file
 from hyperofa.runtime.ranges import Count, Seed, Share, Size, in_range
+from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.vectors.alignment import Candidates, align, mutual_translations, refine, translate
 from hyperofa.vectors.centring import unit_rows
 from hyperofa.vectors.conversion import build_store
@@ -116,9 +116,9 @@ def align_vectors(
     language, path = split_spec(vectors)
     if language is None:
         raise InputError(f"--vectors {vectors}: expected LANG=FILE, the language of the words with their file")
-    with tempfile.TemporaryDirectory(prefix="hyperofa-align-") as scratch:
-        store = build_store([vectors], Path(scratch) / "own", allow_pickle=allow_pickle, duplicates="first")
-        space = build_store(into, Path(scratch) / "space", allow_pickle=allow_pickle, duplicates="first")
+    with scratch_folder("hyperofa-align-") as scratch:
+        store = build_store([vectors], scratch / "own", allow_pickle=allow_pickle, duplicates="first")
+        space = build_store(into, scratch / "space", allow_pickle=allow_pickle, duplicates="first")
         source = _Side.of(store, store.select([language]), frequent_words)
         anchors = _anchors(source, space, language, (dictionary or [], parallel or []), languages, frequent_words)
         if identical is None:

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from hyperofa.errors import InputError
 from hyperofa.runtime.files import FilePath, new_file
 from hyperofa.runtime.folders import new_folder
 from hyperofa.runtime.ranges import Count, in_range
+from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.fasttext_layout import write_fasttext_model
 from hyperofa.vectors.spelling import WORD_END, WORD_START, split_spec
@@ -92,10 +92,10 @@ def convert_vectors(
         >>> print(hyperofa.convert_vectors(["words.vec"], "converted.bin"))
         converted.bin: ... words, 12 wide: deu ..., eng ...
     """
-    with tempfile.TemporaryDirectory(prefix="hyperofa-vectors-") as scratch:
+    with scratch_folder("hyperofa-vectors-") as scratch:
         store = build_store(
             vectors,
-            Path(scratch) / "store",
+            scratch / "store",
             dtype=vectors_dtype,
             max_words=max_words,
             allow_pickle=allow_pickle,
@@ -147,8 +147,8 @@ def save_vectors(
     else:
         if output.exists() and any(output.samefile(path) for path in inputs if path.exists()):
             raise InputError(f"--output {output}: expected a file apart from the input, found the input")
-        with tempfile.TemporaryDirectory(prefix="hyperofa-vectors-") as scratch, new_file(output, overwrite) as file:
-            store = _write_store(blocks, Path(scratch), np.dtype(dtype))
+        with scratch_folder("hyperofa-vectors-") as scratch, new_file(output, overwrite) as file:
+            store = _write_store(blocks, scratch, np.dtype(dtype))
             _write_file(store, file, prefixes)
     counts = np.bincount(store.language_ids, minlength=len(store.languages)).tolist()
     return WrittenVectors(output, store.dim, dict(zip(store.languages, counts, strict=True)))

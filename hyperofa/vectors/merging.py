@@ -1,8 +1,6 @@
 """Several files of one space as one, with each language's words in the order of their frequency."""
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 from hyperofa.errors import InputError
 from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.ranges import Count, in_range
+from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.vectors.centring import unit_rows
 from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.formats import Entry, WrittenVectors, read_rows, save_vectors
@@ -54,11 +53,11 @@ def merge_vectors(
         >>> print(hyperofa.merge_vectors(["words.vec", "fra=french.vec"], "merged"))
         merged: ... words, 12 wide: deu ..., eng ..., fra 2
     """
-    with tempfile.TemporaryDirectory(prefix="hyperofa-vectors-") as scratch:
+    with scratch_folder("hyperofa-vectors-") as scratch:
         stores = [
             build_store(
                 [spec],
-                Path(scratch) / str(number),
+                scratch / str(number),
                 max_words=max_words,
                 allow_pickle=allow_pickle,
                 duplicates="first",

@@ -1,7 +1,6 @@
 """Word vectors made from text: one space for several languages, or one for a single language."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from hyperofa.errors import InputError
 from hyperofa.runtime.files import FilePath, new_file
 from hyperofa.runtime.ranges import Count, Seed, Size, in_range
+from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.vectors.centring import unit_rows
 from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.fasttext_reader import Subwords
@@ -166,8 +166,8 @@ def _project(
     counts: Counts, into: Sequence[str], languages: Sequence[str], allow_pickle: bool
 ) -> tuple[Counts, NDArray[np.float32]]:
     """The words of languages that a space has not, and their vectors in it."""
-    with tempfile.TemporaryDirectory(prefix="hyperofa-train-") as scratch:
-        space = build_store(into, Path(scratch) / "space", allow_pickle=allow_pickle, duplicates="first")
+    with scratch_folder("hyperofa-train-") as scratch:
+        space = build_store(into, scratch / "space", allow_pickle=allow_pickle, duplicates="first")
         there = sorted(set(languages) & set(space.languages))
         if not there or len(there) == len(languages):
             raise InputError(
@@ -231,8 +231,8 @@ def _train_fasttext(
     """Train a model, and write it whole or its words' vectors."""
     import fasttext
 
-    with tempfile.TemporaryDirectory(prefix="hyperofa-train-") as scratch:
-        corpus, path = Path(scratch) / "text", Path(scratch) / "model.bin"
+    with scratch_folder("hyperofa-train-") as scratch:
+        corpus, path = scratch / "text", scratch / "model.bin"
         with corpus.open("w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
         try:
