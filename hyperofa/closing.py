@@ -20,7 +20,9 @@ _NEXT = {
     "vectors align": _VECTORS,
     "vectors convert": _VECTORS,
     "vectors merge": _VECTORS,
+    "hewitt": "open {path}/curves.png",
     "ablate": "open {path}/report.html",
+    "demo": "open {path}/README.md",
 }
 
 

@@ -156,6 +156,17 @@ def test_dangers_are_seen(source):
     assert dangers("np.load(x, allow_pickle=False)\ntorch.load(x, weights_only=True)\nmodel.eval()") == []
 
 
+def loud_bars(source: str) -> list[int]:
+    """Lines of progress bars that say themselves when to be silent: those would fill a log file."""
+    found = [(line, keywords.get("disable")) for line, name, keywords in calls(ast.parse(source)) if name == "tqdm"]
+    return [line for line, silent in found if silent is not None and "bar_hidden(" not in ast.unparse(silent)]
+
+
+def test_progress_bars_are_quiet_in_a_log_file():
+    assert {name_of(path): lines for path in MODULES if (lines := loud_bars(path.read_text("utf-8")))} == {}
+    assert loud_bars("tqdm(x)\ntqdm(x, disable=bar_hidden(True))\ntqdm(x, disable=True)") == [3]
+
+
 def test_tests_stand_where_their_module_does():
     """`tests/nets/test_mlp.py` is of `hyperofa/nets/mlp.py`; those beside the rooms are of several rooms."""
     tests = Path(__file__).parent

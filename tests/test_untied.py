@@ -313,12 +313,12 @@ def test_who_can_judge_text(sources, replaced, tokenizer_folders, vector_file, t
     causal = replaced["gpt-neox"].path
     assert data(causal) == ("causal", False, ("role", "symbol", "native"))
     assert data(causal, judges="both") == ("causal", True, ("role", "symbol", "native"))
-    assert data(causal, judges="sentence") == (None, True, ("role", "symbol"))
+    assert data(causal, judges="sentence") == (None, True, ("role", "symbol", "native"))
     assert data(causal, judges="sentence", copied=["exact"]) == (None, True, ("exact",))
     BertModel(BertConfig(vocab_size=len(load_tokenizer(sources["bert"])), **SIZES)).save_pretrained(tmp_path / "body")
     load_tokenizer(sources["bert"]).save_pretrained(tmp_path / "body")
     body = make_bundle(tmp_path / "body", tokenizer_folders["unigram"], vector_file, tmp_path / "bundle").path
-    assert data(body) == (None, True, ("role", "symbol"))
+    assert data(body) == (None, True, ("role", "symbol", "native"))
     with pytest.raises(InputError, match=r"judges='language': expected a causal language model, or a masked one"):
         data(body, judges="language")
     masked = make_bundle(sources["bert"], tokenizer_folders["unigram"], vector_file, tmp_path / "masked").path
@@ -382,7 +382,7 @@ def test_a_head_that_takes_no_other_rows_leaves_the_text_to_sentence_vectors(rep
             continue
         trainer.fit(module, data)
         assert said == ["Sentence vectors alone judge the text. it is odd"]
-        assert (data.objective, data.copied) == (None, ("role", "symbol"))
+        assert (data.objective, data.copied) == (None, ("role", "symbol", "native"))
         assert set(data.train_dataloader()) == {"tokens", "text"}
         assert {"train/translated_loss", "val/score"} <= trainer.callback_metrics.keys()
 

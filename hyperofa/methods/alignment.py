@@ -11,6 +11,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 from tqdm import tqdm
 
 from hyperofa.bundle.bundle import Bundle, Side
+from hyperofa.runtime.processes import bar_hidden
 from hyperofa.tokens.canonical import Token, bare_backend
 
 ITERATIONS = 5
@@ -119,7 +120,7 @@ def link_words(
     ]
     own = cells % sizes[0]
     chance = np.ones(len(cells))
-    for _ in tqdm(range(iterations), desc="aligning words", disable=len(blocks) == 1):
+    for _ in tqdm(range(iterations), desc="aligning words", disable=bar_hidden(len(blocks) == 1)):
         counts = np.zeros(len(cells))
         for indices, starts, lengths in blocks:
             given = chance[indices]

@@ -21,6 +21,7 @@ from hyperofa.evaluation.task import UNNAMED
 from hyperofa.models.source import content_hash
 from hyperofa.runtime.folders import sha256_text
 from hyperofa.runtime.locks import locked
+from hyperofa.runtime.processes import bar_hidden
 from hyperofa.runtime.text_files import choose_held_out, iterate_lines
 from hyperofa.tokens.canonical import bare_backend
 from hyperofa.vectors.spelling import split_spec
@@ -176,9 +177,8 @@ def tokenise(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, folder: Path, p
             for part in ("train", "val"):
                 for language in corpus.languages(part):
                     lines = corpus.lines(part, language)
-                    shown = tqdm(
-                        lines, f"tokens of {language}, {part}", unit=" lines", leave=False, disable=not progress
-                    )
+                    title = f"tokens of {language}, {part}"
+                    shown = tqdm(lines, title, unit=" lines", leave=False, disable=bar_hidden(not progress))
                     _write(partial / part / language, _tokenise(shown, tokenizer))
             partial.rename(place)
     flags: dict[Part, str] = {"train": "--text", "val": "--validation_text" if corpus.val else "--text"}

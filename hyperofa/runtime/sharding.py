@@ -36,9 +36,8 @@ class Shards:
 
     def __iter__(self) -> Iterator[slice]:
         """The spans that this process computes and that are not there yet."""
-        silent = bar_hidden(not self.group.first or len(self.spans) == 1)
-        count = self.spans[-1].stop
-        with tqdm(total=count, desc=self.progress, unit=" rows", unit_scale=True, disable=silent) as bar:
+        count, silent = self.spans[-1].stop, not self.group.first or len(self.spans) == 1
+        with tqdm(total=count, desc=self.progress, unit=" rows", unit_scale=True, disable=bar_hidden(silent)) as bar:
             for span in self.group.mine(self.spans):
                 path = self._path(span)
                 if path is None or not path.is_file():

@@ -100,8 +100,7 @@ class HyperDataModule(lightning.LightningDataModule):
         crop: fewest and most words of the sentences of a training batch.
         steps: text batches an epoch.
         validation_sentences: sentences held out to choose the checkpoint.
-        copied: kinds of overlap whose target rows are copied, not predicted; role and symbol if not given, and native
-            too where the language model judges.
+        copied: kinds of overlap whose target rows are copied, not predicted; role, symbol and native if not given.
         seed: of order and augmentation.
         num_workers: processes that make batches.
         word_table: where word vectors are: all that are needed on the trainer's `device`, in half precision, or
@@ -173,8 +172,7 @@ class HyperDataModule(lightning.LightningDataModule):
         )
         alone = objective is None and self.bundle.meta.output_dim > 0
         self.streams = "both" if self._asked_streams == "text" and alone else self._asked_streams
-        kinds: Sequence[OverlapKind] = ("role", "symbol") if objective is None else ("role", "symbol", "native")
-        self.copied = tuple(kinds if self._asked_copied is None else self._asked_copied)
+        self.copied = tuple(("role", "symbol", "native") if self._asked_copied is None else self._asked_copied)
 
     def _objective(self) -> TextObjective | None:
         """The source model's objective where it is to judge."""

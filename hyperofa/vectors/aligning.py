@@ -47,6 +47,11 @@ class Alignment:
     held_out: float
     words_held_out: int
 
+    @property
+    def path(self) -> Path:
+        """The store's folder, or the file."""
+        return self.written.path
+
     def __str__(self) -> str:
         steps = ", ".join(f"{step} {share:.1%}" for step, share in self.precision.items())
         return (

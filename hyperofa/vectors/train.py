@@ -51,6 +51,11 @@ class TrainedVectors:
     running_words: int
     segments: int
 
+    @property
+    def path(self) -> Path:
+        """The store's folder, or the file."""
+        return self.written.path
+
     def __str__(self) -> str:
         return f"{self.written}\n  {self.method}, from {self.running_words:,} words in {self.segments:,} segments"
 

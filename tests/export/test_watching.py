@@ -3,6 +3,8 @@
 import csv
 import os
 import re
+from importlib import import_module
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from lightning.pytorch.loggers.logger import Logger
 
 import hyperofa
 from hyperofa.cli import main
-from hyperofa.closing import close, duration
+from hyperofa.closing import _NEXT, close, duration
+from hyperofa.commands import COMMANDS
 from hyperofa.export.watching import TITLE, TokenTable, nearest_source_tokens
 from hyperofa.runtime.processes import bar_hidden, bars_on_terminals
 from tests.conftest import CONFIGS, QUIET, TINY_TEXT
@@ -139,6 +142,11 @@ def test_a_command_ends_with_what_it_wrote_and_what_comes_next(bundles, tmp_path
     assert wrote.startswith(f"wrote {tmp_path / 'model'} in ")
     assert [step.startswith("next: hyperofa ") for step in steps] == [True, True]
     assert "next:" not in said.out
+    for command in COMMANDS.keys() & _NEXT.keys():
+        module, _, function = COMMANDS[command].partition(":")
+        result = get_type_hints(getattr(import_module(module), function))["return"]
+        for kind in get_args(result) or [result]:
+            assert "path" in {*dir(kind), *getattr(kind, "__dataclass_fields__", ())}, command
     for nothing in (("config", tmp_path), ("export", None)):
         close(*nothing, 1)
     assert capfd.readouterr().err == ""

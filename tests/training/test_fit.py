@@ -88,7 +88,7 @@ def test_the_command_trains_the_same_net(trained, bundles, tmp_path):
     assert weights
     for name, value in commanded.net.state_dict().items():
         assert torch.equal(value, weights[name]), name
-    assert (commanded.copied, commanded.max_words, commanded.words) == (("role", "symbol"), 32, "heaviest")
+    assert (commanded.copied, commanded.max_words, commanded.words) == (("role", "symbol", "native"), 32, "heaviest")
 
 
 def test_what_is_left(trained):
