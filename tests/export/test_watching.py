@@ -4,6 +4,7 @@ import csv
 import os
 import re
 from importlib import import_module
+from types import NoneType
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -145,7 +146,7 @@ def test_a_command_ends_with_what_it_wrote_and_what_comes_next(bundles, tmp_path
     for command in COMMANDS.keys() & _NEXT.keys():
         module, _, function = COMMANDS[command].partition(":")
         result = get_type_hints(getattr(import_module(module), function))["return"]
-        for kind in get_args(result) or [result]:
+        for kind in set(get_args(result) or [result]) - {str, NoneType}:  # which say what was not written
             assert "path" in {*dir(kind), *getattr(kind, "__dataclass_fields__", ())}, command
     for nothing in (("config", tmp_path), ("export", None)):
         close(*nothing, 1)
