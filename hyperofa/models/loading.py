@@ -28,7 +28,7 @@ _UNSTORED = (
     8,
 )  # weights that a model may have beside this many for each of its file: tied, shared, split on loading
 _LAYERS = re.compile(r"\w*(layer|block|expert|stage)s?|depth")  # settings that count what a model has many of
-_MOST_LAYERS = 10_000
+_MOST_LAYERS = 100_000
 _LONGEST = 128  # tokens of a sentence, as in the papers
 
 

@@ -123,6 +123,14 @@ def test_a_pooler_may_be_missing(tmp_path):
     assert len(read_vocabulary(load_model(tmp_path)).input_rows) == SIZE
 
 
+def test_many_experts_are_no_endless_layers(tmp_path):
+    """Doge names 16,384 of them, dense or not."""
+    build("bert").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_experts": 16_384}), encoding="utf-8")
+    assert load_model(tmp_path).config.num_experts == 16_384
+
+
 @pytest.mark.parametrize(
     ("layers", "asked"), [(10**12, "num_hidden_layers 1,000,000,000,000,"), (9_000, "more than 1")]
 )
