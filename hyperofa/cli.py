@@ -93,7 +93,9 @@ def main(args: Sequence[str] | None = None) -> None:
         else:
             sys.stderr.write(f"hyperofa: {' '.join(reason.split())}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if not any(isinstance(each, KeyboardInterrupt) for each in _chain(end)):  # Lightning makes an exit of it
+            raise
         sys.stderr.write("hyperofa: interrupted\n")
         sys.exit(128 + signal.SIGINT)  # as shells say it
 

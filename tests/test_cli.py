@@ -211,9 +211,17 @@ def test_no_memory_for_a_file_is_no_fault_of_the_file(monkeypatch, capsys):
     assert capsys.readouterr().err == f"hyperofa: not enough memory (can't start new thread){_SMALLER}\n"
 
 
-def test_ctrl_c_is_told_in_a_line(monkeypatch, capsys):
+@pytest.mark.parametrize("by_lightning", [False, True])
+def test_ctrl_c_is_told_in_a_line(by_lightning, monkeypatch, capsys):
+    """Exit code 1, which Lightning gives, is what `verify` says of a changed folder."""
+
     def interrupt(*_):
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            if by_lightning:
+                sys.exit(1)
+            raise
 
     monkeypatch.setattr("hyperofa.models.manifest.read_record", interrupt)
     with pytest.raises(SystemExit, match="130"):
