@@ -86,18 +86,18 @@ def main(args: Sequence[str] | None = None) -> None:
                     _diagnose(result)
             if is_first_process():
                 close(" ".join(words[:2]) if group else words[0], path, time.monotonic() - began)
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if not any(isinstance(each, KeyboardInterrupt) for each in _chain(end)):  # Lightning makes an exit of it
+            raise
+        sys.stderr.write("hyperofa: interrupted\n")
+        sys.exit(128 + signal.SIGINT)  # as shells say it
+    except BaseException as error:  # what fails in the Rust of a library is no Exception
         reason = _reason(error)
         if reason is None or os.environ.get(_TRACEBACK):
             traceback.print_exc()
         else:
             sys.stderr.write(f"hyperofa: {' '.join(reason.split())}\n")
         sys.exit(2)
-    except (KeyboardInterrupt, SystemExit) as end:
-        if not any(isinstance(each, KeyboardInterrupt) for each in _chain(end)):  # Lightning makes an exit of it
-            raise
-        sys.stderr.write("hyperofa: interrupted\n")
-        sys.exit(128 + signal.SIGINT)  # as shells say it
 
 
 def _begin_in_utf8() -> None:
@@ -110,7 +110,7 @@ def _begin_in_utf8() -> None:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
-def _reason(error: Exception) -> str | None:
+def _reason(error: BaseException) -> str | None:
     """What to say of an error in one line; `None` for one that is a fault of this package.
 
     The system and the libraries that a stage calls know best what is wrong with a file or a setting, so theirs is

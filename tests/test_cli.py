@@ -191,6 +191,21 @@ def test_what_the_system_refuses_is_told_in_a_line(error, said, monkeypatch, cap
     assert capsys.readouterr().err == f"hyperofa: {said}\n"
 
 
+def test_a_panic_in_rust_is_told_in_a_line(monkeypatch, capsys):
+    """It is no `Exception`."""
+
+    class PanicException(BaseException):
+        pass
+
+    def panic(*_):
+        raise PanicException("no threads")
+
+    monkeypatch.setattr("hyperofa.models.manifest.read_record", panic)
+    with pytest.raises(SystemExit, match="2"):
+        main(["verify", str(CONFIGS)])
+    assert capsys.readouterr().err == "hyperofa: no threads (PanicException; HYPEROFA_TRACEBACK=1 shows where)\n"
+
+
 def test_no_memory_for_what_is_ours_is_no_fault_of_ours(monkeypatch, capsys):
     monkeypatch.setattr("hyperofa.models.manifest.read_record", lambda *_: bytearray(2**60))
     with pytest.raises(SystemExit, match="2"):
