@@ -165,7 +165,7 @@ class _Side(NamedTuple):
     def of(cls, store: WordVectors, rows: NDArray[np.int64], count: int) -> "_Side":
         rows = rows[:count]
         raw = np.asarray(store.vectors[rows], np.float32)
-        mean = raw.mean(0)
+        mean = raw.mean(0, dtype=np.float32)
         return cls(Lexicon.of(store.words[rows]), rows, raw, mean, unit_rows(raw - mean)[0])
 
 
