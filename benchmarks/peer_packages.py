@@ -1,7 +1,7 @@
 """Run one published package as its documentation says: `python peer_packages.py PACKAGE INPUTS OUTPUT.npz`.
 
 Runs in the package's own environment, without hyperofa; INPUTS is what `peers.py` wrote. Leaves `rows` `(T, E)` and
-`random`, the number of rows that the package left to chance or to NaN.
+`random`, the number of rows that the package left to chance, to zero or to NaN; the last two become the source's mean.
 """
 
 import os
@@ -72,10 +72,7 @@ def langsfer(inputs: Path, _: Path) -> tuple[np.ndarray, int]:
     source, target = tokenizers(inputs)
     rows = np.load(inputs / "rows.npy")
     helper = TransformersEmbeddings(np.load(inputs / "pooled.npy"), target)
-    found = clp_transfer(source, rows, target, helper).initialize(seed=0)
-    broken = ~np.isfinite(found).all(1)
-    found[broken] = rows.mean(0)
-    return found, int(broken.sum())
+    return clp_transfer(source, rows, target, helper).initialize(seed=0), 0
 
 
 def mergekit(inputs: Path, _: Path) -> tuple[np.ndarray, int]:
@@ -100,10 +97,12 @@ def mergekit(inputs: Path, _: Path) -> tuple[np.ndarray, int]:
         *(normalized_vocabulary(tokenizer) for tokenizer in tokenizers(inputs)),
         junk_tokens=[], allow_prefix=False, allow_byte=False, is_lm_head=False, options=options,
     )  # fmt: skip
-    return rows.numpy(), int((~rows.any(1)).sum())
+    return rows.numpy(), 0
 
 
 if __name__ == "__main__":
     package, folder, file = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     rows, left = globals()[package](folder, file)
-    np.savez(file, rows=rows.astype(np.float32), random=left)
+    broken = ~np.isfinite(rows).all(1) | ~rows.any(1)
+    rows[broken] = np.load(folder / "rows.npy").mean(0)  # else no model could be read
+    np.savez(file, rows=rows.astype(np.float32), random=left + int(broken.sum()))
