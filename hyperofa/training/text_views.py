@@ -137,7 +137,7 @@ class TextViews(Dataset[TextBatch]):
         items = draw.items if len(draw.items) else rng.integers(len(self._lines), size=self._sentences)
         # One length a batch: no padding to speak of.
         length = int(rng.integers(self._crop[0], self._crop[1] + 1)) if self._augment else self._crop[1]
-        crops = [self._cropped(self._lines[item], length, rng) for item in items]
+        crops = [self._cropped(self._lines[item], length, rng).text for item in items]
         views: list[_View] = []
         for kind in VIEWS:
             count = getattr(self._views, kind)
@@ -166,11 +166,9 @@ class TextViews(Dataset[TextBatch]):
                 continue
             chosen = items if len(items) else rng.integers(len(self._lines), size=count)
             for item in chosen if count else ():
-                words = self._lines[item].split()
-                start = int(rng.integers(max(1, len(words) - length + 1))) if self._augment else 0
-                piece = " ".join(words[start : start + length])
-                text, spoken = self._seen(piece, name, rng)
-                lines.append(Line(text, kind, start == 0, start + length >= len(words), spoken))
+                crop = self._cropped(self._lines[item], length, rng)
+                text, spoken = self._seen(crop.text, name, rng)
+                lines.append(Line(text, kind, crop.starts, crop.ends, spoken))
         asked = language.task.ask(lines, rng)
         kinds, languages = (np.array(each) for each in zip(*((x.kind, x.language) for x in lines), strict=True))
         return _Questions(asked, kinds, languages, language.task.rivals(rng))
@@ -183,10 +181,10 @@ class TextViews(Dataset[TextBatch]):
         # A text whose words are all left out says nothing: the original stands in.
         return self._translator.translate(crop, language, rng) or crop, self._translator.ids[language]
 
-    def _cropped(self, line: str, length: int, rng: np.random.Generator) -> str:
+    def _cropped(self, line: str, length: int, rng: np.random.Generator) -> "_Crop":
         words = line.split()
         start = int(rng.integers(max(1, len(words) - length + 1))) if self._augment else 0
-        return " ".join(words[start : start + length])
+        return _Crop(" ".join(words[start : start + length]), start == 0, start + length >= len(words))
 
     def _batch(
         self, crops: list[str], views: list["_View"], asked: "_Questions | None", rng: np.random.Generator
@@ -273,6 +271,14 @@ class _Questions(NamedTuple):
     kinds: np.ndarray
     languages: np.ndarray
     rivals: np.ndarray
+
+
+class _Crop(NamedTuple):
+    """Words of a line, and whether it starts and ends with them."""
+
+    text: str
+    starts: bool
+    ends: bool
 
 
 class _View(NamedTuple):
