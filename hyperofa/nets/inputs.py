@@ -41,6 +41,9 @@ class Memory(NamedTuple):
         lengths: `(M,)` float, of the values, where they are remembered too.
         log_frequencies: `(N,)` float, how often tokens occur, row n as in `neighbour_ids`; `None` for a net that does
             not ask (`Net.frequency`).
+        languages: `(N, m)` int32, the languages that use each token most; `None` for a net that does not ask
+            (`Net.languages`).
+        shares: `(N, m)` float, how much of its use is theirs.
     """
 
     keys: Tensor
@@ -49,6 +52,14 @@ class Memory(NamedTuple):
     projected: Tensor | None = None
     lengths: Tensor | None = None
     log_frequencies: Tensor | None = None
+    languages: Tensor | None = None
+    shares: Tensor | None = None
+
+    def usage_of(self, tokens: Tensor) -> "Memory":
+        """The same, with how often and where tokens occur of these `(n,)` alone, in their order."""
+        usage = self.log_frequencies, self.languages, self.shares
+        frequencies, languages, shares = (None if part is None else part[tokens] for part in usage)
+        return self._replace(log_frequencies=frequencies, languages=languages, shares=shares)
 
     def to(self, device: torch.device) -> "Memory":
         """The same on another device."""

@@ -22,6 +22,8 @@ class Net(nn.Module, ABC):
     dense_limit = 0
     frequency = False
     """Whether it asks the memory how often tokens occur."""
+    languages = 0
+    """How many languages it knows that tokens may be of; 0 for a net that does not ask the memory which."""
 
     def __init__(self, word_dim: int, coordinate_dim: int) -> None:
         super().__init__()
@@ -57,10 +59,13 @@ class Net(nn.Module, ABC):
         """How many source tokens out of `count` a token looks at, which the memory must list; `None` for all."""
         return None if count <= self.dense_limit else self.neighbours
 
-    def ask_for_frequency(self) -> None:
-        """Ask the memory from now on how often tokens occur, if this is a net that can.
+    def ask_for_usage(self, languages: int) -> None:
+        """Ask the memory from now on how often tokens occur, and in which languages, if this is a net that can.
 
-        A language model's rows say it beside their meaning. What the net predicts stays as it is until it is trained.
+        A language model's rows say both beside their meaning. What the net predicts stays as it is until it is trained.
+
+        Args:
+            languages: how many there are.
         """
 
     def remember(self, memory: Memory) -> Memory:

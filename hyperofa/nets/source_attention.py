@@ -25,8 +25,9 @@ class SourceAttention(Net):
     of it is scaled. Every learned part starts as zero, so training starts from the fixed pooling and a softmax mixture,
     as in OFA, whose rows the PLM already understands.
 
-    Rows of a language model also say how likely a token is: with `frequency`, a learned row times the log of it is
-    added.
+    Rows of a language model also say how likely a token is, and in which language: with `frequency`, a learned row
+    times the log of it is added; with `languages`, learned rows of them, by how much of the token's use is theirs. Else
+    no model could tell them apart, for the word vectors of each are centred.
 
     Looking at all source tokens costs a product with each of them at every step; looking at the nearest ones costs the
     same whatever the number of all.
@@ -41,6 +42,7 @@ class SourceAttention(Net):
         head: `residual` adds the correction as it is, `gated` times a gate of each token, between 0 and 1.
         dropout: probability of dropping an input of the correction.
         frequency: whether it asks the memory how often tokens occur; training through a language model turns it on.
+        languages: how many languages it knows, of which it asks the memory; 0 for none; likewise.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class SourceAttention(Net):
         head: Head = "residual",
         dropout: float = 0.0,
         frequency: bool = False,
+        languages: int = 0,
     ) -> None:
         super().__init__(word_dim, coordinate_dim)
         check_sizes(dropout, hidden_dim=hidden_dim, neighbours=1 if neighbours is None else neighbours)
@@ -76,7 +79,9 @@ class SourceAttention(Net):
         nn.init.zeros_(self.key_bias.bias)
         self.gate = nn.Linear(word_dim + coordinate_dim, 1) if head == "gated" else None
         if frequency:
-            self.ask_for_frequency()
+            self.frequency, self.frequency_row = True, nn.Parameter(torch.zeros(coordinate_dim))
+        if languages:
+            self.languages, self.language_rows = languages, nn.Parameter(torch.zeros(languages, coordinate_dim))
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Take weights of a time when a match had fewer features too: those that are new count nothing."""
@@ -104,18 +109,26 @@ class SourceAttention(Net):
         if self.gate is not None:
             correction = correction * self.gate(seen).sigmoid()
         predicted = (direction * length + correction) * self.log_scale.exp()
-        if not self.frequency:
-            return predicted
-        if memory.log_frequencies is None or self_index is None:
-            raise ValueError("SourceAttention: expected a memory that says how often tokens occur")
-        # embedding(i, x) is x[i]; a fifth, as of the log rank.
-        return predicted + embedding(self_index, memory.log_frequencies[:, None]) / 5 * self.frequency_row
+        if self.frequency:
+            if memory.log_frequencies is None or self_index is None:
+                raise ValueError("SourceAttention: expected a memory that says how often tokens occur")
+            # embedding(i, x) is x[i]; a fifth, as of the log rank.
+            predicted = predicted + embedding(self_index, memory.log_frequencies[:, None]) / 5 * self.frequency_row
+        if self.languages:
+            if memory.languages is None or memory.shares is None or self_index is None:
+                raise ValueError("SourceAttention: expected a memory that says in which languages tokens occur")
+            languages, shares = memory.languages[self_index].long(), memory.shares[self_index]
+            spread = shares.new_zeros(len(shares), self.languages).scatter_add(1, languages, shares)
+            predicted = predicted + spread @ self.language_rows
+        return predicted
 
-    def ask_for_frequency(self) -> None:
+    def ask_for_usage(self, languages: int) -> None:
         """See `Net`."""
         if not self.frequency:
-            self.frequency = True
-            self.frequency_row = nn.Parameter(torch.zeros(self.coordinate_dim))
+            self.frequency, self.frequency_row = True, nn.Parameter(torch.zeros(self.coordinate_dim))
+        if languages and not self.languages:
+            self.languages = languages
+            self.language_rows = nn.Parameter(torch.zeros(languages, self.coordinate_dim))
 
     def remember(self, memory: Memory) -> Memory:
         """The memory with its keys projected and its values measured."""

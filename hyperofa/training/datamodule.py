@@ -38,7 +38,7 @@ from hyperofa.training.word_sets import (
     list_neighbours,
     make_memory,
     self_indices,
-    tell_frequencies,
+    tell_usage,
 )
 from hyperofa.training.word_table import Placement, load_table
 
@@ -248,8 +248,8 @@ class HyperDataModule(lightning.LightningDataModule):
             self._set_up_text()
 
     def memory_of(self, net: Net) -> Memory:
-        """The memory, with what the net looks at: neighbours of the tokens that this stage predicts, frequencies."""
-        memory = tell_frequencies(self.memory, self.bundle, self._self_index) if net.frequency else self.memory
+        """The memory, with what the net looks at: neighbours of the tokens that this stage predicts, their usage."""
+        memory = tell_usage(self.memory, self.bundle, self._self_index) if net.frequency else self.memory
         neighbours = net.looks_at(int(self.bundle.source.covered.sum()))
         if neighbours is None:
             return memory

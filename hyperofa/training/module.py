@@ -142,7 +142,7 @@ class HyperModule(lightning.LightningModule):
         if data.reads_text and stage in ("fit", "validate") and not self._plm:
             self._plm.append(self._load_plm(stage))
         if stage == "fit" and data.objective is not None:
-            self.net.ask_for_frequency()
+            self.net.ask_for_usage(len(data.bundle.words.languages))
         if stage == "fit" and data.streams == "text" and (idle := changed(self._token_loss)):
             rank_zero_warn(f"{', '.join(idle)}: of the loss on source tokens, and none are read; give streams='both'")
         self._word_vectors = data.word_vectors
@@ -367,10 +367,11 @@ class HyperModule(lightning.LightningModule):
         """
         found = checkpoint.get(RECORD, {})
         net = found.get("net") or {}
+        unnamed = {"frequency": False, "languages": 0}  # by old ones
         if net.get("frequency") and not self.net.frequency:
-            self.net.ask_for_frequency()
+            self.net.ask_for_usage(net.get("languages", 0))
             self._memory = self._data.memory_of(self.net)
-        if {"frequency": False, **net} != {"frequency": False, **self.net.spec()}:  # which old ones do not name
+        if unnamed | net != unnamed | self.net.spec():
             raise InputError(
                 f"--ckpt_path: expected a checkpoint of {self.net.spec()}, found one of {net or None}; use its "
                 "config.yaml"

@@ -14,7 +14,7 @@ from hyperofa.training.word_sets import (
     make_memory,
     nearest_indices,
     self_indices,
-    tell_frequencies,
+    tell_usage,
 )
 from hyperofa.training.word_table import Placement, load_table
 from hyperofa.vectors.neighbours import NeighbourIndex
@@ -55,7 +55,7 @@ def predict_tokens(
     indices_by_side = self_indices(bundle, remembered)
     memory = make_memory(bundle, remembered)
     if net.frequency:
-        memory = tell_frequencies(memory, bundle, indices_by_side)
+        memory = tell_usage(memory, bundle, indices_by_side)
     with torch.inference_mode():
         memory = net.remember(memory.to(device))
     neighbours = net.looks_at(int(bundle.source.covered.sum()))
@@ -73,8 +73,8 @@ def predict_tokens(
         if neighbours is not None and keys is not None:
             found = nearest_indices(bundle.pooled(side)[tokens], indices, keys, min(neighbours, keys.count))
             seen = memory._replace(neighbour_ids=torch.from_numpy(found).to(device))
-            if memory.log_frequencies is not None:
-                seen = seen._replace(log_frequencies=memory.log_frequencies[torch.from_numpy(indices).to(device)])
+            if net.frequency:
+                seen = seen.usage_of(torch.from_numpy(indices).to(device))
             indices = np.arange(len(tokens))
         parts = []
         for start in range(0, len(tokens), batch_size):

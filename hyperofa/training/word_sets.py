@@ -10,7 +10,7 @@ from torch.nn.functional import embedding
 
 from hyperofa import reference
 from hyperofa.bundle.bundle import Bundle, Side
-from hyperofa.bundle.frequency import log_frequencies
+from hyperofa.bundle.usage import token_usage
 from hyperofa.nets.inputs import FEATURES, Memory, WordSets
 from hyperofa.tokens.canonical import bare_backend
 from hyperofa.tokens.matching import pooling_weights
@@ -219,18 +219,20 @@ def self_indices(bundle: Bundle, ids: np.ndarray) -> dict[Side, np.ndarray]:
     return {"source": source, "target": np.arange(count, count + bundle.meta.target_tokens)}
 
 
-def tell_frequencies(memory: Memory, bundle: Bundle, self_index: Mapping[Side, np.ndarray]) -> Memory:
-    """The memory with the log frequency of every token.
+def tell_usage(memory: Memory, bundle: Bundle, self_index: Mapping[Side, np.ndarray]) -> Memory:
+    """The memory with how often every token occurs, and in which languages.
 
     Args:
         memory: of `make_memory`.
         bundle: the inputs.
         self_index: of `self_indices`.
     """
-    frequencies = np.zeros(sum(map(len, self_index.values())), np.float32)
-    for side, indices in self_index.items():
-        frequencies[indices] = log_frequencies(bare_backend(bundle.tokenizer(side)), bundle.words, len(indices))
-    return memory._replace(log_frequencies=torch.from_numpy(frequencies))
+    by_side = {side: token_usage(bare_backend(bundle.tokenizer(side)), bundle.words, len(indices))
+               for side, indices in self_index.items()}  # fmt: skip
+    order = np.argsort(np.concatenate(list(self_index.values())))
+    parts = (torch.from_numpy(np.concatenate(part)[order]) for part in zip(*by_side.values(), strict=True))
+    frequencies, languages, shares = parts
+    return memory._replace(log_frequencies=frequencies, languages=languages, shares=shares)
 
 
 def list_neighbours(

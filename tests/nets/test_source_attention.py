@@ -194,22 +194,32 @@ def test_a_gate_lets_the_correction_in_or_not():
 
 @pytest.mark.parametrize("neighbours", [None, 5])
 @torch.no_grad()
-def test_a_learned_row_says_how_often_a_token_occurs(neighbours):
+def test_learned_rows_say_how_often_a_token_occurs_and_in_which_languages(neighbours):
     memory = random_memory() if neighbours is None else listed(random_memory(), neighbours)
     sets, net = sets_of(queries(memory)), trained_net(neighbours)
     before = net(sets, memory, SELF_INDEX)
-    net.ask_for_frequency()
+    net.ask_for_usage(3)
     with pytest.raises(ValueError, match="expected a memory that says how often tokens occur"):
         net(sets, memory, SELF_INDEX)
     frequencies = torch.linspace(-3, 3, M + len(SELF_INDEX))
     told = memory._replace(log_frequencies=frequencies)
+    with pytest.raises(ValueError, match="expected a memory that says in which languages tokens occur"):
+        net(sets, told, SELF_INDEX)
+    shares = torch.rand(len(frequencies), 2)
+    languages = torch.tensor([[0, 2], [2, 1]]).repeat(len(frequencies), 1)[: len(frequencies)].int()
+    told = told._replace(languages=languages, shares=shares)
     assert torch.equal(net(sets, told, SELF_INDEX), before)  # until it is trained
     net.frequency_row.copy_(torch.arange(K))
-    expected = before + frequencies[SELF_INDEX, None] / 5 * torch.arange(K)
+    net.language_rows.copy_(torch.randn(3, K))
+    mixed = (shares[SELF_INDEX, :, None] * net.language_rows[languages[SELF_INDEX].long()]).sum(1)
+    expected = before + frequencies[SELF_INDEX, None] / 5 * torch.arange(K) + mixed
     torch.testing.assert_close(net(sets, told, SELF_INDEX), expected)
     again = build(net.spec())
     again.load_state_dict(net.state_dict())
     assert torch.equal(again(sets, told, SELF_INDEX), net(sets, told, SELF_INDEX))
+    older = build({name: value for name, value in net.spec().items() if name != "languages"})
+    older.load_state_dict({name: value for name, value in net.state_dict().items() if name != "language_rows"})
+    torch.testing.assert_close(older(sets, told, SELF_INDEX), expected - mixed)
 
 
 def test_the_memory_must_be_the_one_that_the_net_looks_at():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from hyperofa.bundle.frequency import log_frequencies
+from hyperofa.bundle.usage import token_usage
 from hyperofa.vectors.spelling import WORD_START
 
 VOCABULARY = ["▁die", "▁Die", "▁Haus", "s", "▁the", "▁house", "▁", "?"]
@@ -30,7 +30,27 @@ def test_words_count_as_they_stand_in_text():
     shares = np.array([0.9 / german, 0.1 / german, 0.5 / german, 0.25 / german, 0.9 / english, 0.45 / english, 0, 0])
     shares[7] = (0.1 + 0.05) / english  # the capitalised English words are unknown
     expected = np.log(shares / 2 * len(VOCABULARY) + 0.01)
-    np.testing.assert_allclose(log_frequencies(tokenizer(), Words, len(VOCABULARY)), expected, rtol=1e-5)
+    found = token_usage(tokenizer(), Words, len(VOCABULARY))
+    np.testing.assert_allclose(found.log_frequencies, expected, rtol=1e-5)
+
+
+def test_tokens_are_of_the_languages_that_use_them():
+    """By how often they occur per word of each, `hat` in a third of the German and two thirds of the English words."""
+
+    class Both(Words):
+        words = np.array(["hat", "so", "hat", "so", "the"])
+        language_ids = np.array([0, 0, 1, 1, 1])
+        ranks = np.array([1, 0, 1, 3, 0])
+        boundaries = np.full(5, WORD_START)
+
+    german, english = 0.5 / 1.5, 0.5 / 1.75
+    known = Tokenizer(models.WordLevel({"▁hat": 0, "▁the": 1, "?": 2, "unused": 3}, unk_token="?"))
+    known.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    found = token_usage(known, Both, 4)
+    assert found.languages.shape == (4, 2)
+    np.testing.assert_array_equal(found.languages[[0, 1]], [[0, 1], [1, 0]])
+    np.testing.assert_allclose(found.shares[0], np.array([german, english]) / (german + english), rtol=1e-6)
+    np.testing.assert_allclose(found.shares[[1, 3]], [[1, 0], [0, 0]])  # no language is known to use the last
 
 
 def test_no_words_make_all_tokens_alike():
@@ -39,6 +59,7 @@ def test_no_words_make_all_tokens_alike():
             Words.words, Words.language_ids, Words.ranks, Words.boundaries
         ))  # fmt: skip
 
-    found = log_frequencies(tokenizer(), Nothing, 3)
-    assert found.dtype == np.float32
-    assert found == pytest.approx(np.log(0.01))
+    found = token_usage(tokenizer(), Nothing, 3)
+    assert found.log_frequencies.dtype == found.shares.dtype == np.float32
+    assert found.log_frequencies == pytest.approx(np.log(0.01))
+    assert not found.shares.any()

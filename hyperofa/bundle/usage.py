@@ -1,6 +1,7 @@
-"""How often tokens occur, judged by the vector file alone: a language model's rows say how likely each token is."""
+"""How often tokens occur, and in which languages, by the vector file alone: rows of a language model say both."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer as BackendTokenizer
@@ -12,10 +13,27 @@ _CAPITALISED = 0.1  # of a word's occurrences
 _FREQUENT = 20_000  # words of each language; rarer ones are a twentieth of its text
 _SMALLEST = 0.01  # of an even share, for a token of none of them
 _CHUNK = 20_000  # words tokenised at a time
+_LANGUAGES = 4  # of a token, those that use it most
 
 
-def log_frequencies(tokenizer: BackendTokenizer, words: WordVectors, size: int) -> np.ndarray:
-    """Log of how often tokens occur in text of all languages alike, in nats over an even share, 1 / size.
+class Usage(NamedTuple):
+    """How tokens are used, row n for token n.
+
+    Attributes:
+        log_frequencies: `(size,)` float32, finite: log of how often a token occurs in text of all languages alike, in
+            nats over an even share, 1 / size.
+        languages: `(size, m)` int32, those that use it most, as numbers of the vector file's.
+        shares: `(size, m)` float32, how much of its use, per word of text, is theirs: sums are 1, or 0 for a token that
+            no language is known to use.
+    """
+
+    log_frequencies: np.ndarray
+    languages: np.ndarray
+    shares: np.ndarray
+
+
+def token_usage(tokenizer: BackendTokenizer, words: WordVectors, size: int) -> Usage:
+    """How tokens are used in text of the vector file's words.
 
     Unlike the matches of a token, each word is spelled here as it stands in text, and counts once for every token that
     it is cut into. The word of rank r in its language counts 1 / (1 + r) (Zipf).
@@ -24,9 +42,6 @@ def log_frequencies(tokenizer: BackendTokenizer, words: WordVectors, size: int) 
         tokenizer: of the vocabulary, not truncating.
         words: the vector file.
         size: tokens of the vocabulary.
-
-    Returns:
-        `(size,)` float32, finite.
     """
     counts = np.zeros((len(words.languages), size))
     frequent = np.flatnonzero(words.ranks < _FREQUENT)
@@ -42,7 +57,13 @@ def log_frequencies(tokenizer: BackendTokenizer, words: WordVectors, size: int) 
         counts += np.bincount(cells, np.repeat(parts, lengths), minlength=counts.size).reshape(counts.shape)
     totals = counts.sum(1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    return np.log(shares.sum(0) / max(1, int((totals > 0).sum())) * size + _SMALLEST).astype(np.float32)
+    use = shares.sum(0)
+    frequencies = np.log(use / max(1, int((totals > 0).sum())) * size + _SMALLEST).astype(np.float32)
+    languages = np.argsort(-shares, axis=0, kind="stable")[:_LANGUAGES].T
+    theirs = np.take_along_axis(shares.T, languages, axis=1)
+    known = theirs.sum(1, keepdims=True)
+    theirs = np.divide(theirs, known, out=np.zeros_like(theirs), where=known > 0)
+    return Usage(frequencies, languages.astype(np.int32), theirs.astype(np.float32))
 
 
 def _spellings(words: WordVectors, rows: np.ndarray) -> Iterator[tuple[int, str, float]]:
