@@ -24,7 +24,7 @@ from hyperofa.models.factorised import read_rows
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import Vocabulary
 from hyperofa.runtime.files import FilePath
-from hyperofa.runtime.folders import sha256_file, sha256_text, write_json
+from hyperofa.runtime.folders import remove_partials, sha256_file, sha256_text, write_json
 from hyperofa.runtime.marks import MARK
 from hyperofa.runtime.records import open_array, read_record
 from hyperofa.runtime.versions import versions
@@ -37,7 +37,7 @@ _KIND = {"files": dict[str, str], "rows": list[str], "counts": dict[str, int] | 
 
 
 def seal(folder: Path, model: PreTrainedModel, record: dict[str, Any]) -> None:
-    """Write the manifest of a finished folder, and the digests of its rows.
+    """Write the manifest of a finished folder, and the digests of its rows; take away what kills left half-written.
 
     Args:
         folder: all other files are written.
@@ -46,6 +46,7 @@ def seal(folder: Path, model: PreTrainedModel, record: dict[str, Any]) -> None:
     """
     digests = row_digests(read_rows(model))
     np.save(folder / ROWS, np.stack(list(digests.values()), axis=1))
+    remove_partials(folder)
     files = {name: sha256_file(folder / name) for name in _files(folder)}
     told = record | {"versions": versions(), "rows": list(digests), "files": files}
     write_json(folder / MANIFEST, told | {"content": _content(told)})

@@ -13,7 +13,8 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.export.export import export
-from hyperofa.models.manifest import MANIFEST, row_digests, verify
+from hyperofa.models.loading import load_model
+from hyperofa.models.manifest import MANIFEST, row_digests, seal, verify
 from hyperofa.models.trim import trim
 from hyperofa.models.vocabulary import Vocabulary
 from hyperofa.runtime.folders import sha256_file, sha256_text
@@ -51,6 +52,14 @@ def test_an_untouched_folder_is_intact(folder, capsys):
     assert result.files == len(list(folder.iterdir())) - 2  # the manifest, and the mark of a whole folder
     main(["verify", str(folder)])
     assert f"intact, {result.files} files" in capsys.readouterr().out
+
+
+def test_what_a_kill_left_half_written_is_in_no_manifest(folder):
+    """An export that goes on is to be the one that was not killed, to the byte."""
+    before = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    (folder / ".tmpO1HDK2").touch()  # as safetensors leaves it
+    seal(folder, load_model(folder), {})
+    assert json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"] == before["files"]
 
 
 @pytest.mark.parametrize("ids", [[7], [0, 5, 17]])
