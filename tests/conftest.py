@@ -1,12 +1,16 @@
 """Small real inputs: tokenizers of three families, models of three families, and aligned word vectors, on disk."""
 
+import gc
 import os
 from pathlib import Path
+from typing import Any
 
 import lightning  # noqa: F401  here, as its logger keeps the standard error that it finds: not that of a test
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
@@ -20,9 +24,11 @@ from transformers import (
 
 from hyperofa.bundle.prepare import prepare
 from hyperofa.cli import main
+from hyperofa.runtime.pictures import save_picture
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
+gc.freeze()  # what is imported stays to the end: it need not be searched for garbage again and again
 
 ENGLISH = [
     "the river runs through the old town and the children swim in it",
@@ -102,6 +108,24 @@ def train_unigram(texts: list[str], size: int = 260) -> Tokenizer:
 def contents(folder: Path) -> list[str]:
     """Names of what is in a folder, but for the locks of its parts, which stay."""
     return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+def save_without_ticks(figure: Figure, *arguments: Any, **options: Any) -> None:
+    """What `save_picture` does, of a figure without the numbers at its axes."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(NullLocator())
+            axis.set_minor_locator(NullLocator())
+    save_picture(figure, *arguments, **options)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def curves_without_ticks():
+    """To draw ticks takes a third of the time of a tiny training; `tests/runtime/test_pictures.py` draws them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("training", "pretraining"):
+            patch.setattr(f"hyperofa.{module}.curves.save_picture", save_without_ticks)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -106,14 +106,21 @@ def test_a_killed_fit_goes_on_where_it_was(config, bundles, text_file, tmp_path)
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 2])
-def test_a_fit_goes_on_from_the_end_of_an_epoch(epoch, bundles, text_file, tmp_path, monkeypatch, caplog):
+@pytest.fixture(scope="module")
+def three_epochs(bundles, text_file, tmp_path_factory):
+    """The words of a `fit` of three epochs, and its files."""
     flags = [*fit_flags("tokens", bundles["bert8"], text_file), "--trainer.max_epochs", "3"]
-    for name in ("whole", "stopped"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path / "whole")
-    main(flags)
-    monkeypatch.chdir(tmp_path / "stopped")
+    folder = tmp_path_factory.mktemp("three_epochs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(flags)
+    return flags, hashes(folder)
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_a_fit_goes_on_from_the_end_of_an_epoch(epoch, three_epochs, tmp_path, monkeypatch, caplog):
+    flags, whole = three_epochs
+    monkeypatch.chdir(tmp_path)
 
     def stop(self, trainer, module):
         if trainer.current_epoch >= epoch:
@@ -129,9 +136,10 @@ def test_a_fit_goes_on_from_the_end_of_an_epoch(epoch, bundles, text_file, tmp_p
     caplog.clear()
     main(flags)
     assert "Going on with runs/tokens/version_0" in caplog.text
-    assert hashes(tmp_path / "stopped") == hashes(tmp_path / "whole")
-    main(flags)
-    assert contents(Path("runs/tokens")) == ["version_0", "version_1"]
+    assert hashes(tmp_path) == whole
+    if epoch == 2:  # stopped as late as can be: what is finished is no run to go on with
+        main(flags)
+        assert contents(Path("runs/tokens")) == ["version_0", "version_1"]
 
 
 @pytest.mark.parametrize("method", ["hyperofa", "ofa_tuned"])

@@ -16,6 +16,7 @@ from hyperofa.pretraining.curves import CurveComparison, Point, area, first_belo
 from hyperofa.pretraining.pretrain import pretrain
 from hyperofa.pretraining.results import PretrainedModels
 from hyperofa.pretraining.settings import EvaluationOptions
+from hyperofa.runtime.pictures import save_picture
 from tests.pretraining.conftest import QUIET, make_causal, small
 
 
@@ -75,8 +76,9 @@ def test_languages_have_courses_of_their_own():
     assert "seconds" not in json.dumps(plain)
 
 
-def test_models_are_trained_as_if_alone(models, folders, test_data, tmp_path, capsys):
-    """By the command line; the same bits as each in a run of its own, and one comparison of all."""
+def test_models_are_trained_as_if_alone(models, folders, test_data, tmp_path, monkeypatch, capsys):
+    """By the command line; the same bits as each in a run of its own, and one comparison of all, drawn as for users."""
+    monkeypatch.setattr("hyperofa.pretraining.curves.save_picture", save_picture)
     flags = ["--text", f"deu={folders['text']}", "--training.steps", "3", "--training.evaluate_every", "1"]
     flags += ["--training.batch_size", "2", "--training.block_size", "24", "--training.learning_rate", "0.01"]
     flags += ["--trainer.accelerator", "cpu", "--trainer.progress", "false", "--output", str(tmp_path / "out")]

@@ -47,11 +47,24 @@ def files(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_file(path) for path in found}
 
 
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """One folder for all runs: `last.ckpt` names that of checkpoints which are not kept in the run's own."""
+    folder = tmp_path_factory.mktemp("runs") / "here"
+    folder.mkdir()
+    return folder
+
+
+def empty(folder: Path) -> None:
+    for path in list(folder.iterdir()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 @pytest.fixture
-def fit_words(bundles, tmp_path, monkeypatch):
+def fit_words(bundles, here, monkeypatch):
     """The words of a `fit` of three epochs in the current folder."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.chdir(here)
+    empty(here)
 
     def words(checkpoint: dict[str, object] = SETTINGS["elsewhere"]) -> list[str]:
         keep = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": checkpoint}
@@ -62,13 +75,16 @@ def fit_words(bundles, tmp_path, monkeypatch):
     return words
 
 
+_WHOLE: dict[tuple[str, ...], dict[str, str]] = {}
+
+
 def undisturbed(words: list[str]) -> dict[str, str]:
-    """The files of a run, which is removed: last.ckpt names a folder of checkpoints that is not the run's own."""
-    main(words)
-    found = files(Path.cwd())
-    for path in list(Path.cwd().iterdir()):
-        shutil.rmtree(path)
-    return found
+    """The files of a run, which is removed. Made once for all tests with the same words."""
+    if tuple(words) not in _WHOLE:
+        main(words)
+        _WHOLE[tuple(words)] = files(Path.cwd())
+        empty(Path.cwd())
+    return _WHOLE[tuple(words)]
 
 
 def interrupted(words: list[str], epoch: int) -> None:
