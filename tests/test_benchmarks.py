@@ -13,8 +13,10 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
+import device  # noqa: E402
 import peers  # noqa: E402
 import plain  # noqa: E402
+import suite  # noqa: E402
 from inputs import SIZES, Inputs, World, halves  # noqa: E402
 from report import growth, summarise, table  # noqa: E402
 from stages import STAGES, Target  # noqa: E402
@@ -128,16 +130,30 @@ def test_failures_stand_in_the_table():
     assert lines[-1].endswith("plain: no disk |")
 
 
-def run_suite(output, *words):
-    command = [sys.executable, str(BENCHMARKS / "suite.py"), str(output), "--sizes", "tiny", *words]
+def suite_words(output, *words):
+    return [str(BENCHMARKS / "suite.py"), str(output), "--sizes", "tiny", *words]
+
+
+@pytest.fixture
+def run_suite(tmp_path, monkeypatch):
+    """Run the command in this process, which has imported it; what it measures has processes of its own."""
     # One thread: where cores are shared, threads wait for each other longer than such small work takes.
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for changed in ("PYTHONPATH", "TOKENIZERS_PARALLELISM"):  # by the command, for its processes
+        monkeypatch.setenv(changed, os.environ.get(changed, ""))
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", suite_words(tmp_path, *words))
+        with pytest.raises(SystemExit) as end:
+            suite.main()
+        return end.value.code
+
+    return run
 
 
-def test_the_command(tmp_path):
+def test_the_command(run_suite, tmp_path):
     chosen = ["ofa", "prediction", "export"]
-    result = run_suite(tmp_path, "--stages", ",".join(chosen))
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert run_suite("--stages", ",".join(chosen)) == 0
     done = json.loads((tmp_path / "suite.json").read_text())
     rows = {row["stage"]: row for row in done["summary"]}
     assert list(rows) == [*chosen, "export + prediction"]
@@ -148,8 +164,7 @@ def test_the_command(tmp_path):
     assert len({line.count("|") for line in lines}) == 1
 
     (tmp_path / "inputs" / "bundle-tiny" / "coordinates.npy").unlink()
-    result = run_suite(tmp_path, "--stages", "ofa")
-    assert result.returncode == 1
+    assert run_suite("--stages", "ofa") == 1
     again = {row["stage"]: row for row in json.loads((tmp_path / "suite.json").read_text())["summary"]}
     assert "coordinates.npy" in again.pop("ofa")["failed"][0]
     assert {name: row["seconds"] for name, row in again.items()} == {
@@ -158,17 +173,18 @@ def test_the_command(tmp_path):
 
 
 def test_an_unknown_stage_is_named(tmp_path):
-    result = run_suite(tmp_path, "--stages", "nonsense")
+    command = [sys.executable, *suite_words(tmp_path, "--stages", "nonsense")]
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
     assert "found nonsense" in result.stderr
 
 
-def test_the_command_for_a_device(tmp_path):
+def test_the_command_for_a_device(tmp_path, monkeypatch, capsys):
     names = ["SourceAttention", "MLP", "roberta-100"]
-    command = [sys.executable, str(BENCHMARKS / "device.py"), str(tmp_path), "--size", "tiny", "--threads", "1"]
-    command += ["--seconds", "0", "--batch_size", "8", "--word_table", "device", "--nets", ",".join(names)]
-    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert result.returncode == 0, result.stdout + result.stderr
+    words = [str(BENCHMARKS / "device.py"), str(tmp_path), "--size", "tiny", "--threads", "1"]
+    words += ["--seconds", "0", "--batch_size", "8", "--word_table", "device", "--nets", ",".join(names)]
+    monkeypatch.setattr(sys, "argv", words)
+    device.main()
     rows = json.loads((tmp_path / "device.json").read_text())["nets"]
     assert [row["net"] for row in rows] == names
     for row in rows:
@@ -179,7 +195,7 @@ def test_the_command_for_a_device(tmp_path):
     assert rows[2]["projected_hours"] == pytest.approx(
         370 * rows[2]["tokens_an_epoch"] / rows[2]["tokens_a_second"] / 3600
     )
-    lines = [line for line in result.stdout.splitlines() if line.startswith("|")]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {name}" for name in names]
 
 
