@@ -64,7 +64,7 @@ def main(args: Sequence[str] | None = None) -> None:
         words = _help(words)
 
     from hyperofa.class_paths import restrict_class_paths
-    from hyperofa.flags import check_configs
+    from hyperofa.flags import check_configs, check_given
     from hyperofa.presets import use_presets
     from hyperofa.runtime.processes import bars_on_terminals, is_first_process
     from hyperofa.runtime.trust import take_remote_code_flag
@@ -73,6 +73,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         with command_line(words), bars_on_terminals():
             words = use_presets(take_remote_code_flag(restrict_class_paths(words))) or [""]
+            check_given(words)
             check_configs(words)
             if words[0] in TRAINING_COMMANDS:
                 from hyperofa import training_commands

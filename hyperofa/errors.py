@@ -48,5 +48,6 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
         found: the wrong name.
         known: the right ones.
     """
-    near = difflib.get_close_matches(found, list(known), 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    by_letters = {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(found.casefold(), by_letters, 1)
+    return f"; did you mean {by_letters[near[0]]}?" if near else ""

@@ -11,6 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.trainer.connectors import checkpoint_connector
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hyperofa.class_paths import check_classes
 from hyperofa.errors import InputError
@@ -102,7 +103,7 @@ class HyperCLI(LightningCLI):
             kwargs["enable_progress_bar"] = False
         try:
             return super().instantiate_trainer(**kwargs)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, MisconfigurationException) as error:
             raise InputError(f"--trainer: {error}") from None
 
     def _run_subcommand(self, subcommand: str) -> None:

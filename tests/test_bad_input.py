@@ -165,7 +165,9 @@ def test_tokenizer_folder_without_a_tokenizer(content, prepare_words, refused, t
         for name, text in content.items():
             (folder / name).write_text(text)
     message = r"--target_tokenizer .*tokenizer: expected a (folder or hub id with a|fast) tokenizer"
-    match(message, refused(*prepare_words(target_tokenizer=folder)))
+    said = refused(*prepare_words(target_tokenizer=folder))
+    match(message, said)
+    assert not said.endswith(":")
 
 
 def test_tokens_that_share_an_id(prepare_words, refused, tokenizer_folders, tmp_path):
@@ -202,6 +204,15 @@ def test_output_that_exists(prepare_words, refused, bundles, tmp_path):
     match(r"already exists and is not empty", refused(*export))
     (tmp_path / "file").write_text("")
     match(r"expected a folder to write to, found a file", refused(*export[:-1], tmp_path / "file"))
+
+
+def test_scores_that_are_none(refused, bundles, tmp_path):
+    export = ["export", "--bundle", bundles["bert"], "--method", "mean", "--output", tmp_path / "model", "--scores"]
+    match(r"--scores gone\.json: expected a JSON file, found none$", refused(*export, "gone.json"))
+    (tmp_path / "text.json").write_text("no JSON")
+    match(r"--scores .*text\.json: expected JSON, found something else", refused(*export, tmp_path / "text.json"))
+    flags = ["--pad_to_multiple_of", 10**12]
+    match(r"--pad_to_multiple_of: expected a number from 1 to 65536, found", refused(*export[:-1], *flags))
 
 
 def test_a_bundle_of_another_model(refused, bundles, model_folders, tmp_path):
@@ -383,13 +394,17 @@ def test_misspelt_flags_and_keys(refused, prepare_words, bundles, tmp_path):
     ("words", "expected"),
     [
         ("fit --trainer.max_epoch 3", r"unrecognized .*--trainer\.max_epoch 3; did you mean --trainer\.max_epochs\?"),
-        ("fit --trainer.max_epochs three", r"--trainer\.max_epochs: expected int or null, found three"),
+        ("fit --trainer.max_epochs three", r"--trainer\.max_epochs: expected a whole number or null, found three"),
+        ("fit --trainer.devices 0", r"--trainer: `Trainer\(devices='0'\)` value is not a valid input"),
         ("fit --trainer.strategy fast", r"--trainer: .*invalid strategy name: `strategy='fast'`"),
         ("fit --model.distance l3", r"--model\.distance: expected one of 'mse', 'l1', found l3 \(see hyperofa fit"),
         ("fit --model.net MLP --model.net.init_args.heads 3", r"--model\.net: Option 'heads' is not accepted"),
+        ("fit --model.net MLP --model.net.init_args.num_layer 3", r"'num_layer' is not .*; did you mean num_layers\?"),
+        ("fit --model.net MLP --model.net.init_args.num_layers x", r"init_args\.num_layers: expected .*, found x"),
+        ("fit --data 3", r"--data: expected \{name: value\} or a file of settings, found 3"),
         ("fit --config nowhere.yaml", r"--config: File does not exist: .*nowhere\.yaml"),
         ("export --bundl x", r"unrecognized .*--bundl x; did you mean --bundle\? \(see hyperofa export --help\)"),
-        ("export --seed x", r"--seed: expected int, found x"),
+        ("export --seed x", r"--seed: expected a whole number from 0 to 4294967295, found x"),
         ("export --method ofa", r"arguments are required: --bundle, --output"),
     ],
 )  # fmt: skip
@@ -421,6 +436,8 @@ def test_evaluation_data(refused, model_folders, tmp_path):
         match(message, refused(*common, "--languages", "deu"))
     path.write_bytes(gzip.compress(b"eng\t1\tone\ndeu\t1\teins\n"))
     match(r"--languages tur: expected languages with sentences", refused(*common, "--languages", "tur"))
+    match(r"which has .*deu.*; found none; did you mean deu\?", refused(*common, "--languages", "de"))
+    match(r"below\.json: expected .*tsv\.gz is a file", refused(*common, "--output", path / "below.json"))
     match(r"--sentences: expected at least 1, found 0", refused(*common, "--sentences", "0"))
     path.write_bytes(gzip.compress(b"eng\t1\tone\neng\t2\ttwo\ndeu\t1\teins\ndeu\t2\tzwei\n"))
     match(

@@ -275,6 +275,11 @@ def test_odd_paths_and_files_are_told_in_a_line(tmp_path, capsys):
         ("verify", "--config", tmp_path / "latin.yaml"): "latin.yaml: expected UTF-8 text",
         ("verify", long): "File name too long",
         ("demo", "--output", long): "File name too long",
+        (
+            "demo",
+            "--output",
+            "/proc/none/out",
+        ): "/proc/none cannot be made (No such file or directory); give another --o",
         ("demo", "--output", tmp_path / "file" / "out"): "file is a file; give another --output",
     }.items():
         with pytest.raises(SystemExit, match="2"):
@@ -303,6 +308,7 @@ def test_a_locale_of_another_encoding_changes_no_result(vector_file, tmp_path):
     assert done.returncode == 0, done.stderr
     convert_vectors([str(vector_file)], tmp_path / "here.vec")
     assert (tmp_path / "Füße" / "größe.vec").read_bytes() == (tmp_path / "here.vec").read_bytes()
-    done = subprocess.run([*command, "--vectors", "нет".encode()], capture_output=True, env=environment, cwd=tmp_path)
+    command += ["--output", "other.vec", "--vectors", "нет".encode()]
+    done = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path)
     assert done.returncode == 2
     assert "нет" in done.stderr.decode()

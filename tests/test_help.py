@@ -142,6 +142,9 @@ def test_help_is_there_at_once(command):
         ("exprot --bundle b", "export"),
         ("export --bundle b --output o --method ofa_tunde", "ofa_tuned"),
         ("prepare --source_model m --target_tokenizer t --vectors v --output o --vectors_dtype float23", "float32"),
+        ("prepare --source_model m --target_tokenizer t --vectors v --output o --vectors_dtype FLOAT16", "float16"),
+        ("fit --model.net SourceAtention", "SourceAttention"),
+        ("fit --trainer.logger TensorBordLogger", "TensorBoardLogger"),
     ],
 )
 def test_a_wrong_value_names_the_nearest_right_one(line, nearest, bundles, tmp_path, capsys):

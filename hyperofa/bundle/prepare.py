@@ -19,7 +19,8 @@ from hyperofa.models.saving import save_model
 from hyperofa.models.source import ModelLike, TokenizerLike, content_hash, source_of, tokenizer_of
 from hyperofa.models.vocabulary import Vocabulary, check_tokenizer, hash_rows, read_vocabulary
 from hyperofa.runtime.files import FilePath
-from hyperofa.runtime.folders import fingerprint, resumed_folder, sha256_text, write_json
+from hyperofa.runtime.folders import fingerprint, resumed_folder, write_json
+from hyperofa.runtime.hashing import sha256_text
 from hyperofa.runtime.hub import check_repository
 from hyperofa.runtime.processes import ProcessGroup, process_group
 from hyperofa.runtime.ranges import Count, Seed, in_range
@@ -223,10 +224,7 @@ def _convert(words: _Words, steps: "_Steps", sides: Sequence[_Side], folder: Pat
         if len(vectors) > 1 and all((part == vectors[0]).all() for part in parts):
             raise InputError(f"--vectors: expected vectors that differ, found one for all {len(vectors)} words")
         for side in sides:
-            try:
-                WordVectors.load(folder / "words").language_ids_of(side.languages or [])
-            except InputError as error:
-                raise InputError(f"--{side.name}_languages: {error.with_flags}") from None
+            WordVectors.load(folder / "words").language_ids_of(side.languages or [], f"--{side.name}_languages")
     group.wait()
     return WordVectors.load(folder / "words")
 

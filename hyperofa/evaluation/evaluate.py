@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperofa.errors import InputError
+from hyperofa.errors import InputError, did_you_mean
 from hyperofa.evaluation.scores import Scores
 from hyperofa.evaluation.task import UNNAMED, Finding, LoadedModel, Request, Sample, Task, find_tasks
 from hyperofa.models.source import ModelLike, source_of
 from hyperofa.runtime.files import FilePath, FilePaths
 from hyperofa.runtime.folders import write_json
+from hyperofa.runtime.places import check_parents
 from hyperofa.runtime.ranges import Count, in_range
 
 
@@ -81,6 +82,7 @@ def _check_output(output: Path, drawn: bool) -> None:
         output: the JSON file.
         drawn: whether this evaluation draws a picture beside it.
     """
+    check_parents(output)
     picture = output.with_suffix(".png")
     if output == picture:
         raise InputError(f"--output {output}: expected the name of a JSON file, found that of a picture")
@@ -122,7 +124,8 @@ def read_samples(request: Request, names: Sequence[str] | None = None) -> Sample
     if names is not None:
         if unknown := sorted(set(names) - {task.name for task in tasks}):
             known = ", ".join(task.name for task in tasks)
-            raise InputError(f"--evaluation.tasks {' '.join(unknown)}: expected tasks among {known}")
+            near = did_you_mean(unknown[0], [task.name for task in tasks])
+            raise InputError(f"--evaluation.tasks {' '.join(unknown)}: expected tasks among {known}{near}")
         tasks = [task for task in tasks if task.name in names]
     if request.data is None and not request.text:
         raise InputError("expected --data, --text or both, to know what to evaluate on; found neither")
@@ -132,12 +135,14 @@ def read_samples(request: Request, names: Sequence[str] | None = None) -> Sample
         raise InputError(f"--data {request.data}: expected {needs} in it, found neither")
     asked = request.languages
     if asked is not None:
-        found = [(task, [each for each in samples if each.language in {UNNAMED, *asked}]) for task, samples in found]
+        read = found
+        found = [(task, [each for each in samples if each.language in {UNNAMED, *asked}]) for task, samples in read]
         missing = sorted(set(asked) - {each.language for _, samples in found for each in samples})
         if missing:
+            there = sorted({each.language for _, samples in read for each in samples} - {UNNAMED})
             raise InputError(
-                f"--languages {' '.join(missing)}: expected languages with sentences in --data {request.data}, found "
-                "none"
+                f"--languages {' '.join(missing)}: expected languages with sentences in --data {request.data}, which "
+                f"has {', '.join(there)}; found none{did_you_mean(missing[0], there)}"
             )
     return [(task, samples) for task, samples in found if samples]
 

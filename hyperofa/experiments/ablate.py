@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from hyperofa.errors import InputError
+from hyperofa.errors import InputError, did_you_mean
 from hyperofa.evaluation.task import find_tasks
 from hyperofa.experiments.cells import (
     FOLDERS,
@@ -37,6 +37,8 @@ from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.trust import trust_flags
 
 Runner = Callable[[Cell, str | None], int]
+
+_BASELINE = "OFA"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def ablate(
     pretrain: dict | None = None,
     methods: dict[str, dict] | None = None,
     grid: dict[str, list] | None = None,
-    baseline: str = "OFA",
+    baseline: str = _BASELINE,
     metric: str = "top10",
     title: str = "Ablation",
     gpus: list[str] | None = None,
@@ -143,7 +145,11 @@ def ablate(
     cells = expand(methods, common, grid, version)
     known = {name for task in find_tasks() for name in task.metrics}
     if metric not in known:
-        raise InputError(f"--metric: expected one of {', '.join(sorted(known))}; found {metric}")
+        near = did_you_mean(metric, sorted(known))
+        raise InputError(f"--metric: expected one of {', '.join(sorted(known))}; found {metric}{near}")
+    if baseline not in (*methods, _BASELINE):
+        near = did_you_mean(baseline, methods)
+        raise InputError(f"--baseline: expected one of the methods {', '.join(methods)}; found {baseline}{near}")
     check_settings(cells)
     claim(output, "ablation", [*FOLDERS, *WRITTEN])
     for planned in cells:

@@ -15,7 +15,8 @@ from typing import Any
 
 from hyperofa.errors import InputError
 from hyperofa.methods.registry import Method, method_named
-from hyperofa.runtime.folders import sha256_file, sha256_text
+from hyperofa.runtime.folders import sha256_file
+from hyperofa.runtime.hashing import sha256_text
 from hyperofa.runtime.trust import trusted_files
 from hyperofa.vectors.spelling import split_spec
 

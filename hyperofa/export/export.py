@@ -2,21 +2,24 @@
 
 import shutil
 from pathlib import Path
+from typing import Annotated
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.export.checks import check_choice, check_factorised, text_sample
 from hyperofa.export.initialise import Export, initialise
 from hyperofa.methods.baselines import OFAConfig
 from hyperofa.models.card import CardFields
-from hyperofa.runtime.folders import fingerprint, read_json, resumed_folder, sha256_text
+from hyperofa.runtime.folders import fingerprint, read_json, resumed_folder
+from hyperofa.runtime.hashing import sha256_text
 from hyperofa.runtime.hub import check_repository, push_folder
 from hyperofa.runtime.processes import process_group
-from hyperofa.runtime.ranges import Count, Seed, in_range
+from hyperofa.runtime.ranges import Bounds, Seed, in_range
 from hyperofa.runtime.sharding import ShardCache
 from hyperofa.runtime.versions import versions
 from hyperofa.tokens.canonical import OverlapKind
 
 _SHARDS = "shards"
+_Multiple = Annotated[int, Bounds(1, 65_536)]  # a larger one would fill memory with rows that no token has
 
 
 @in_range()
@@ -30,7 +33,7 @@ def export(
     ofa_share: float | None = 0.0,
     copied: list[OverlapKind] | None = None,
     parallel: list[Path] | None = None,
-    pad_to_multiple_of: Count | None = None,
+    pad_to_multiple_of: _Multiple | None = None,
     seed: Seed = 0,
     least_confidence: float = 0.0,
     overwrite: bool = False,
@@ -87,7 +90,7 @@ def export(
     if factorised:
         check_factorised(opened)
     source_model = source_model or opened.source_model
-    measured = None if scores is None else read_json(scores)
+    measured = None if scores is None else read_json(scores, "--scores")
     lines = text_sample(text or [])
     inputs: list[str | Path] = [bundle, source_model, *(checkpoint or []), *(text or []), *(parallel or [])]
     inputs += [] if scores is None else [scores]

@@ -14,8 +14,8 @@ import scipy.sparse as sp
 from scipy.special import softmax
 from tokenizers import Tokenizer as BackendTokenizer
 
-from hyperofa.errors import InputError
 from hyperofa.reference import mix_nearest
+from hyperofa.runtime.ranges import Count, Positive, check_ranges
 from hyperofa.runtime.sharding import IN_MEMORY, ShardCache
 from hyperofa.tokens.canonical import Overlap, Token, text_of
 from hyperofa.vectors.neighbours import NeighbourIndex, nearest
@@ -81,18 +81,21 @@ class OFAConfig:
 
     Attributes:
         neighbours: k, source tokens mixed.
-        temperature: > 0, divides the similarities.
+        temperature: divides the similarities.
         rescale: give every row the mean length of the source rows; a mean of many rows is shorter than they are.
         csls: correct the similarities for hubs, source tokens that are near to everything (Conneau et al. 2018, eq. 3).
         directions: of the pooled word vectors: `keep` them, `remove` the mean and the three strongest (Mu and
             Viswanath 2018), or `whiten` them all.
     """
 
-    neighbours: int = 3
-    temperature: float = 0.1
+    neighbours: Count = 3
+    temperature: Positive = 0.1
     rescale: bool = True
     csls: bool = False
     directions: Literal["keep", "remove", "whiten"] = "keep"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "mixing.")
 
 
 TUNED_OFA = OFAConfig()
@@ -109,15 +112,7 @@ def ofa(inputs: InitInputs, mixing: OFAConfig = PUBLISHED_OFA, cache: ShardCache
 
     Returns:
         Rows known where the token has words. Source: arXiv 2311.08849 §3.2 and its code (k = 10, T = 0.1).
-
-    Raises:
-        InputError: no neighbours, or a temperature that is not positive.
     """
-    if mixing.neighbours < 1 or mixing.temperature <= 0:
-        raise InputError(
-            "--mixing: expected at least 1 neighbour and a temperature above 0, found "
-            f"{mixing.neighbours} and {mixing.temperature}"
-        )
     queried = np.flatnonzero(inputs.covered)
     keys, queries = _turned(inputs.keys, inputs.queries[queried], inputs.usable, mixing.directions)
     if mixing.csls:

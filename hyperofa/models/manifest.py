@@ -24,7 +24,8 @@ from hyperofa.models.factorised import read_rows
 from hyperofa.models.loading import load_model
 from hyperofa.models.vocabulary import Vocabulary
 from hyperofa.runtime.files import FilePath
-from hyperofa.runtime.folders import remove_partials, sha256_file, sha256_text, write_json
+from hyperofa.runtime.folders import remove_partials, sha256_file, write_json
+from hyperofa.runtime.hashing import sha256_text
 from hyperofa.runtime.marks import MARK
 from hyperofa.runtime.records import open_array, read_record
 from hyperofa.runtime.versions import versions

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
 from hyperofa.models.sentence_modules import copy_modules
-from hyperofa.runtime.folders import sha256_text
+from hyperofa.runtime.hashing import sha256_text
 from hyperofa.runtime.hub import find_file
 from hyperofa.tokens.canonical import load_tokenizer
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from hyperofa.errors import InputError
 from hyperofa.evaluation.task import UNNAMED
 from hyperofa.models.source import content_hash
-from hyperofa.runtime.folders import sha256_text
+from hyperofa.runtime.hashing import sha256_text
 from hyperofa.runtime.locks import locked
 from hyperofa.runtime.processes import bar_hidden
 from hyperofa.runtime.text_files import choose_held_out, iterate_lines

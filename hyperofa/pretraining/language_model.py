@@ -14,6 +14,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -355,5 +356,10 @@ def _make_trainer(training: Training, options: TrainerOptions, saving: lightning
             enable_model_summary=False,
             enable_progress_bar=shows_bar,
         )
-    except (TypeError, ValueError, RuntimeError) as error:  # what it refuses is the user's mistake
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        MisconfigurationException,
+    ) as error:  # what it refuses is the user's mistake
         raise InputError(f"--trainer: {error}") from None

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hyperofa.errors import InputError
+from hyperofa.errors import InputError, did_you_mean
 from hyperofa.models.manifest import PROVENANCE
 from hyperofa.models.saving import save_model
 from hyperofa.models.source import ModelLike, SourceModel, content_hash, source_of
@@ -32,9 +32,9 @@ from hyperofa.runtime.folders import (
     fingerprint,
     kept_folder,
     sha256_file,
-    sha256_text,
     write_json,
 )
+from hyperofa.runtime.hashing import sha256_text
 from hyperofa.runtime.marks import unfinished_key
 from hyperofa.runtime.processes import is_first_process
 from hyperofa.runtime.records import read_record
@@ -198,7 +198,8 @@ def _is_name(text: str) -> bool:
 
 def _baseline(names: Sequence[str], asked: str | None) -> str:
     if asked is not None and asked not in names:
-        raise InputError(f"--baseline: expected the name of a model, {' or '.join(names)}, found {asked}")
+        near = did_you_mean(asked, names)
+        raise InputError(f"--baseline: expected the name of a model, {' or '.join(names)}, found {asked}{near}")
     return asked or next((name for name in names if name.lower() == _BASELINE), names[0])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperofa.errors import InputError
-from hyperofa.runtime.folders import new_parents
+from hyperofa.runtime.places import check_parents, new_parents
 from hyperofa.runtime.scratch import scratch_folder
 
 if TYPE_CHECKING:
@@ -29,11 +29,25 @@ def new_file(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         InputError: `path` is there and may not be replaced, or is a folder.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: expected a file to write to, found a folder; give another --output")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} already exists; give another --output, or --overwrite true")
+    check_file(path, overwrite)
     with new_parents(path), scratch_folder(".hyperofa-", path.parent) as folder:
         partial = folder / path.name
         yield partial
         partial.replace(path)
+
+
+def check_file(path: Path, overwrite: bool = False) -> None:
+    """See that a file can be written.
+
+    Args:
+        path: the file; its parents need not be there.
+        overwrite: whether it may be replaced.
+
+    Raises:
+        InputError: as `new_file`.
+    """
+    check_parents(path)
+    if path.is_dir():
+        raise InputError(f"{path}: expected a file to write to, found a folder; give another --output")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} already exists; give another --output, or --overwrite true")

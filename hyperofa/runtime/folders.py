@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from hyperofa.errors import InputError
+from hyperofa.runtime.hashing import sha256_text
 from hyperofa.runtime.locks import only_holder
 from hyperofa.runtime.marks import MARK, read_mark, unfinished_key
+from hyperofa.runtime.places import beside, new_parents, resolve_place
 from hyperofa.runtime.processes import SINGLE_PROCESS, ProcessGroup
 from hyperofa.runtime.scratch import remove_abandoned, scratch_folder
 
-_LONGEST = 160  # bytes of a name that a prefix and a suffix are put to
 # What is written before it takes its place: by us, and by the Rust of safetensors and tokenizers.
 _PARTIAL = re.compile(r"\..+\.partial-[0-9a-z_]+(\.\w+)?|\.tmp\w{6}")
 
@@ -37,10 +38,10 @@ def new_folder(
     Raises:
         InputError: `path` is a file, cannot be replaced, or holds what hyperofa did not write.
     """
-    place = _place(path, inputs)
+    place = resolve_place(path, inputs)
     with new_parents(place):
         _check_free(path, overwrite, kind)
-        with scratch_folder(_beside(place, "partial-").name, place.parent) as partial:
+        with scratch_folder(beside(place, "partial-").name, place.parent) as partial:
             yield partial
             partial.chmod(0o777 & ~_umask())
             _take_place(partial, Path(path), overwrite, kind)
@@ -72,13 +73,13 @@ def resumed_folder(
     Raises:
         InputError: as `new_folder`, or another job is writing there at this moment.
     """
-    place = _place(path, inputs, within=False)
-    partial = _beside(place, f"partial-{key[:16]}")
+    place = resolve_place(path, inputs, within=False)
+    partial = beside(place, f"partial-{key[:16]}")
     with ExitStack() as stack:
         if group.first:
             stack.enter_context(new_parents(place))
             _check_free(path, overwrite, kind)
-            stack.enter_context(only_holder(_beside(place, "lock"), _BUSY.format(path=path)))
+            stack.enter_context(only_holder(beside(place, "lock"), _BUSY.format(path=path)))
             remove_abandoned(left for left in _left_behind(place, "partial") if left != partial)
             partial.mkdir(exist_ok=True)
         group.wait()
@@ -122,7 +123,7 @@ def kept_folder(
     Raises:
         InputError: as `resumed_folder`, or there is nothing to go on with.
     """
-    place = _place(path, inputs)
+    place = resolve_place(path, inputs)
     with new_parents(place), ExitStack() as stack:
         left = unfinished_key(place)
         goes_on = left == key
@@ -133,7 +134,7 @@ def kept_folder(
             )
         if not goes_on:
             _check_free(path, overwrite, kind, "" if left is None else ", or go on with the run there by its own flags")
-        stack.enter_context(only_holder(_beside(place, "lock"), _BUSY.format(path=path)))
+        stack.enter_context(only_holder(beside(place, "lock"), _BUSY.format(path=path)))
         retired = None if goes_on else _retire(place)
         place.mkdir(exist_ok=True)
         write_json(place / MARK, {"kind": kind, "files": [f"{name}/" for name in unfinished], "key": key})
@@ -146,6 +147,22 @@ def kept_folder(
             raise
         _finish(place, kind)
         _remove_retired(place)
+
+
+def check_folder(path: str | Path, overwrite: bool = False, *, kind: str, inputs: Iterable[object] = ()) -> None:
+    """See that a folder can be made, before the work is done that will be written to it.
+
+    Args:
+        path: as for `new_folder`.
+        overwrite: as for `new_folder`.
+        kind: as for `new_folder`.
+        inputs: as for `new_folder`.
+
+    Raises:
+        InputError: as `new_folder`.
+    """
+    resolve_place(path, inputs)
+    _check_free(path, overwrite, kind)
 
 
 _BUSY = "{path}: another process is writing there; wait for it, or give another --output"
@@ -189,62 +206,9 @@ def _check_free(path: str | Path, overwrite: bool, kind: str, otherwise: str = "
         )
 
 
-def _place(path: str | Path, inputs: Iterable[object], within: bool = True) -> Path:
-    """Where a folder really is: of a link, what it points to.
-
-    Args:
-        path: the folder.
-        inputs: what it must not hold.
-        within: whether it may be within one of these.
-    """
-    path = Path(path)
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"{path}: expected a folder to write to, found a link to nothing; give another --output")
-    place = path.resolve()
-    above = next((parent for parent in place.parents if os.path.exists(parent)), place)  # a name may be too long
-    if not above.is_dir():
-        raise InputError(f"{path}: expected a folder to write to, but {above} is a file; give another --output")
-    if place == Path.cwd():
-        raise InputError(f"{path}: expected a folder to make, found the current one; give the name of a new --output")
-    if os.path.ismount(place):
-        raise InputError(f"{path}: expected a folder to make, found a mount point; give a folder in it as --output")
-    for given in inputs:
-        if isinstance(given, str | Path) and os.path.exists(given):
-            source = Path(given).resolve()
-            if place == source or place in source.parents:
-                raise InputError(f"--output {path}: expected a folder apart from the input, found {given} in it")
-            if not within and source in place.parents:
-                raise InputError(f"--output {path}: expected a folder apart from the input, found it in {given}")
-    return place
-
-
-@contextmanager
-def new_parents(place: Path) -> Iterator[None]:
-    """Make the parents of a file or folder; the new ones go again if the block fails and leaves them empty."""
-    made = [parent for parent in place.parents if not parent.exists()]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except Exception:
-        if made:  # nobody waits for the lock in a folder that this process has just made
-            _beside(place, "lock").unlink(missing_ok=True)
-        for parent in made:
-            if not any(parent.iterdir()):
-                parent.rmdir()
-        raise
-
-
-def _beside(place: Path, suffix: str) -> Path:
-    """A hidden name for something that belongs to a folder; short enough for a folder with the longest name."""
-    name = place.name
-    if len(os.fsencode(name)) > _LONGEST:
-        name = f"{os.fsencode(name)[: _LONGEST // 2].decode(errors='ignore')}-{sha256_text(name)[:16]}"
-    return place.with_name(f".{name}.{suffix}")
-
-
 def _left_behind(place: Path, what: str) -> list[Path]:
     """Folders that belong to this one; not by a pattern, since a name may hold `*` or `[`."""
-    start = _beside(place, f"{what}-").name
+    start = beside(place, f"{what}-").name
     return [
         path
         for path in place.parent.iterdir()
@@ -276,7 +240,7 @@ def _retire(place: Path) -> Path | None:
     """Put a folder aside; where it is now, `None` if there is none."""
     if not place.exists():
         return None
-    retired = Path(tempfile.mkdtemp(prefix=_beside(place, "retired-").name, dir=place.parent))
+    retired = Path(tempfile.mkdtemp(prefix=beside(place, "retired-").name, dir=place.parent))
     return place.rename(retired / place.name)
 
 
@@ -344,15 +308,6 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(folder / path for path in below if not any(part.startswith(".") for part in path.parts))
 
 
-def sha256_text(*parts: str) -> str:
-    """Hex SHA-256 of strings, kept apart so that no two lists of parts share a digest."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()
-
-
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a name beside that of a file; what the block writes there takes its place, or goes if the block fails.
@@ -360,7 +315,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     Args:
         path: of the file; its folder is there.
     """
-    partial = _beside(Path(path), f"partial-{os.getpid()}{Path(path).suffix}")
+    partial = beside(Path(path), f"partial-{os.getpid()}{Path(path).suffix}")
     try:
         yield partial
         partial.replace(path)
@@ -379,15 +334,22 @@ def write_json(path: str | Path, value: Any) -> None:
         partial.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, flag: str = "") -> Any:
     """Read a JSON file.
+
+    Args:
+        path: of the file.
+        flag: command-line flag named in errors, of a file that a user names.
 
     Raises:
         InputError: it is missing or not JSON.
     """
     if not os.path.isfile(path):  # nor what never ends, or waits for someone to write
-        raise InputError(f"{path}: expected a JSON file here, found none; is the folder complete?")
+        part = "" if flag else " here"
+        raise InputError(
+            f"{flag} {path}: expected a JSON file{part}, found none{part and '; is the folder complete?'}".lstrip()
+        )
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # of numbers with thousands of digits, too, and thousands of brackets
-        raise InputError(f"{path}: expected JSON, found something else ({error})") from None
+        raise InputError(f"{flag} {path}: expected JSON, found something else ({error})".lstrip()) from None

@@ -161,6 +161,8 @@ def lines_of(path: Path, flag: str, empty: bool = False) -> Iterator[str]:
                     yield line.rstrip("\n")
     except FileNotFoundError:
         raise InputError(f"{flag} {path}: expected a text file, found none") from None
+    except IsADirectoryError:
+        raise InputError(f"{flag} {path}: expected a text file, found a folder") from None
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise InputError(f"{flag} {path}: expected UTF-8 text, plain or gzipped; {error}") from None
     if not found:

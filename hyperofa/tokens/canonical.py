@@ -89,7 +89,8 @@ def reason_of(error: Exception) -> str:
     """In a line, why transformers could not load something; with our flag where it is the code that comes with it."""
     if "trust_remote_code" in str(error):
         return f"it needs code of its own, which is run only with {REMOTE_CODE_FLAG} true; read that code first"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    first, _, rest = (str(error).strip() or type(error).__name__).partition("\n")
+    return f"{first} {' '.join(rest.split())}" if first.rstrip().endswith(":") else first
 
 
 def bare_backend(tokenizer: PreTrainedTokenizerBase) -> BackendTokenizer:

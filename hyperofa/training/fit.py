@@ -16,13 +16,15 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.errors import InputError, did_you_mean
 from hyperofa.nets.net import Net
 from hyperofa.nets.registry import NETS
-from hyperofa.runtime.folders import fingerprint, new_folder, resumed_folder, sha256_text
+from hyperofa.runtime.folders import fingerprint, new_folder, resumed_folder
+from hyperofa.runtime.hashing import sha256_text
 from hyperofa.runtime.processes import bar_hidden
 from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.runtime.versions import versions
@@ -278,7 +280,7 @@ def _make_trainer(
         callbacks.append(TQDMProgressBar())  # in a shell and in a notebook alike
     try:
         return Trainer(callbacks=callbacks, **{"logger": CSVLogger(folder.parent, folder.name, ""), **settings})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, MisconfigurationException) as error:
         raise InputError(f"trainer: {error}") from None
 
 

@@ -16,7 +16,7 @@ from hyperofa.vectors.alignment import Candidates, align, mutual_translations, r
 from hyperofa.vectors.centring import unit_rows
 from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.fasttext_layout import map_fasttext_model
-from hyperofa.vectors.formats import WrittenVectors, read_rows, save_vectors
+from hyperofa.vectors.formats import WrittenVectors, check_output, read_rows, save_vectors
 from hyperofa.vectors.seeds import Lexicon, Pairs, identical_pairs, listed_pairs, parallel_pairs, read_parallel
 from hyperofa.vectors.spelling import split_spec
 from hyperofa.vectors.store import WordVectors
@@ -121,9 +121,11 @@ def align_vectors(
     language, path = split_spec(vectors)
     if language is None:
         raise InputError(f"--vectors {vectors}: expected LANG=FILE, the language of the words with their file")
+    check_output(output, overwrite, [path, *(split_spec(spec)[1] for spec in into)])
     with scratch_folder("hyperofa-align-") as scratch:
         store = build_store([vectors], scratch / "own", allow_pickle=allow_pickle, duplicates="first")
-        space = build_store(into, scratch / "space", allow_pickle=allow_pickle, duplicates="first")
+        space = build_store(into, scratch / "space", allow_pickle=allow_pickle, duplicates="first", flag="--into")
+        store.language_ids_of([language], "--vectors")
         source = _Side.of(store, store.select([language]), frequent_words)
         anchors = _anchors(source, space, language, (dictionary or [], parallel or []), languages, frequent_words)
         if identical is None:

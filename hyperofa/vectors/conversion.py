@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hyperofa.errors import InputError
-from hyperofa.runtime.folders import fingerprint, new_folder, resumed_folder, sha256_text
+from hyperofa.runtime.folders import fingerprint, new_folder, resumed_folder
+from hyperofa.runtime.hashing import sha256_text
 from hyperofa.vectors.readers import list_shards, open_file
-from hyperofa.vectors.spelling import SEEN, Spelling, SpellingChoice, split_spec
+from hyperofa.vectors.spelling import SEEN, Spelling, SpellingChoice, like_spec, split_spec
 from hyperofa.vectors.store import ROWS, StoreWriter, WordVectors, forget_progress
 from hyperofa.vectors.vector_file import Block, VectorFile
 
@@ -26,6 +27,7 @@ def build_store(
     duplicates: Literal["error", "first"] = "error",
     spelling: SpellingChoice = "auto",
     overwrite: bool = False,
+    flag: str = "--vectors",
 ) -> WordVectors:
     """Convert word-vector files into one memory-mapped store; memory does not grow with the vectors.
 
@@ -39,6 +41,7 @@ def build_store(
         duplicates: refuse a word that comes twice with one language and borders, or keep its first (a second pass).
         spelling: read language prefixes and border marks where a file uses them ('auto'), always, or never.
         overwrite: replace `output`.
+        flag: command-line flag named in errors.
 
     Returns:
         The store, mapped from `output`.
@@ -48,9 +51,9 @@ def build_store(
     """
     if max_words is not None and max_words < 1:
         raise InputError(f"--max_words: expected at least 1, found {max_words}")
-    files = [file for spec in specs for file in _open_spec(spec, allow_pickle)]
+    files = [file for spec in specs for file in _open_spec(spec, allow_pickle, flag)]
     if not files:
-        raise InputError("--vectors: expected at least one file of word vectors, found none")
+        raise InputError(f"{flag}: expected at least one file of word vectors, found none")
     for file in files:
         if file.dim != files[0].dim:
             raise InputError(
@@ -104,9 +107,11 @@ def _convert(
         kept.rmdir()
 
 
-def _open_spec(spec: str, allow_pickle: bool) -> list[VectorFile]:
+def _open_spec(spec: str, allow_pickle: bool, flag: str) -> list[VectorFile]:
     language, path = split_spec(spec)
     language = language or ""
+    if not spec or not path.exists():
+        raise InputError(f"{flag} {spec}: expected a file of word vectors{like_spec(spec)}, found nothing there")
     if WordVectors.is_store(path):
         return [_open_store(path, language)]
     paths = list_shards(path) if path.is_dir() else [path]

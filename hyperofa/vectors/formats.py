@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
-from hyperofa.runtime.files import FilePath, new_file
-from hyperofa.runtime.folders import new_folder
+from hyperofa.runtime.files import FilePath, check_file, new_file
+from hyperofa.runtime.folders import check_folder, new_folder
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.vectors.conversion import build_store
@@ -92,6 +92,8 @@ def convert_vectors(
         >>> print(hyperofa.convert_vectors(["words.vec"], "converted.bin"))
         converted.bin: ... words, 12 wide: deu ..., eng ...
     """
+    inputs = [split_spec(spec)[1] for spec in vectors]
+    check_output(output, overwrite, inputs)
     with scratch_folder("hyperofa-vectors-") as scratch:
         store = build_store(
             vectors,
@@ -102,7 +104,6 @@ def convert_vectors(
             duplicates=duplicate_words,
         )
         rows = np.arange(len(store)) if languages is None else store.select(languages)
-        inputs = [split_spec(spec)[1] for spec in vectors]
         return save_vectors(read_rows(store, rows), output, vectors_dtype, prefixes, overwrite, inputs)
 
 
@@ -117,6 +118,26 @@ def read_rows(store: WordVectors, rows: NDArray[np.int64]) -> Iterator[tuple[lis
         some = rows[start : start + ROWS]
         codes = [store.languages[number] for number in store.language_ids[some].tolist()]
         yield list(zip(store.words[some], codes, store.boundaries[some].tolist(), strict=True)), store.vectors[some]
+
+
+def check_output(output: FilePath, overwrite: bool, inputs: Sequence[Path]) -> None:
+    """See that vectors may be written somewhere, before the work is done.
+
+    Args:
+        output: as for `convert_vectors`.
+        overwrite: replace what is already there.
+        inputs: what the output must not replace.
+
+    Raises:
+        InputError: they may not.
+    """
+    output = Path(output)
+    if not output.name.endswith(FILE_ENDINGS):
+        check_folder(output, overwrite, kind="vector store", inputs=inputs)
+        return
+    if output.exists() and any(output.samefile(path) for path in inputs if path.exists()):
+        raise InputError(f"--output {output}: expected a file apart from the input, found the input")
+    check_file(output, overwrite)
 
 
 def save_vectors(
@@ -141,12 +162,11 @@ def save_vectors(
         InputError: `output` exists, or the format cannot hold a word.
     """
     output = Path(output)
+    check_output(output, overwrite, inputs)
     if not output.name.endswith(FILE_ENDINGS):
         with new_folder(output, overwrite, kind="vector store", inputs=inputs) as folder:
             store = _write_store(blocks, folder, np.dtype(dtype))
     else:
-        if output.exists() and any(output.samefile(path) for path in inputs if path.exists()):
-            raise InputError(f"--output {output}: expected a file apart from the input, found the input")
         with scratch_folder("hyperofa-vectors-") as scratch, new_file(output, overwrite) as file:
             store = _write_store(blocks, scratch, np.dtype(dtype))
             _write_file(store, file, prefixes)

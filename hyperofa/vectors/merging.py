@@ -12,7 +12,7 @@ from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.vectors.centring import unit_rows
 from hyperofa.vectors.conversion import build_store
-from hyperofa.vectors.formats import Entry, WrittenVectors, read_rows, save_vectors
+from hyperofa.vectors.formats import Entry, WrittenVectors, check_output, read_rows, save_vectors
 from hyperofa.vectors.spelling import split_spec
 from hyperofa.vectors.store import ROWS, WordVectors
 
@@ -53,6 +53,8 @@ def merge_vectors(
         >>> print(hyperofa.merge_vectors(["words.vec", "fra=french.vec"], "merged"))
         merged: ... words, 12 wide: deu ..., eng ..., fra 2
     """
+    inputs = [split_spec(spec)[1] for spec in vectors]
+    check_output(output, overwrite, inputs)
     with scratch_folder("hyperofa-vectors-") as scratch:
         stores = [
             build_store(
@@ -77,7 +79,6 @@ def merge_vectors(
         order, entries = np.argsort(ranks, kind="stable"), list(places)
         parts = (order[start : start + ROWS] for start in range(0, len(order), ROWS))
         blocks = (([entries[row] for row in part.tolist()], merged[part]) for part in parts)
-        inputs = [split_spec(spec)[1] for spec in vectors]
         return save_vectors(blocks, output, "float32", prefixes, overwrite, inputs)
 
 

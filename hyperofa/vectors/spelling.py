@@ -92,3 +92,8 @@ def split_spec(spec: str) -> tuple[str | None, Path]:
     """Split 'LANG=PATH' (LANG a code of two or three letters, or like deu_Latn) or 'PATH', whose language is None."""
     match = None if Path(spec).exists() else _SPEC.fullmatch(spec)
     return (match[1], Path(match[2])) if match else (None, Path(spec))
+
+
+def like_spec(spec: str) -> str:
+    """What else to say that was expected where nothing is found: LANG=PATH, if that may have been meant."""
+    return ", or LANG=FILE with a LANG such as deu or deu_Latn" if "=" in spec and not split_spec(spec)[0] else ""

@@ -14,18 +14,17 @@ from typing import IO, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hyperofa.errors import InputError
-from hyperofa.runtime.folders import read_json, sha256_text, write_json
+from hyperofa.errors import InputError, did_you_mean
+from hyperofa.runtime.folders import read_json, write_json
+from hyperofa.runtime.hashing import sha256_text
 from hyperofa.runtime.records import check_kind, open_array
 
-KIND = {"kind": "hyperofa word vectors", "version": 1}
-"""What a store's `meta.json` says of itself."""
+KIND = {"kind": "hyperofa word vectors", "version": 1}  # what a store's `meta.json` says of itself
 _META = {
     "words": int, "dim": int, "dtype": str, "languages": list[str], "content_hash": str, "sources": list[dict[str, Any]]
 }  # fmt: skip
 
-ROWS = 16384
-"""Words that are handled at a time."""
+ROWS = 16384  # words that are handled at a time
 
 CHECKPOINT = 65536
 """Words after which a writer notes how far it is."""
@@ -171,17 +170,19 @@ class WordVectors:
             except OSError:
                 shutil.copyfile(path, folder / path.name)
 
-    def language_ids_of(self, languages: Sequence[str]) -> NDArray[np.int16]:
-        """Ids `(n,)` of language codes.
+    def language_ids_of(self, languages: Sequence[str], flag: str = "--languages") -> NDArray[np.int16]:
+        """Ids `(n,)` of language codes; an `InputError` if one of them is not here.
 
-        Raises:
-            InputError: one of them is not here; the message lists those that are.
+        Args:
+            languages: the codes.
+            flag: command-line flag named in errors.
         """
-        missing = sorted(set(languages) - set(self.languages))
-        if missing:
+        if missing := sorted(set(languages) - set(self.languages)):
             known = ", ".join(language or "'' (unknown)" for language in self.languages)
-            unknown = ", ".join(map(repr, missing))
-            raise InputError(f"language {unknown} is not among the word vectors; expected some of: {known}")
+            unknown, near = str(missing)[1:-1], did_you_mean(missing[0], self.languages)
+            raise InputError(
+                f"{flag}: language {unknown} is not among the word vectors; expected some of: {known}{near}"
+            )
         return np.array([self.languages.index(language) for language in languages], np.int16)
 
     def select(self, languages: Sequence[str]) -> NDArray[np.int64]:

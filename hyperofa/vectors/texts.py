@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.text_files import read_rows
-from hyperofa.vectors.spelling import split_spec
+from hyperofa.vectors.spelling import like_spec, split_spec
 
 _OUTER = frozenset("PSZC")  # Unicode categories that a word neither begins nor ends with; accents (M) stay
 _DASHES = str.maketrans({"—": " ", "–": " ", "―": " "})
@@ -35,6 +35,8 @@ def read_pieces(specs: Sequence[str], aligned: bool = False) -> list[Piece]:
     pieces, lengths = [], dict[str, int]()
     for number, spec in enumerate(specs):
         language, path = split_spec(spec)
+        if not path.exists():
+            raise InputError(f"--text {spec}: expected a text file{like_spec(spec)}, found none")
         rows = read_rows(path, "--text")
         named = ".tsv" in Path(path).suffixes
         if not named:

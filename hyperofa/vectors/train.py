@@ -16,7 +16,7 @@ from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.vectors.centring import unit_rows
 from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.fasttext_reader import Subwords
-from hyperofa.vectors.formats import Entry, WrittenVectors, save_vectors
+from hyperofa.vectors.formats import Entry, WrittenVectors, check_output, save_vectors
 from hyperofa.vectors.spectral import Counts, count_words, projected_vectors, spectral_vectors
 from hyperofa.vectors.spelling import WORD_END, WORD_START, split_spec
 from hyperofa.vectors.store import ROWS
@@ -30,7 +30,11 @@ _EPOCH_WORDS = 10_000_000  # words that fastText shall have read in all, if no e
 # Each draws a tenth of fastText's matrix, and the eleventh what is over: what none draws is zero or, from 0.9.3 on,
 # whatever the memory held.
 _THREADS = 11
-
+_FLAGS = {
+    "dim": "dim", "minCount": "min_count", "minn": "shortest_ngram", "maxn": "longest_ngram", "bucket": "buckets",
+    "epoch": "epochs",
+}  # fmt: skip
+_MOST = 2**31 - 1  # of each of these, as fastText holds them
 
 Method = Literal["spectral", "fasttext", "projected"]
 
@@ -119,6 +123,8 @@ def train_vectors(
         trained.vec: ... words, 8 wide: deu ..., eng ...
           spectral, from ... words in ... segments
     """
+    inputs = [split_spec(spec)[1] for spec in (*text, *(into or ()))]
+    check_output(output, overwrite, inputs)
     pieces = [piece for piece in read_pieces(text, aligned) if piece.text]
     languages = sorted({piece.language for piece in pieces})
     tokens = [split_words(piece.text) for piece in pieces]
@@ -127,13 +133,12 @@ def train_vectors(
         _check_connected(pieces)
     if method == "auto":
         method = "spectral" if len(languages) > 1 and running < LONG_TEXT else "fasttext"
-    inputs = [split_spec(spec)[1] for spec in (*text, *(into or ()))]
     used: Method = "projected" if into else method
     if used != "fasttext":
         segments = [(piece.name, piece.language, words) for piece, words in zip(pieces, tokens, strict=True)]
         counts = count_words(segments).frequent(min_count, max_words)
         if not counts.words:
-            raise InputError(f"--min_count: expected words that stand in the text {min_count} times, found none")
+            raise _too_rare(min_count)
         if into:
             counts, vectors = _project(counts, into, languages, allow_pickle)
         else:
@@ -150,6 +155,10 @@ def train_vectors(
         }  # fmt: skip
         written = _train_fasttext(lines, settings, output, languages, max_words, prefixes, overwrite, inputs)
     return TrainedVectors(written, used, running, len({piece.name for piece in pieces}))
+
+
+def _too_rare(min_count: int) -> InputError:
+    return InputError(f"--min_count: expected words that stand in the text {min_count} times, found none")
 
 
 def _check_connected(pieces: Sequence[Piece]) -> None:
@@ -172,7 +181,7 @@ def _project(
 ) -> tuple[Counts, NDArray[np.float32]]:
     """The words of languages that a space has not, and their vectors in it."""
     with scratch_folder("hyperofa-train-") as scratch:
-        space = build_store(into, scratch / "space", allow_pickle=allow_pickle, duplicates="first")
+        space = build_store(into, scratch / "space", allow_pickle=allow_pickle, duplicates="first", flag="--into")
         there = sorted(set(languages) & set(space.languages))
         if not there or len(there) == len(languages):
             raise InputError(
@@ -240,9 +249,14 @@ def _train_fasttext(
         corpus, path = scratch / "text", scratch / "model.bin"
         with corpus.open("w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
+        for name, flag in _FLAGS.items():
+            if settings[name] > _MOST:
+                raise InputError(f"--{flag}: expected at most {_MOST} for fastText, found {settings[name]}")
         try:
             trained = fasttext.train_unsupervised(str(corpus), model="skipgram", verbose=0, **settings)
         except ValueError as error:
+            if "Empty vocabulary" in str(error):
+                raise _too_rare(settings["minCount"]) from None
             raise InputError(f"--text: fastText cannot learn from it; {error}") from None
         trained.save_model(str(path))
         words = [word for word in trained.words if word != "</s>"]

@@ -65,7 +65,7 @@ def reporting(path: Path) -> Iterator[None]:
         InputError: it is.
     """
     if not path.exists():
-        raise InputError(f"{path}: expected a file of word vectors (--vectors), found nothing there")
+        raise InputError(f"{path}: expected a file of word vectors, found nothing there")
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: expected word vectors, found an empty file")

@@ -534,7 +534,7 @@ def test_cells_that_refuse_their_input_say_so(config, tmp_path, monkeypatch, cap
     ("export.mixing.temprature", 3, r"\w+: export: .*temprature"),
     ("evaluate.sentence", 3, r"\w+: evaluate: .*sentence"),
     ("fit.model.netto", "MLP", "HYPEROFA: fit: .*netto"),
-    ("fit.trainer.max_epochs", "many", "HYPEROFA: fit: .*max_epochs: expected int or null, found many"),
+    ("fit.trainer.max_epochs", "many", "HYPEROFA: fit: .*max_epochs: expected a whole number or null, found many"),
     ("fit.model.net", "os.system", "HYPEROFA: fit: .*expected a class of hyperofa"),
     ("fit.config", "nowhere.yaml", "HYPEROFA: fit: --config: .*nowhere.yaml"),
     ("fit.config", None, "HYPEROFA: fit: HYPEROFA: expected fit.config"),
@@ -625,5 +625,7 @@ def test_text_alone_is_scored_tabulated_and_drawn(config, model_folders, tmp_pat
     assert kl["OFA"] != kl["Mean"]
     assert "is best at shift" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "out" / "plots" / "languages-shift.svg").is_file()
-    with pytest.raises(InputError, match=r"metric: expected one of .*kl_mean, .*top1, top10; found topp10"):
+    with pytest.raises(InputError, match=r"one of .*kl_mean, .*top1, top10; found topp10; did you mean top10\?"):
         ablate(tmp_path / "out", **settings | {"metric": "topp10"})
+    with pytest.raises(InputError, match=r"baseline: expected one of the methods .*; found (\w+)x; did you mean \1\?"):
+        ablate(tmp_path / "out", **settings | {"baseline": f"{list(settings['methods'])[-1]}x"})

@@ -17,7 +17,8 @@ from hyperofa.models.loading import load_model
 from hyperofa.models.manifest import MANIFEST, row_digests, seal, verify
 from hyperofa.models.trim import trim
 from hyperofa.models.vocabulary import Vocabulary
-from hyperofa.runtime.folders import sha256_file, sha256_text
+from hyperofa.runtime.folders import sha256_file
+from hyperofa.runtime.hashing import sha256_text
 from hyperofa.tokens.canonical import load_tokenizer
 from tests.conftest import SPECIALS, train_byte_level, wrap
 

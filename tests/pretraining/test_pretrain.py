@@ -296,7 +296,7 @@ def test_nothing_is_lost_when_a_run_is_refused(folders, tmp_path):
 
 
 @pytest.mark.parametrize(("flag", "value", "message"), [
-    ("trainer.devices", "0", "devices.*0"),
+    ("trainer.devices", "0", "--trainer: .*devices=0"),
     ("trainer.num_nodes=-1", None, "num_nodes.*-1"),
     ("trainer.accelerator", "abacus", "--trainer: .*abacus"),
     ("trainer.precision", "3-true", "--trainer: .*3-true"),

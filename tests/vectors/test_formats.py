@@ -2,17 +2,20 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import fasttext
 import numpy as np
 import pytest
 
 from hyperofa.errors import InputError
+from hyperofa.vectors.aligning import align_vectors
 from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.fasttext_layout import map_fasttext_model
 from hyperofa.vectors.fasttext_reader import Subwords
 from hyperofa.vectors.formats import convert_vectors
 from hyperofa.vectors.merging import merge_vectors
+from hyperofa.vectors.train import train_vectors
 
 LINES = ["deu:haus 1 2.5 0.1", "eng:house 0.333333343 2 -7e-05", "deu:baum -3 0 1"]
 
@@ -79,8 +82,32 @@ def test_some_languages(text, tmp_path):
     written = convert_vectors([str(text)], tmp_path / "german.vec", languages=["deu"])
     assert written.languages == {"deu": 2}
     assert (tmp_path / "german.vec").read_text().splitlines()[1].startswith("deu:haus ")
-    with pytest.raises(InputError, match="language 'fra' is not among the word vectors"):
+    with pytest.raises(InputError, match=r"languages: language 'fra' is not among the word vectors"):
         convert_vectors([str(text)], tmp_path / "french.vec", languages=["fra"])
+
+
+def test_the_nearest_language_is_named(text, tmp_path):
+    with pytest.raises(InputError, match=r"did you mean deu\?"):
+        convert_vectors([str(text)], tmp_path / "german.vec", languages=["de"])
+
+
+@pytest.mark.parametrize("command", ["convert", "merge", "align", "train"])
+@pytest.mark.parametrize("name", ["out.vec", "out"])
+def test_where_to_write_is_looked_at_before_anything_is_read(command, name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    gone = str(tmp_path / "gone.vec")
+    calls = {
+        "convert": lambda output: convert_vectors([gone], output),
+        "merge": lambda output: merge_vectors([gone], output),
+        "align": lambda output: align_vectors(f"deu={gone}", [gone], output),
+        "train": lambda output: train_vectors([f"deu={gone}"], output),
+    }
+    with pytest.raises(InputError, match=r"already exists|expected a folder to write to, found a file"):
+        calls[command](tmp_path / name)
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(InputError, match=r"below.*: expected a folder to write to, but .*mine is a file"):
+        calls[command](tmp_path / "mine" / f"below{Path(name).suffix}")
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_a_file_is_whole_or_as_it_was(text, tmp_path):

@@ -119,6 +119,21 @@ def test_languages_without_a_common_line_are_refused(texts, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_asked_of_text_and_of_fasttext_is_told_by_its_flag(texts, tmp_path):
+    for method in ("spectral", "fasttext"):
+        with pytest.raises(InputError, match=r"min_count: expected words that stand in the text \d+ times, found none"):
+            train_vectors([f"eng={texts / 'eng.tsv'}"], tmp_path / "out", min_count=10**6, method=method)
+    with pytest.raises(InputError, match=r"buckets: expected at most 2147483647 for fastText, found 10{12}"):
+        train_vectors([f"eng={texts / 'eng.tsv'}"], tmp_path / "out", buckets=10**12)
+    with pytest.raises(InputError, match=r"text =: expected a text file, or LANG=FILE with .*found none"):
+        train_vectors(["="], tmp_path / "out")
+    with pytest.raises(InputError, match=r"text .*: expected a text file, found a folder"):
+        train_vectors([str(texts)], tmp_path / "out")
+    with pytest.raises(InputError, match=r"into gone\.vec: expected a file of word vectors, found nothing there"):
+        train_vectors([f"eng={texts / 'eng.tsv'}"], tmp_path / "out", into=["gone.vec"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_words_keep_accents_and_lose_punctuation():
     assert split_words("«Él—dijo--:» (O'Brien's) … 1984! ക്ക്") == ["él", "dijo", "o'brien's", "1984", "ക്ക്"]
 
