@@ -4,6 +4,7 @@ What a model was loaded from decides how it is saved, as transformers turns its 
 model that was built in memory proves little about an export.
 """
 
+import copy
 import inspect
 import json
 import os
@@ -301,9 +302,9 @@ def make(name, tied=True, dtype=torch.float32, size=SIZE):
     """A dense model whose rows are F P, and the same one factorised, both from disk; `size` rows are not padding."""
     with tempfile.TemporaryDirectory() as folder:
         build(name, tied).save_pretrained(folder)
-        dense, model = load_model(folder), load_model(folder)
-    for found in (dense, model):
-        factors = _put_product(found, size)
+        dense = load_model(folder)
+    factors = _put_product(dense, size)
+    model = copy.deepcopy(dense)
     factorise(model, *factors)
     return dense.to(dtype), model.to(dtype)
 
