@@ -62,7 +62,7 @@ class Net(nn.Module, ABC):
     def ask_for_usage(self, languages: int) -> None:
         """Ask the memory from now on how often tokens occur, and in which languages, if this is a net that can.
 
-        A language model's rows say both beside their meaning. What the net predicts stays as it is until it is trained.
+        A language model's rows say both beside their meaning.
 
         Args:
             languages: how many there are.

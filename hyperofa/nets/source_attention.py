@@ -14,6 +14,8 @@ from hyperofa.nets.net import Net, check_sizes
 
 Head = Literal["residual", "gated"]
 _DRAWN = FEATURES.index("cover")  # features whose weights are drawn; later ones start as zero, as old checkpoints do
+_LANGUAGE_STEP = 3.0  # how much faster than others the rows of languages are learned
+_LANGUAGE_START = 0.5  # their length at the start
 
 
 class SourceAttention(Net):
@@ -27,7 +29,8 @@ class SourceAttention(Net):
 
     Rows of a language model also say how likely a token is, and in which language: with `frequency`, a learned row
     times the log of it is added; with `languages`, learned rows of them, by how much of the token's use is theirs. Else
-    no model could tell them apart, for the word vectors of each are centred.
+    no model could tell them apart, for the word vectors of each are centred. These rows start at random: as what the
+    model reads and says at once, zeros would teach each other nothing.
 
     Looking at all source tokens costs a product with each of them at every step; looking at the nearest ones costs the
     same whatever the number of all.
@@ -81,7 +84,7 @@ class SourceAttention(Net):
         if frequency:
             self.frequency, self.frequency_row = True, nn.Parameter(torch.zeros(coordinate_dim))
         if languages:
-            self.languages, self.language_rows = languages, nn.Parameter(torch.zeros(languages, coordinate_dim))
+            self.languages, self.language_rows = languages, _language_rows(languages, coordinate_dim)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Take weights of a time when a match had fewer features too: those that are new count nothing."""
@@ -119,7 +122,7 @@ class SourceAttention(Net):
                 raise ValueError("SourceAttention: expected a memory that says in which languages tokens occur")
             languages, shares = memory.languages[self_index].long(), memory.shares[self_index]
             spread = shares.new_zeros(len(shares), self.languages).scatter_add(1, languages, shares)
-            predicted = predicted + spread @ self.language_rows
+            predicted = predicted + _LANGUAGE_STEP * (spread @ self.language_rows)
         return predicted
 
     def ask_for_usage(self, languages: int) -> None:
@@ -127,8 +130,7 @@ class SourceAttention(Net):
         if not self.frequency:
             self.frequency, self.frequency_row = True, nn.Parameter(torch.zeros(self.coordinate_dim))
         if languages and not self.languages:
-            self.languages = languages
-            self.language_rows = nn.Parameter(torch.zeros(languages, self.coordinate_dim))
+            self.languages, self.language_rows = languages, _language_rows(languages, self.coordinate_dim)
 
     def remember(self, memory: Memory) -> Memory:
         """The memory with its keys projected and its values measured."""
@@ -164,6 +166,11 @@ class SourceAttention(Net):
 
     def _project(self, vectors: Tensor) -> Tensor:
         return normalize(vectors + self.projection(vectors), dim=1)
+
+
+def _language_rows(languages: int, coordinate_dim: int) -> nn.Parameter:
+    rows = torch.randn(languages, coordinate_dim) / math.sqrt(coordinate_dim)
+    return nn.Parameter(rows * _LANGUAGE_START / _LANGUAGE_STEP)
 
 
 def _widened(layer: nn.Module) -> nn.Linear:

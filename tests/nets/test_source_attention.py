@@ -208,10 +208,9 @@ def test_learned_rows_say_how_often_a_token_occurs_and_in_which_languages(neighb
     shares = torch.rand(len(frequencies), 2)
     languages = torch.tensor([[0, 2], [2, 1]]).repeat(len(frequencies), 1)[: len(frequencies)].int()
     told = told._replace(languages=languages, shares=shares)
-    assert torch.equal(net(sets, told, SELF_INDEX), before)  # until it is trained
     net.frequency_row.copy_(torch.arange(K))
     net.language_rows.copy_(torch.randn(3, K))
-    mixed = (shares[SELF_INDEX, :, None] * net.language_rows[languages[SELF_INDEX].long()]).sum(1)
+    mixed = 3 * (shares[SELF_INDEX, :, None] * net.language_rows[languages[SELF_INDEX].long()]).sum(1)
     expected = before + frequencies[SELF_INDEX, None] / 5 * torch.arange(K) + mixed
     torch.testing.assert_close(net(sets, told, SELF_INDEX), expected)
     again = build(net.spec())
@@ -220,6 +219,14 @@ def test_learned_rows_say_how_often_a_token_occurs_and_in_which_languages(neighb
     older = build({name: value for name, value in net.spec().items() if name != "languages"})
     older.load_state_dict({name: value for name, value in net.state_dict().items() if name != "language_rows"})
     torch.testing.assert_close(older(sets, told, SELF_INDEX), expected - mixed)
+
+
+def test_rows_of_languages_start_at_random_and_half_as_long_as_a_unit():
+    net = SourceAttention(D, 4096)
+    net.ask_for_usage(3)
+    lengths = 3 * net.language_rows.detach().norm(dim=1)
+    torch.testing.assert_close(lengths, torch.full((3,), 0.5), atol=0.05, rtol=0)
+    assert SourceAttention(D, K, languages=2).language_rows.any(dim=1).all()
 
 
 def test_the_memory_must_be_the_one_that_the_net_looks_at():
