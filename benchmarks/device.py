@@ -8,8 +8,6 @@ table.
 
 import argparse
 import json
-import logging
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -29,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hyperofa import nets
 from hyperofa.bundle.bundle import Bundle
+from hyperofa.demo.demo import _quiet
 from hyperofa.export.prediction import predict
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.nets.inputs import Memory
@@ -272,8 +271,12 @@ def main() -> None:
         parser.error(f"expected some of {', '.join(FILES)}, found {', '.join(sorted(unknown))}")
     torch.set_num_threads(arguments.threads)
     faiss.omp_set_num_threads(arguments.threads)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
+    with _quiet():
+        run(arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure the nets, note what is done after each, and print the table."""
     size, root = SIZES[arguments.size], arguments.output / "inputs"
     smaller = replace(size, name=f"{size.name}-roberta", source_tokens=min(ROBERTA, size.source_tokens))
     done: dict[str, Any] = {"device": _device(arguments.threads), "torch": torch.__version__}
