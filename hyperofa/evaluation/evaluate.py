@@ -123,9 +123,9 @@ def read_samples(request: Request, names: Sequence[str] | None = None) -> Sample
     tasks = find_tasks()
     if names is not None:
         if unknown := sorted(set(names) - {task.name for task in tasks}):
-            known = ", ".join(task.name for task in tasks)
-            near = did_you_mean(unknown[0], [task.name for task in tasks])
-            raise InputError(f"--evaluation.tasks {' '.join(unknown)}: expected tasks among {known}{near}")
+            known = [task.name for task in tasks]
+            near = did_you_mean(unknown[0], known)
+            raise InputError(f"--evaluation.tasks {' '.join(unknown)}: expected tasks among {', '.join(known)}{near}")
         tasks = [task for task in tasks if task.name in names]
     if request.data is None and not request.text:
         raise InputError("expected --data, --text or both, to know what to evaluate on; found neither")

@@ -45,7 +45,7 @@ class SourceAttention(Net):
         head: `residual` adds the correction as it is, `gated` times a gate of each token, between 0 and 1.
         dropout: probability of dropping an input of the correction.
         frequency: whether it asks the memory how often tokens occur; training through a language model turns it on.
-        languages: how many languages it knows, of which it asks the memory; 0 for none; likewise.
+        languages: how many languages it knows, of which it asks the memory beside; 0 for none; likewise.
     """
 
     def __init__(
@@ -81,10 +81,8 @@ class SourceAttention(Net):
         nn.init.zeros_(self.key_bias.weight)
         nn.init.zeros_(self.key_bias.bias)
         self.gate = nn.Linear(word_dim + coordinate_dim, 1) if head == "gated" else None
-        if frequency:
-            self.frequency, self.frequency_row = True, nn.Parameter(torch.zeros(coordinate_dim))
-        if languages:
-            self.languages, self.language_rows = languages, _language_rows(languages, coordinate_dim)
+        if frequency or languages:
+            self.ask_for_usage(languages)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Take weights of a time when a match had fewer features too: those that are new count nothing."""
@@ -130,7 +128,9 @@ class SourceAttention(Net):
         if not self.frequency:
             self.frequency, self.frequency_row = True, nn.Parameter(torch.zeros(self.coordinate_dim))
         if languages and not self.languages:
-            self.languages, self.language_rows = languages, _language_rows(languages, self.coordinate_dim)
+            check_sizes(languages=languages)
+            rows = torch.randn(languages, self.coordinate_dim) / math.sqrt(self.coordinate_dim)
+            self.languages, self.language_rows = languages, nn.Parameter(rows * _LANGUAGE_START / _LANGUAGE_STEP)
 
     def remember(self, memory: Memory) -> Memory:
         """The memory with its keys projected and its values measured."""
@@ -166,11 +166,6 @@ class SourceAttention(Net):
 
     def _project(self, vectors: Tensor) -> Tensor:
         return normalize(vectors + self.projection(vectors), dim=1)
-
-
-def _language_rows(languages: int, coordinate_dim: int) -> nn.Parameter:
-    rows = torch.randn(languages, coordinate_dim) / math.sqrt(coordinate_dim)
-    return nn.Parameter(rows * _LANGUAGE_START / _LANGUAGE_STEP)
 
 
 def _widened(layer: nn.Module) -> nn.Linear:

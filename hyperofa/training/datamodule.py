@@ -249,7 +249,7 @@ class HyperDataModule(lightning.LightningDataModule):
 
     def memory_of(self, net: Net) -> Memory:
         """The memory, with what the net looks at: neighbours of the tokens that this stage predicts, their usage."""
-        memory = tell_usage(self.memory, self.bundle, self._self_index) if net.frequency else self.memory
+        memory = tell_usage(net, self.memory, self.bundle, self._self_index)
         neighbours = net.looks_at(int(self.bundle.source.covered.sum()))
         if neighbours is None:
             return memory

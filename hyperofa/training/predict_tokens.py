@@ -53,9 +53,7 @@ def predict_tokens(
     device = best_device()
     net = trained.net.to(device)
     indices_by_side = self_indices(bundle, remembered)
-    memory = make_memory(bundle, remembered)
-    if net.frequency:
-        memory = tell_usage(memory, bundle, indices_by_side)
+    memory = tell_usage(net, make_memory(bundle, remembered), bundle, indices_by_side)
     with torch.inference_mode():
         memory = net.remember(memory.to(device))
     neighbours = net.looks_at(int(bundle.source.covered.sum()))

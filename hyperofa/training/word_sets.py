@@ -11,7 +11,9 @@ from torch.nn.functional import embedding
 from hyperofa import reference
 from hyperofa.bundle.bundle import Bundle, Side
 from hyperofa.bundle.usage import token_usage
+from hyperofa.errors import InputError
 from hyperofa.nets.inputs import FEATURES, Memory, WordSets
+from hyperofa.nets.net import Net
 from hyperofa.tokens.canonical import bare_backend
 from hyperofa.tokens.matching import pooling_weights
 from hyperofa.vectors.centring import centred
@@ -219,19 +221,33 @@ def self_indices(bundle: Bundle, ids: np.ndarray) -> dict[Side, np.ndarray]:
     return {"source": source, "target": np.arange(count, count + bundle.meta.target_tokens)}
 
 
-def tell_usage(memory: Memory, bundle: Bundle, self_index: Mapping[Side, np.ndarray]) -> Memory:
-    """The memory with how often every token occurs, and in which languages.
+def tell_usage(net: Net, memory: Memory, bundle: Bundle, self_index: Mapping[Side, np.ndarray]) -> Memory:
+    """The memory with how often every token occurs, and in which languages, if a net asks for it.
 
     Args:
+        net: what looks at the memory.
         memory: of `make_memory`.
         bundle: the inputs.
         self_index: of `self_indices`.
+
+    Raises:
+        InputError: the net knows another number of languages than the vector file has.
     """
-    by_side = {side: token_usage(bare_backend(bundle.tokenizer(side)), bundle.words, len(indices))
-               for side, indices in self_index.items()}  # fmt: skip
+    if not net.frequency:
+        return memory
+    if net.languages not in (0, len(bundle.words.languages)):
+        raise InputError(
+            f"net.languages: expected {len(bundle.words.languages)}, as many as the word vectors have, found "
+            f"{net.languages}; leave it out"
+        )
+    usages = [
+        token_usage(bare_backend(bundle.tokenizer(side)), bundle.words, len(indices))
+        for side, indices in self_index.items()
+    ]
     order = np.argsort(np.concatenate(list(self_index.values())))
-    parts = (torch.from_numpy(np.concatenate(part)[order]) for part in zip(*by_side.values(), strict=True))
-    frequencies, languages, shares = parts
+    frequencies, languages, shares = (
+        torch.from_numpy(np.concatenate(part)[order]) for part in zip(*usages, strict=True)
+    )
     return memory._replace(log_frequencies=frequencies, languages=languages, shares=shares)
 
 

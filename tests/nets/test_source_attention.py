@@ -1,5 +1,7 @@
 """The source tokens that a net looks at: all of them, or lists of the nearest."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -208,6 +210,8 @@ def test_learned_rows_say_how_often_a_token_occurs_and_in_which_languages(neighb
     shares = torch.rand(len(frequencies), 2)
     languages = torch.tensor([[0, 2], [2, 1]]).repeat(len(frequencies), 1)[: len(frequencies)].int()
     told = told._replace(languages=languages, shares=shares)
+    net.language_rows.zero_()
+    assert torch.equal(net(sets, told, SELF_INDEX), before)  # until it is trained, but for what starts at random
     net.frequency_row.copy_(torch.arange(K))
     net.language_rows.copy_(torch.randn(3, K))
     mixed = 3 * (shares[SELF_INDEX, :, None] * net.language_rows[languages[SELF_INDEX].long()]).sum(1)
@@ -227,6 +231,15 @@ def test_rows_of_languages_start_at_random_and_half_as_long_as_a_unit():
     lengths = 3 * net.language_rows.detach().norm(dim=1)
     torch.testing.assert_close(lengths, torch.full((3,), 0.5), atol=0.05, rtol=0)
     assert SourceAttention(D, K, languages=2).language_rows.any(dim=1).all()
+
+
+@pytest.mark.parametrize("count", ["1", "-3"])
+def test_a_net_knows_as_many_languages_as_the_vectors_have(count, bundles, text_file, tmp_path, capsys):
+    flags = ["--config", str(CONFIGS / "fit.yaml"), "--data.bundle", str(bundles["bert"]), *TINY_TEXT, *QUIET]
+    flags += ["--data.text", str(text_file), "--trainer.logger.init_args.save_dir", str(tmp_path)]
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", *flags, "--model.net.init_args.languages", count])
+    assert re.search(rf"net\S*languages: expected .*, found {count}", capsys.readouterr().err)
 
 
 def test_the_memory_must_be_the_one_that_the_net_looks_at():
