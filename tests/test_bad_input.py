@@ -293,12 +293,13 @@ def test_a_net_that_is_not_trained_is_not_measured(command, refused, bundles, tm
         match(rf"--ckpt_path {name}: expected a checkpoint .*, found no file", refused(*words, "--ckpt_path", name))
 
 
-def test_text_is_read_by_the_model_of_the_bundle(refused, model_folders, bundles, text_file, tmp_path):
-    """The folder of the source model holds another one since."""
-    other = tmp_path / "bundle"
+@pytest.mark.parametrize("found", ["another", "none"])
+def test_text_is_read_by_the_model_of_the_bundle(found, refused, model_folders, bundles, text_file, tmp_path):
+    """The folder of the source model holds another one since, or is gone."""
+    other, source = tmp_path / "bundle", str(model_folders["roberta"]) if found == "another" else "models/bert"
     shutil.copytree(bundles["bert8"], other)
     meta = json.loads((other / "meta.json").read_text())
-    (other / "meta.json").write_text(json.dumps(meta | {"source_model": str(model_folders["roberta"])}))
+    (other / "meta.json").write_text(json.dumps(meta | {"source_model": source}))
     words = [
         "fit",
         "--config",
@@ -311,8 +312,12 @@ def test_text_is_read_by_the_model_of_the_bundle(refused, model_folders, bundles
         text_file,
     ]
     words += ["--trainer.logger", "false", "--trainer.default_root_dir", tmp_path]
-    message = rf"--source_model .*roberta: expected the model that --bundle {other} was prepared with, found other"
-    match(message, refused(*words, left=("config.yaml",)))
+    if found == "another":
+        message = rf"--source_model .*roberta: expected the model that --bundle {other} was prepared with, found other"
+        match(message, refused(*words, left=("config.yaml",)))
+    else:
+        message = rf"--bundle {other}: its source model, as `prepare` was given it, models/bert: expected a folder"
+        match(message, refused(*words))
 
 
 def test_method_and_checkpoint_belong_together(refused, fitted, bundles, tmp_path):

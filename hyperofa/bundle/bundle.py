@@ -238,6 +238,11 @@ class Bundle:
         own = self.path / OWN_MODEL
         return str(own) if own.is_dir() else self.meta.source_model
 
+    @property
+    def source_flag(self) -> str:
+        """What errors say of it, where no flag names it."""
+        return f"--bundle {self.path}: its source model, as `prepare` was given it,"
+
     @cached_property
     def words(self) -> WordVectors:
         """The word vectors."""

@@ -19,7 +19,7 @@ from hyperofa.models.objectives import longest
 from hyperofa.nets.sizes import bounded
 from hyperofa.runtime.processes import bar_hidden
 from hyperofa.runtime.trust import remote_code_trusted
-from hyperofa.tokens.canonical import reason_of
+from hyperofa.tokens.canonical import A_MODEL, expected_at
 
 _SHOWN = 3
 _TENSORS = 2**17  # twice as many as the largest models have
@@ -52,14 +52,10 @@ def load_model(
         'bert'
     """
     trusted = remote_code_trusted() if trust_remote_code is None else trust_remote_code
-    try:
+    with expected_at(path, flag, A_MODEL):
         most = _most_weights(Path(path))
         with bounded(f"its config.json asks for more than {most:,} weights", most):
             model, report = _open(str(path), trusted)
-    except Exception as error:  # transformers raises a dozen kinds here, and each means "no model"
-        raise InputError(
-            f"{flag} {path}: expected a folder or hub id with a Hugging Face model; {reason_of(error)}"
-        ) from None
     # A body that is loaded without its head may have a pooler that was never trained, and that nobody reads here.
     if missing := sorted(name for name in report["missing_keys"] if "pooler" not in name):
         shown = ", ".join(missing[:_SHOWN]) + (", …" if len(missing) > _SHOWN else "")

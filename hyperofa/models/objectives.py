@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from hyperofa.errors import InputError
+from hyperofa.tokens.canonical import A_MODEL, expected_at
 
 Objective = Literal["causal", "masked"]
 TextObjective = Objective | Literal["spans"]
@@ -46,13 +47,18 @@ def objective_of(model: PreTrainedModel, flag: str = "--model") -> Objective:
     )
 
 
-def objective_at(path: str | Path) -> TextObjective | None:
+def objective_at(path: str | Path, flag: str = "--source_model") -> TextObjective | None:
     """What a model on disk or on the hub predicts, by its config alone; `None` for a head of another kind, or none.
 
     Args:
         path: Hugging Face folder or hub id.
+        flag: what errors begin with.
+
+    Raises:
+        InputError: no model there.
     """
-    config = PreTrainedConfig.get_config_dict(str(path))[0]
+    with expected_at(path, flag, A_MODEL):
+        config = PreTrainedConfig.get_config_dict(str(path))[0]
     names = {name.removeprefix("Factorised") for name in config.get("architectures") or []}
     if any(map(_HIDES_SPANS.fullmatch, names)):
         return "spans"

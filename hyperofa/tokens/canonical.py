@@ -8,7 +8,8 @@ and the roles of a special token. Comparing bytes instead of decoded strings kee
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,8 @@ OverlapKind = Literal["role", "symbol", "exact", "case", "native"]
 OVERLAP_KINDS: tuple[OverlapKind, ...] = get_args(OverlapKind)
 SPELLED_KINDS = OVERLAP_KINDS[:-1]
 """Those that the two vocabularies tell; `native` takes words too."""
+
+A_MODEL, _A_TOKENIZER = "a Hugging Face model", "a tokenizer"
 
 Family = Literal["wordpiece", "bytelevel", "wordlevel", "sentencepiece"]
 
@@ -66,11 +69,9 @@ def load_tokenizer(
     Raises:
         InputError: nothing there, no vocabulary, or no fast (Rust) backend.
     """
-    try:
-        trusted = remote_code_trusted() if trust_remote_code is None else trust_remote_code
+    trusted = remote_code_trusted() if trust_remote_code is None else trust_remote_code
+    with expected_at(path, flag, _A_TOKENIZER):
         tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trusted)
-    except Exception as error:  # transformers raises a dozen kinds here, and each means "no tokenizer"
-        raise InputError(f"{flag} {path}: expected a folder or hub id with a tokenizer; {reason_of(error)}") from None
     if getattr(tokenizer, "backend_tokenizer", None) is None or len(tokenizer) == 0:
         raise InputError(f"{flag} {path}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}")
     if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):  # made up from a model's config.json alone
@@ -85,7 +86,25 @@ def load_tokenizer(
     return tokenizer
 
 
-def reason_of(error: Exception) -> str:
+@contextmanager
+def expected_at(path: str | Path, flag: str, wanted: str) -> Iterator[None]:
+    """While transformers loads from a folder or the hub: any error, of a dozen kinds, means that nothing is there.
+
+    Args:
+        path: folder or hub id.
+        flag: what the error begins with, such as the flag that said so.
+        wanted: what should be there.
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise InputError(f"{flag} {path}: expected a folder or hub id with {wanted}; {_reason_of(error)}") from None
+
+
+def _reason_of(error: Exception) -> str:
     """In a line, why transformers could not load something; with our flag where it is the code that comes with it."""
     if "trust_remote_code" in str(error):
         return f"it needs code of its own, which is run only with {REMOTE_CODE_FLAG} true; read that code first"

@@ -178,7 +178,7 @@ class HyperDataModule(lightning.LightningDataModule):
         """The source model's objective where it is to judge."""
         if not self._text_files or self._judges == "sentence":
             return None
-        found = objective_at(self.bundle.source_model)
+        found = objective_at(self.bundle.source_model, self.bundle.source_flag)
         if found is not None and (found == "causal" or hiding_tokens(found, self.bundle.tokenizer("target"))):
             return found
         if self._judges != "auto":

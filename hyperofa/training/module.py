@@ -154,8 +154,8 @@ class HyperModule(lightning.LightningModule):
     def _load_plm(self, stage: str) -> FrozenPLM:
         """The bundle's source model, with its head where that is to judge the text."""
         data = self._data
-        path = data.bundle.source_model
-        model = load_model(path)
+        path, flag = data.bundle.source_model, data.bundle.source_flag
+        model = load_model(path, flag)
         data.bundle.check_source(read_vocabulary(model), path)
         data.cut_texts(longest(model, None, MAX_TOKENS), stage)
         try:
@@ -164,7 +164,7 @@ class HyperModule(lightning.LightningModule):
             if not data.do_without_head(stage):
                 raise
             rank_zero_warn(f"Sentence vectors alone judge the text. {error}")
-            return FrozenPLM(load_model(path), **self._plm_options)
+            return FrozenPLM(load_model(path, flag), **self._plm_options)
 
     def on_fit_start(self) -> None:
         """Move what the net works with beside it."""
