@@ -27,7 +27,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hyperofa import nets
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.demo.demo import _quiet
 from hyperofa.export.prediction import predict
 from hyperofa.nets.bilstm import BiLSTM
 from hyperofa.nets.inputs import Memory
@@ -37,6 +36,7 @@ from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.module import HyperModule
 from hyperofa.training.samplers import Draw, GroupedBatches
+from hyperofa.training.trainers import quiet
 from hyperofa.training.word_sets import WordIndices
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -271,7 +271,7 @@ def main() -> None:
         parser.error(f"expected some of {', '.join(FILES)}, found {', '.join(sorted(unknown))}")
     torch.set_num_threads(arguments.threads)
     faiss.omp_set_num_threads(arguments.threads)
-    with _quiet():
+    with quiet():
         run(arguments)
 
 

@@ -31,6 +31,7 @@ _ONE = {
 }
 _NO_CLASS = re.compile(r"Expected a dot import path string|expects a function or a callable class")
 _LISTED = 12  # classes
+_INDEX = Bounds(-(2**63), 2**63 - 1)  # what a number can be in the libraries that take it
 _MAY_BE_EMPTY = ("languages", "title")  # flags; of words without a language
 _MANY = {int: "whole numbers", float: "numbers", str: "texts", Path: "paths"}
 
@@ -64,9 +65,10 @@ class Parser(ArgumentParser):
             kind, value = getattr(action, "_typehint", None), settings.get(action.dest, action)
             if value is None and action.default is not None and NoneType not in get_args(kind):
                 self.error(f"--{action.dest}: expected a value, found null; leave it out for {action.default!r}")
-            for bounds in _bounds(kind) if type(value) in (int, float) else ():
+            limits = [*_bounds(kind), *([_INDEX] if type(value) is int else [])]
+            for bounds in limits if type(value) in (int, float) else ():
                 if not bounds.holds(value):
-                    self.error(f"--{action.dest}: expected {bounds}, found {value}")
+                    self.error(f"--{action.dest}: expected {bounds.wanted(value)}, found {value}")
         return settings
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

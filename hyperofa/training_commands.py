@@ -11,7 +11,6 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.trainer.connectors import checkpoint_connector
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hyperofa.class_paths import check_classes
 from hyperofa.errors import InputError
@@ -24,9 +23,10 @@ from hyperofa.training.checkpoints import read_checkpoint
 from hyperofa.training.curves import EpochLines
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.divergence import StopDiverged
-from hyperofa.training.fit import hide_advertisements, run_key, train
+from hyperofa.training.fit import run_key, train
 from hyperofa.training.module import HyperModule
 from hyperofa.training.resumption import Resumption, run_dir, warn_if_unfinished
+from hyperofa.training.trainers import hide_advertisements, refusals_told
 
 
 class LightningParser(Parser, LightningArgumentParser):
@@ -101,10 +101,8 @@ class HyperCLI(LightningCLI):
         own = any(isinstance(each, ProgressBar) for each in settings.callbacks or [])
         if settings.enable_progress_bar is None and bar_hidden() and not own:
             kwargs["enable_progress_bar"] = False
-        try:
+        with refusals_told():
             return super().instantiate_trainer(**kwargs)
-        except (TypeError, ValueError, MisconfigurationException) as error:
-            raise InputError(f"--trainer: {error}") from None
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run; what fails while a checkpoint is loaded is the checkpoint's fault."""

@@ -16,7 +16,8 @@ from hyperofa.flags import Parser, expected, gather_lists
 from hyperofa.runtime.ranges import Count, Seed, Share
 from hyperofa.signatures import read_signature
 
-WRONG = ["many", "3", "-3", "2.5", "nan", "null", "[1, 2]", "{a: 1}", "yes?"]
+HUGE = str(10**22)  # there is no room for it in an index
+WRONG = ["many", "3", "-3", "2.5", "nan", "null", "[1, 2]", "{a: 1}", "yes?", HUGE]
 RAW = re.compile(r"<class|typing\.|Union|subtypes|Given value|Expected a|\n|NoneType|None")
 
 

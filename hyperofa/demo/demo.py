@@ -6,12 +6,10 @@ functions; the folder that is left holds every intermediate result, and a README
 """
 
 import gzip
-import logging
 import shlex
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager
+from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +21,6 @@ from lightning.pytorch.loggers import CSVLogger
 from matplotlib.figure import Figure
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
-from transformers.utils import logging as transformers_logging
 
 from hyperofa.bundle.prepare import prepare
 from hyperofa.demo.lexicon import LANGUAGES
@@ -41,6 +38,7 @@ from hyperofa.tokens.canonical import load_tokenizer
 from hyperofa.training.curves import CurvePlot
 from hyperofa.training.fit import BEST, fit
 from hyperofa.training.text_views import ViewCounts
+from hyperofa.training.trainers import quiet
 
 _METHODS = compared_by("demo")
 _NAMES = {"eng": "English", "epo": "Esperanto", "ind": "Indonesian", "tur": "Turkish"}
@@ -99,7 +97,7 @@ def demo(
     """
     making = one_call(demo, locals())
     source = _source_model()
-    with making, _quiet(), new_folder(output, overwrite=True, kind="demo") as folder:
+    with making, quiet(), new_folder(output, overwrite=True, kind="demo") as folder:
         names = ", ".join(_NAMES[language] for language in LANGUAGES)
         _tell(1, f"writing {sentences + held_out:,} sentences in {names}")
         world = parallel_sentences(sentences + held_out, np.random.default_rng(seed))
@@ -138,26 +136,6 @@ def demo(
 
 def _tell(step: int, what: str) -> None:
     sys.stderr.write(f"[{step}/6] {what}\n")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what Lightning and transformers say of themselves; afterwards they speak as before."""
-    logger = logging.getLogger("lightning.pytorch")
-    level, verbosity = logger.level, transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    logger.setLevel(logging.ERROR)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\.")
-            yield
-    finally:
-        logger.setLevel(level)
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def _source_model() -> Path:

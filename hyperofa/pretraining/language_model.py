@@ -14,7 +14,6 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -44,8 +43,8 @@ from hyperofa.pretraining.settings import TrainerOptions, Training
 from hyperofa.runtime.processes import bar_hidden
 from hyperofa.training.checkpoints import write_whole
 from hyperofa.training.divergence import StopDiverged
-from hyperofa.training.fit import hide_advertisements
 from hyperofa.training.samplers import GroupedBatches
+from hyperofa.training.trainers import hide_advertisements, refusals_told
 
 _TRAINER = TrainerOptions()
 _ADVICE = "give a lower --training.learning_rate"
@@ -332,8 +331,8 @@ def train(
 
 
 def _make_trainer(training: Training, options: TrainerOptions, saving: lightning.Callback) -> lightning.Trainer:
-    try:
-        shows_bar = not bar_hidden(not options.progress)
+    shows_bar = not bar_hidden(not options.progress)
+    with refusals_told():
         return lightning.Trainer(
             accelerator=options.accelerator,
             devices=options.devices,
@@ -356,10 +355,3 @@ def _make_trainer(training: Training, options: TrainerOptions, saving: lightning
             enable_model_summary=False,
             enable_progress_bar=shows_bar,
         )
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-        MisconfigurationException,
-    ) as error:  # what it refuses is the user's mistake
-        raise InputError(f"--trainer: {error}") from None

@@ -15,6 +15,8 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 from hyperofa.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
+LARGEST = 2**31 - 1
+"""Largest count: what counts are handed on to has room for it, and for the product of two of them."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,23 @@ class Bounds:
     below: bool = False
 
     def holds(self, value: float) -> bool:
-        """Whether a number is within; NaN never is."""
+        """Whether a number is within; what is not finite never is."""
         high = float("inf") if self.high is None else self.high
         over_low = value > self.low if self.above else value >= self.low
-        return over_low and (value < high if self.below else value <= high)
+        return over_low and value < float("inf") and (value < high if self.below else value <= high)
+
+    def wanted(self, value: float) -> str:
+        """What to say is expected in place of a value that is out of bounds."""
+        return f"at most {self.high}" if self.high == LARGEST and value > LARGEST else str(self)
 
     def __repr__(self) -> str:  # `--help` shows it
-        if self.high is not None:
+        if self.high is not None and self.high != LARGEST:
             return f"a number from {self.low} to {'below ' if self.below else ''}{self.high}"
         return f"a number above {self.low}" if self.above else f"at least {self.low}"
 
 
-Count = Annotated[int, Bounds(1)]
-Size = Annotated[int, Bounds(0)]
+Count = Annotated[int, Bounds(1, LARGEST)]
+Size = Annotated[int, Bounds(0, LARGEST)]
 Seed = Annotated[int, Bounds(0, 2**32 - 1)]
 Share = Annotated[float, Bounds(0, 1)]
 Chance = Annotated[float, Bounds(0, 1, below=True)]
@@ -82,7 +88,7 @@ def check_ranges(options: Any, prefix: str) -> None:
 def _check(bounds: Mapping[str, Bounds], values: Mapping[str, Any], prefix: str) -> None:
     for name, value in values.items():
         if name in bounds and value is not None and not bounds[name].holds(value):
-            raise InputError(f"--{prefix}{name}: expected {bounds[name]}, found {value}")
+            raise InputError(f"--{prefix}{name}: expected {bounds[name].wanted(value)}, found {value}")
 
 
 def _bounds(typed: Any) -> dict[str, Bounds]:

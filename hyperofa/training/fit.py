@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,8 +14,6 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities import rank_zero
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from hyperofa.bundle.bundle import Bundle
@@ -34,6 +31,7 @@ from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.hypernetwork import Hypernetwork, file_names, split_options
 from hyperofa.training.module import HyperModule
 from hyperofa.training.resumption import Resumption, is_unfinished
+from hyperofa.training.trainers import hide_advertisements, refusals_told
 
 BEST = "best.ckpt"
 _RUN, _STATES = "run", "checkpoints"  # folders of a run that is not finished, and what it can be gone on with
@@ -185,15 +183,6 @@ def train(
     return getattr(trainer.checkpoint_callback, "best_model_path", "") or None
 
 
-def hide_advertisements() -> None:
-    """Keep back what Lightning says of other products."""
-    logging.getLogger(rank_zero.__name__).addFilter(_is_no_advertisement)
-
-
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("💡")
-
-
 def _plain_key(settings: Any, net: Net, data: HyperDataModule) -> str | None:
     """What another process would know the same run by; `None` where there are objects that only this one knows.
 
@@ -278,10 +267,8 @@ def _make_trainer(
     settings.setdefault("enable_progress_bar", not bar_hidden())
     if settings["enable_progress_bar"] and not any(isinstance(each, ProgressBar) for each in own):
         callbacks.append(TQDMProgressBar())  # in a shell and in a notebook alike
-    try:
+    with refusals_told():
         return Trainer(callbacks=callbacks, **{"logger": CSVLogger(folder.parent, folder.name, ""), **settings})
-    except (TypeError, ValueError, MisconfigurationException) as error:
-        raise InputError(f"trainer: {error}") from None
 
 
 def _net_maker(net: str | Callable[[int, int], Net]) -> Callable[[int, int], Net]:

@@ -29,10 +29,12 @@ class Options:
     ("arguments", "expected"),
     [
         ({"count": 0}, "count: expected at least 1, found 0"),
+        ({"count": 10**22}, "count: expected at most 2147483647, found 1000"),
         ({"seed": -1}, "seed: expected a number from 0 to 4294967295, found -1"),
         ({"seed": 2**32}, "found 4294967296"),
         ({"share": 1.5}, "share: expected a number from 0 to 1, found 1.5"),
         ({"share": math.nan}, "found nan"),
+        ({"width": math.inf}, "width: expected a number above 0, found inf"),
         ({"width": 0}, "width: expected a number above 0, found 0"),
     ],
 )

@@ -1,0 +1,58 @@
+"""Lightning's Trainer as a user meets it: what it refuses, and what it says of itself."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning.pytorch.utilities import rank_zero
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from transformers.utils import logging as transformers_logging
+
+from hyperofa.errors import InputError
+
+_REFUSALS = (TypeError, ValueError, OverflowError, RuntimeError, ImportError, MisconfigurationException)
+
+
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """Within this block, which makes a Trainer, what it refuses is the user's mistake.
+
+    Raises:
+        InputError: it refused a setting.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except _REFUSALS as error:
+        raise InputError(f"--trainer: {error}") from None
+
+
+def hide_advertisements() -> None:
+    """Keep back what Lightning says of other products."""
+    logging.getLogger(rank_zero.__name__).addFilter(_is_no_advertisement)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("💡")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back what Lightning and transformers say of themselves; afterwards they speak as before."""
+    logger = logging.getLogger("lightning.pytorch")
+    level, verbosity = logger.level, transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        logger.setLevel(level)
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

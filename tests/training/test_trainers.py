@@ -1,0 +1,40 @@
+"""What a Trainer refuses is the user's mistake, wherever one is made."""
+
+import logging
+
+import pytest
+from transformers.utils import logging as transformers_logging
+
+from hyperofa.errors import InputError
+from hyperofa.pretraining.language_model import _make_trainer, _Saving
+from hyperofa.pretraining.settings import TrainerOptions, Training
+from hyperofa.training.trainers import quiet, refusals_told
+
+
+@pytest.mark.parametrize("error", [OverflowError("too large"), ImportError("no such"), RuntimeError("nothing there")])
+def test_refusals(error):
+    with pytest.raises(InputError, match=f"trainer: {error}"), refusals_told():
+        raise error
+
+
+def test_what_is_told_already_stays_as_it_is():
+    with pytest.raises(InputError, match="^--seed: expected 1, found 2$".replace("--", "")), refusals_told():
+        raise InputError("--seed: expected 1, found 2")
+
+
+def test_a_number_that_no_machine_has_room_for():
+    with pytest.raises(InputError, match="trainer: cannot fit"):
+        _make_trainer(Training(steps=1), TrainerOptions("cpu", devices=10**22), _Saving(None, None))
+
+
+def test_quiet():
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level, transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    with quiet():
+        assert logger.level == logging.ERROR
+        assert not transformers_logging.is_progress_bar_enabled()
+    assert before == (
+        logger.level,
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+    )
