@@ -4,17 +4,21 @@
 
 Printed are the predicted target rows by confidence, and of the test tokens of such a confidence how many are expected
 to be right and how many are; then how confidence and the cosine of predicted and true row rank the tokens alike
-(Spearman), for source tokens and for target tokens that are the same as one.
+(Spearman), for source tokens and for target tokens that are the same as one. Of several nets it is printed twice:
+with how far they agree as evidence, and without.
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
+import torch
 from scipy.stats import spearmanr
+from torchmetrics.functional.classification import binary_auroc
 
 from hyperofa.bundle.bundle import Bundle
-from hyperofa.export.confidence import assess
-from hyperofa.export.prediction import _predictor_of_held
+from hyperofa.export.confidence import Confidence, assess
+from hyperofa.export.prediction import agreement_of, predict, predictor_of_held
 from hyperofa.methods.baselines import TUNED_OFA
 from hyperofa.training.hypernetwork import Hypernetwork
 
@@ -29,10 +33,17 @@ def main() -> None:
     nets = [Hypernetwork.load(path, bundle) for path in args.checkpoints]
     predicted = bundle.target.covered.copy()
     predicted[bundle.overlap.choose(nets[0].copied).target_ids] = False
-    # Of one net all that is known of a target row is known before it is predicted.
-    found = assess(
-        bundle, predicted, None, lambda *asked: (_predictor_of_held(bundle, nets, 0, TUNED_OFA)(*asked)[0], None)
-    )
+    held = predictor_of_held(bundle, nets, 0, TUNED_OFA)
+    if len(nets) > 1:
+        rows = [predict(net, bundle).coordinates for net in nets]
+        print("With how far the nets agree:\n")
+        report(bundle, predicted, assess(bundle, predicted, agreement_of(rows, np.mean(rows, axis=0)), held))
+        print("\nWithout:\n")
+    report(bundle, predicted, assess(bundle, predicted, None, lambda *asked: (held(*asked)[0], None)))
+
+
+def report(bundle: Bundle, predicted: np.ndarray, found: Confidence | None) -> None:
+    """Print the tables of one way to judge rows."""
     if found is None:
         raise SystemExit("too few held-out tokens")
     print(f"{found}; weights {found.weights}; fitted on {found.fitted} tokens\n")
@@ -43,7 +54,8 @@ def main() -> None:
     source = len(bundle.split["test"])
     for name, part in {"source tokens": slice(source), "target tokens": slice(source, None)}.items():
         alike, right = spearmanr(found.expected[part], found.cosines[part]).statistic, found.right[part]
-        means = f"{found.expected[part].mean():.2f} expected, {right.mean():.2f} right"
+        area = binary_auroc(torch.from_numpy(found.expected[part]), torch.from_numpy(right).long())
+        means = f"{found.expected[part].mean():.2f} expected, {right.mean():.2f} right, area under the curve {area:.3f}"
         print(f"\n{name}: {len(right)}, {means}, rank correlation with the cosine {alike:.2f}")
 
 

@@ -101,13 +101,13 @@ def predict_vocabulary(
     named = {f"net-{number}": net for number, net in enumerate(nets)}
     every = [predict(net, bundle, cache=cache, name=name, inputs=inputs) for name, net in named.items()]
     rows = Predictions(np.mean([each.coordinates for each in every], axis=0), every[0].known)
-    agreement = _agreement([each.coordinates for each in every], rows.coordinates)
+    agreement = agreement_of([each.coordinates for each in every], rows.coordinates)
     share = learned_share(bundle, nets[0], mixing) if ofa_share is None else ofa_share
     if share > 0:
         rows = blend(rows, ofa(inputs, mixing, cache), share)
     kinds = nets[0].copied if copied is None else copied
     filled = plan_and_fill(inputs, rows, kinds, method.fallback)
-    held = _predictor_of_held(bundle, nets, share, mixing)
+    held = predictor_of_held(bundle, nets, share, mixing)
     confidence = assess(bundle, filled.plan.of("predicted"), agreement, held, cache)
     if least_confidence > 0:
         if confidence is None:
@@ -121,8 +121,15 @@ def predict_vocabulary(
     return filled, confidence
 
 
-def _predictor_of_held(bundle: Bundle, nets: Sequence[Hypernetwork], share: float, mixing: OFAConfig) -> PredictHeld:
-    """How tokens that are not trained on are predicted, as the target's are but from training tokens alone."""
+def predictor_of_held(bundle: Bundle, nets: Sequence[Hypernetwork], share: float, mixing: OFAConfig) -> PredictHeld:
+    """How tokens that are not trained on are predicted, as the target's are but from training tokens alone.
+
+    Args:
+        bundle: the inputs.
+        nets: at least one, of which the mean is taken.
+        share: part of OFA.
+        mixing: of OFA.
+    """
 
     def predict_held(side: Side, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         every = [predict_tokens(net, bundle, side, ids, bundle.split["train"]) for net in nets]
@@ -130,13 +137,21 @@ def _predictor_of_held(bundle: Bundle, nets: Sequence[Hypernetwork], share: floa
         rows = Predictions(mean, np.ones(len(ids), bool))
         if share > 0:
             rows = blend(rows, ofa(_held_inputs(bundle, side, ids), mixing), share)
-        return rows.coordinates, _agreement(every, mean)
+        return rows.coordinates, agreement_of(every, mean)
 
     return predict_held
 
 
-def _agreement(every: Sequence[np.ndarray], mean: np.ndarray) -> np.ndarray | None:
-    """Mean cosine of each net's rows `(n, K)` with the mean of them, `(n,)`; `None` of one net."""
+def agreement_of(every: Sequence[np.ndarray], mean: np.ndarray) -> np.ndarray | None:
+    """How far several nets agree on each of n rows.
+
+    Args:
+        every: rows `(n, K)` of each net.
+        mean: `(n, K)`, of them all.
+
+    Returns:
+        `(n,)` mean cosine of each net's row with the mean; `None` of one net.
+    """
     if len(every) == 1:
         return None
     unit = unit_rows(mean)[0]

@@ -12,7 +12,7 @@ from hyperofa.errors import InputError
 from hyperofa.export import confidence, prediction
 from hyperofa.export.confidence import ABOUT, _Heaviest, assess, fit_monotone
 from hyperofa.export.initialise import initialise
-from hyperofa.export.prediction import _agreement
+from hyperofa.export.prediction import agreement_of
 from hyperofa.models.manifest import verify
 from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.training.hypernetwork import Hypernetwork
@@ -151,7 +151,7 @@ def test_nothing_is_said_where_nothing_is_known(bundle, bundles, monkeypatch):
 @pytest.fixture
 def judged(few, bundle, monkeypatch):
     """Held-out tokens are predicted rightly where they are whole words."""
-    monkeypatch.setattr(prediction, "_predictor_of_held", lambda *_: oracle(bundle, whole_words(bundle)))
+    monkeypatch.setattr(prediction, "predictor_of_held", lambda *_: oracle(bundle, whole_words(bundle)))
 
 
 def test_an_export_tells_it_in_every_place(bundle, net, judged, tmp_path):
@@ -181,9 +181,9 @@ def test_nets_that_agree_are_trusted_for_it(bundle, few):
     assert list(found.weights) == ["share", "frequency", "surroundings", "agreement"]
     assert found.weights["agreement"] > 0.1
     rows = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
-    assert _agreement([rows], rows) is None
-    np.testing.assert_allclose(_agreement([rows, rows], rows), 1, atol=1e-6)
-    assert (_agreement([rows, rows[::-1]], (rows + rows[::-1]) / 2)[[0, 1, 3, 4]] < 0.95).all()
+    assert agreement_of([rows], rows) is None
+    np.testing.assert_allclose(agreement_of([rows, rows], rows), 1, atol=1e-6)
+    assert (agreement_of([rows, rows[::-1]], (rows + rows[::-1]) / 2)[[0, 1, 3, 4]] < 0.95).all()
 
 
 def test_rows_that_are_not_trusted_fall_back(bundle, net, judged):
