@@ -13,6 +13,9 @@ from pathlib import Path
 
 from tqdm.std import TqdmDefaultWriteLock
 
+PATIENCE = 600
+"""Seconds after which a process counts as stuck: on a machine that has much else to do, what is quick takes minutes."""
+
 
 def start(work: Callable[[], object], folder: Path, **environment: str) -> int:
     """Fork a process that works in a folder; what it says goes to `said.txt` beside that. Its number."""
@@ -30,7 +33,7 @@ def start(work: Callable[[], object], folder: Path, **environment: str) -> int:
             setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
         # The lock of bars is one of all processes, and one that is killed keeps it.
         TqdmDefaultWriteLock.acquire = TqdmDefaultWriteLock.release = lambda *_, **__: None
-        faulthandler.dump_traceback_later(120, exit=True)
+        faulthandler.dump_traceback_later(PATIENCE, exit=True)
         work()
         status = 0
     except SystemExit as end:
@@ -43,7 +46,7 @@ def start(work: Callable[[], object], folder: Path, **environment: str) -> int:
         os._exit(status)
 
 
-def wait(child: int, seconds: float = 300) -> int | None:
+def wait(child: int, seconds: float = PATIENCE + 60) -> int | None:
     """The exit status of a child, `None` if it had to be killed."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -54,6 +57,15 @@ def wait(child: int, seconds: float = 300) -> int | None:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return None
+
+
+def kill_when(made: Callable[[], object], child: int, folder: Path) -> None:
+    """Kill a process as soon as something is made, which it must be before it ends by itself."""
+    while not made():
+        assert os.waitpid(child, os.WNOHANG)[0] == 0, folder.with_name("said.txt").read_text(encoding="utf-8")[-2000:]
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def run(work: Callable[[], object], folder: Path, processes: int = 1) -> float:

@@ -11,6 +11,7 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.presets import find_config, preset_names, use_presets
 from tests.conftest import CONFIGS
+from tests.forked import PATIENCE
 
 ROOT = CONFIGS.parent
 
@@ -74,15 +75,15 @@ def test_the_wheel_alone_is_enough(tmp_path):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path / "dist"), str(source)]
-    subprocess.run(build, check=True, cwd=tmp_path, timeout=300)
+    subprocess.run(build, check=True, cwd=tmp_path, timeout=PATIENCE)
     (wheel,) = (tmp_path / "dist").iterdir()
     site = tmp_path / "site"
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, timeout=300)
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, timeout=PATIENCE)
     environment = {**os.environ, "PYTHONPATH": str(site)}
 
     def hyperofa(*words: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-P", "-m", "hyperofa", *words]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
     assert hyperofa("config", "list").stdout.count("\n") == len(preset_names()) + 1
     assert hyperofa("config", "show", "paper/xlmr-100").returncode == 0

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -447,12 +446,8 @@ def test_an_ablation_killed_half_way_ends_as_one_left_alone(config, tmp_path, mo
         folder.mkdir()
     (killed.parent / "numpy.py").write_text("open('IMPORTED', 'w').close()\n")  # no child imports it
     child = forked.start(lambda: main(["ablate", "--config", str(config), "--output", "out"]), killed.parent)
-    deadline = time.monotonic() + 300
     begun = "runs/.*.training/checkpoints/last.ckpt"
-    while not list(killed.glob(begun)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    forked.kill_when(lambda: list(killed.glob(begun)), child, killed.parent)
     assert not (killed / "results.csv").exists()
     assert not list(killed.glob("cells/hyperofa-*/result.json"))
     finished = {path: path.stat().st_mtime_ns for path in killed.glob("cells/ofa-*/result.json")}

@@ -1,5 +1,3 @@
-import os
-import signal
 import time
 
 import pytest
@@ -21,13 +19,10 @@ def killed(tmp_path):
             with making() as made:
                 (made / "part" if made.is_dir() else made).write_text("half")
                 (tmp_path / "in" / "begun").touch()
-                time.sleep(60)
+                time.sleep(forked.PATIENCE)
 
         child = forked.start(work, tmp_path / "in")
-        while not (tmp_path / "in" / "begun").exists():
-            time.sleep(0.002)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        forked.kill_when((tmp_path / "in" / "begun").exists, child, tmp_path / "in")
         (tmp_path / "in" / "begun").unlink()
         return contents(tmp_path / "in")
 
