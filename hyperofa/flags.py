@@ -116,6 +116,11 @@ def _one_line(message: str, kinds: Mapping[str, Any]) -> str:
     if refused:  # by the class that the slot takes, whatever else it takes
         taken = {name for each in _named(kind) for name in inspect.signature(each).parameters}
         return f"{refused[1]} {refused[2]}{did_you_mean(refused[3], sorted(taken))}"
+    unknown = re.fullmatch(r"Option '([\w.-]+)' is not accepted", message)
+    if unknown:  # in a file
+        return (
+            f"{unknown[1]}: expected a setting of this command, found another{did_you_mean(unknown[1], sorted(kinds))}"
+        )
     within = re.match(r"--([\w.]+):.* - (\w+: expected .*?, found .*?) - Expected ", message)
     if within:  # an argument of that class
         return f"--{within[1]}.init_args.{within[2]}"

@@ -38,7 +38,7 @@ from hyperofa.tokens.canonical import (
 from hyperofa.tokens.matching import Matches
 from hyperofa.tokens.spellings import Variants, surface_variants
 from hyperofa.vectors.centring import language_means
-from hyperofa.vectors.conversion import build_store
+from hyperofa.vectors.conversion import build_store, open_specs
 from hyperofa.vectors.spelling import SpellingChoice, split_spec
 from hyperofa.vectors.store import ROWS, WordVectors
 
@@ -128,6 +128,7 @@ def prepare(
         files += hash_rows(read_vocabulary(model.in_memory[0])) + content_hash(model.in_memory[1])
     if given.in_memory is not None:
         files += content_hash(given.in_memory)
+    open_specs(vectors, allow_pickle)
     words = _Words(vectors, vectors_dtype, max_words, duplicate_words, allow_pickle)
     settings = (
         words,

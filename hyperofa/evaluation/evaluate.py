@@ -11,6 +11,7 @@ from hyperofa.evaluation.task import UNNAMED, Finding, LoadedModel, Request, Sam
 from hyperofa.models.source import ModelLike, source_of
 from hyperofa.runtime.files import FilePath, FilePaths
 from hyperofa.runtime.folders import write_json
+from hyperofa.runtime.idle import Use, check_read
 from hyperofa.runtime.places import check_parents
 from hyperofa.runtime.ranges import Count, in_range
 
@@ -54,6 +55,7 @@ def evaluate(
         >>> sorted(scores["SR-B"]["top1"])
         ['deu', 'eng']
     """
+    check_read(evaluate, locals(), Use(("languages", "layer"), data is not None or not text, "with --data"))
     if output is not None:
         _check_output(Path(output), drawn=bool(text))
     request = Request(None if data is None else Path(data), list(map(Path, text or [])), languages, sentences, layer)

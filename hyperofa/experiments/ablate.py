@@ -32,6 +32,7 @@ from hyperofa.experiments.results import Outcome, labels, tabulate
 from hyperofa.experiments.tables import to_markdown, width_name
 from hyperofa.runtime.calls import written_call
 from hyperofa.runtime.files import FilePath
+from hyperofa.runtime.idle import Use, check_read
 from hyperofa.runtime.marks import claim
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.trust import trust_flags
@@ -135,6 +136,14 @@ def ablate(
     if cell is not None:
         run_cell(output, cell, keep_models)
         return None
+    if print_commands and slurm:
+        raise InputError("--print_commands and --slurm: expected one of the two, found both")
+    runs = not (print_commands or slurm)
+    check_read(
+        ablate, locals(),
+        Use(("gpus",), runs, "without --print_commands and --slurm"),
+        Use(("jobs",), runs and not gpus, "without --gpus, --print_commands and --slurm"),
+    )  # fmt: skip
     common = {
         key: value
         for stage, flags in zip(STAGES, (prepare, fit, export, evaluate, pretrain), strict=True)

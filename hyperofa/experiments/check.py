@@ -11,6 +11,7 @@ from hyperofa.errors import InputError
 from hyperofa.evaluation.evaluate import evaluate
 from hyperofa.experiments.cells import fit_words
 from hyperofa.experiments.grid import Cell, nested
+from hyperofa.export.checks import check_options
 from hyperofa.export.export import export
 from hyperofa.flags import Parser
 from hyperofa.methods.registry import method_named
@@ -56,7 +57,11 @@ def _parse(stage: str, settings: dict[str, Any]) -> None:
     command, own = _OWN[stage]
     parser = Parser(prog=f"hyperofa [options] {stage}", exit_on_error=True)
     parser.add_function_arguments(command)
-    parser.parse_object(deepcopy(nested({**own, **settings})))  # it puts what it parsed into lists that it is given
+    # It puts what it parsed into lists that it is given.
+    parsed = parser.instantiate(parser.parse_object(deepcopy(nested({**own, **settings}))))
+    if stage == "export":
+        options = {name: parsed[name] for name in ("ofa_share", "least_confidence", "mixing")}
+        check_options(method_named(parsed.method), **options, parallel=parsed.parallel or ())
 
 
 def _parse_fit(cell: Cell) -> None:

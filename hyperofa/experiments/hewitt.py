@@ -20,16 +20,19 @@ from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model
 from hyperofa.pretraining.corpus import tokenise_lines
 from hyperofa.pretraining.curves import Point, plot_curves, write_curves
-from hyperofa.pretraining.language_model import train
+from hyperofa.pretraining.language_model import check_options, train
 from hyperofa.pretraining.settings import TrainerOptions, Training
 from hyperofa.runtime.calls import one_call
 from hyperofa.runtime.folders import new_folder, write_json
+from hyperofa.runtime.idle import Use, check_read
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.text_files import hold_out, read_lines
 from hyperofa.runtime.versions import versions
 from hyperofa.tokens.canonical import load_tokenizer
+from hyperofa.training.checkpoints import read_checkpoint
 from hyperofa.training.fit import BEST, fit
 from hyperofa.training.text_views import ViewCounts
+from hyperofa.vectors.conversion import open_specs
 from hyperofa.vectors.spelling import split_spec
 
 _TRAINING = Training(steps=500, evaluate_every=20)
@@ -113,17 +116,28 @@ def hewitt(
     """
     making = one_call(hewitt, locals())
     chosen = [method_named(name, "--methods") for name in methods or compared_by("hewitt")]
+    trains = checkpoint is None and any(method.trained for method in chosen)
+    check_read(
+        hewitt, locals(),
+        Use(("checkpoint",), any(method.trained for method in chosen), "with hyperofa among --methods"),
+        Use(("epochs",), trains, "with hyperofa among --methods, and no --checkpoint"),
+        Use(("training.new_steps", "training.save_every"), False, "in `hyperofa pretrain`"),
+    )  # fmt: skip
     lines, held_out = hold_out(read_lines(text, "--text"), validation_lines, training.seed)
     inputs = [source_model, *text, *(split_spec(spec)[1] for spec in vectors), words, checkpoint]
+    open_specs(vectors)
+    if checkpoint is not None:
+        read_checkpoint(checkpoint, "--checkpoint")
+    source = load_model(source_model), load_tokenizer(source_model, "--source_model")
+    check_options(*source, training, trainer)
     with making, new_folder(output, overwrite, kind="comparison", inputs=inputs) as folder:
         added = expand(source_model, folder / "tokenizer", words, text=text, count=count, min_pieces=2).words
         bundle = prepare(
             source_model, str(folder / "tokenizer"), vectors, folder / "bundle", seed=training.seed, max_words=max_words
         )
-        if checkpoint is None and any(method.trained for method in chosen):
+        if trains:
             checkpoint = folder / "hypernetwork" / BEST
             _fit(bundle, text, epochs, training.seed, checkpoint.parent)
-        source = load_model(source_model), load_tokenizer(source_model, "--source_model")
         curves: dict[str, list[Point]] = {}
         safety: dict[str, DistributionShift] = {}
         for method in chosen:

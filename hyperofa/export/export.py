@@ -86,7 +86,7 @@ def export(
     """
     check_repository(push_to_hub)
     opened = Bundle.load(bundle)
-    check_choice(opened, method, checkpoint or [], ofa_share, least_confidence)
+    check_choice(opened, method, checkpoint or [], ofa_share, least_confidence, mixing, parallel or ())
     if factorised:
         check_factorised(opened)
     source_model = source_model or opened.source_model

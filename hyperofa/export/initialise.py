@@ -312,7 +312,7 @@ def initialise(
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     given = [] if hypernetwork is None else hypernetwork if isinstance(hypernetwork, Sequence) else [hypernetwork]
     nets: list[HypernetworkLike] = [hypernetwork] if isinstance(hypernetwork, str) else list(given)
-    chosen = check_choice(bundle, method, nets, ofa_share, least_confidence)
+    chosen = check_choice(bundle, method, nets, ofa_share, least_confidence, mixing, parallel)
     source = source_of(source_model or bundle.source_model)
     load_source(bundle, source)
     confidence = None

@@ -19,13 +19,14 @@ from hyperofa.inspection.coverage import (
     cover_scripts,
     cover_texts,
 )
-from hyperofa.inspection.picture import draw
+from hyperofa.inspection.picture import check_picture, draw
 from hyperofa.methods.fallbacks import ORIGINS, Plan, plan_rows, target_inputs
 from hyperofa.methods.registry import Context, Method, method_named
 from hyperofa.models.source import ModelLike, TokenizerLike
 from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.ranges import Count, Seed, in_range
 from hyperofa.runtime.scratch import scratch_folder
+from hyperofa.runtime.text_files import check_texts
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.vectors.spelling import split_spec
 
@@ -152,6 +153,10 @@ def doctor(
         >>> print(found.short())
         rows by hyperofa: ... copied, ... predicted...
     """
+    method_named(method)
+    check_texts([split_spec(spec)[1] for spec in text or []], "--text")
+    if picture is not None:
+        check_picture(picture)
     with scratch_folder("hyperofa-doctor-") as scratch:
         bundle, stage = timed(
             "prepare",

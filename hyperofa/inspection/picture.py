@@ -8,12 +8,27 @@ from matplotlib.figure import Figure
 from hyperofa.errors import InputError
 from hyperofa.inspection.coverage import LanguageCoverage, ScriptCoverage
 from hyperofa.methods.fallbacks import ORIGINS
-from hyperofa.runtime.files import FilePath, new_file
+from hyperofa.runtime.files import FilePath, check_file, new_file
 from hyperofa.runtime.pictures import save_picture
 
 _LARGEST = 12
 # Okabe and Ito (2008), from what is known for sure to what is not.
 _COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#F0E442", "#D55E00", "#CC79A7", "#999999")
+
+
+def check_picture(path: FilePath) -> None:
+    """See that a picture can be written there.
+
+    Args:
+        path: as for `draw`.
+
+    Raises:
+        InputError: another ending, or no place for a file.
+    """
+    path = Path(path)
+    if path.suffix not in (".svg", ".png", ".pdf"):
+        raise InputError(f"--picture {path}: expected a file that ends in .svg, .png or .pdf")
+    check_file(path, overwrite=True)
 
 
 def draw(scripts: Sequence[ScriptCoverage], languages: Sequence[LanguageCoverage], path: FilePath) -> None:
@@ -28,8 +43,7 @@ def draw(scripts: Sequence[ScriptCoverage], languages: Sequence[LanguageCoverage
         InputError: another ending.
     """
     path = Path(path)
-    if path.suffix not in (".svg", ".png", ".pdf"):
-        raise InputError(f"--picture {path}: expected a file that ends in .svg, .png or .pdf")
+    check_picture(path)
     shown = scripts[:_LARGEST][::-1]
     height = 1.5 + 0.22 * max(len(shown), len(languages))
     figure = Figure(figsize=(10, height), layout="constrained")

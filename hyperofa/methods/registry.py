@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -45,6 +45,7 @@ class Context:
 
 Rows = Callable[[InitInputs, Context], Predictions]
 Comparison = Literal["demo", "hewitt"]
+Option = Literal["mixing", "parallel"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Method:
         copied: kinds of overlap that it copies unless told otherwise; of a trained one the checkpoint says which.
         fallback: what becomes of the rows it does not know, see `fallbacks.plan_rows`.
         seeded: whether another seed gives other rows; of a trained one, the seed of its training.
+        reads: options that it makes use of, beside those of all methods.
         compared: commands that compare it without being asked.
         label: its name in plots; empty for its own.
         colour: its colour there.
@@ -74,6 +76,7 @@ class Method:
     copied: tuple[OverlapKind, ...] = OVERLAP_KINDS
     fallback: Fallback = "ladder"
     seeded: bool = False
+    reads: tuple[Option, ...] = ()
     compared: tuple[Comparison, ...] = ()
     label: str = ""
     colour: str = "#8c8c8c"
@@ -132,7 +135,7 @@ _BUILT_IN = (
     Method(
         "ofa_tuned", "OFA with our pooling, k = 3, rescaled",
         lambda inputs, context: baselines.ofa(inputs, context.mixing, context.cache),
-        compared=("demo",), label="OFA, tuned", colour="#4292c6", citation=citations.OFA,
+        reads=("mixing",), compared=("demo",), label="OFA, tuned", colour="#4292c6", citation=citations.OFA,
     ),
     _published(
         Method(
@@ -197,7 +200,8 @@ _BUILT_IN = (
     Method(
         "transtokenizer", "mean of the source tokens that a token is aligned with; needs `--parallel`",
         lambda inputs, _: peers.transtokenizer(inputs),
-        copied=("role", "symbol"), label="trans-tokeniser", colour="#756bb1", citation=citations.TRANSTOKENIZER,
+        copied=("role", "symbol"), reads=("parallel",), label="trans-tokeniser", colour="#756bb1",
+        citation=citations.TRANSTOKENIZER,
     ),
 )  # fmt: skip
 METHODS: dict[str, Method] = {method.name: method for method in _BUILT_IN}
@@ -259,8 +263,8 @@ def register_method(
 
     def register(function: Rows) -> Rows:
         METHODS[name] = Method(
-            name, about, function, pooling, tuple(copied), seeded=seeded, label=label, colour=colour,
-            citation=citation, built_in=False,
+            name, about, function, pooling, tuple(copied), seeded=seeded, reads=get_args(Option), label=label,
+            colour=colour, citation=citation, built_in=False,
         )  # fmt: skip
         return function
 

@@ -29,6 +29,7 @@ from hyperofa.errors import InputError
 from hyperofa.models.source import ModelLike, TokenizerLike, tokenizer_of
 from hyperofa.runtime.files import FilePath, FilePaths
 from hyperofa.runtime.folders import new_folder
+from hyperofa.runtime.idle import Use, check_read
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.text_files import read_lines
 from hyperofa.tokens.canonical import Family, bare_backend, canonical_tokens, load_tokenizer, tokenizer_family
@@ -133,6 +134,7 @@ def expand(
         raise InputError("--words and --tokenizer: expected one of the two, found both")
     if words is None and tokenizer is None and (not text or count is None):
         raise InputError("expected --words FILE, --tokenizer T, or --text FILE with --count N; found none of them")
+    check_read(expand, locals(), Use(("min_pieces",), words is None and tokenizer is None, "with words to be mined"))
     given = source_model[1] if isinstance(source_model, tuple) else source_model
     source = tokenizer_of(given, "--source_model").load()
     lines = read_lines(text, "--text") if text else []

@@ -32,6 +32,7 @@ from hyperofa.pretraining.blocks import (
     BlockBatches,
     BlockOrder,
     Blocks,
+    Frame,
     SteppedBatches,
     TextBlock,
     frame_of,
@@ -44,7 +45,7 @@ from hyperofa.runtime.processes import bar_hidden
 from hyperofa.training.checkpoints import write_whole
 from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.samplers import GroupedBatches
-from hyperofa.training.trainers import hide_advertisements, refusals_told
+from hyperofa.training.trainers import hide_advertisements, quiet, refusals_told
 
 _TRAINER = TrainerOptions()
 _ADVICE = "give a lower --training.learning_rate"
@@ -301,16 +302,10 @@ def train(
     Raises:
         InputError: the model, a text or an option does not serve.
     """
-    objective = objective_of(model)
-    mask_id = None
-    if objective == "masked":
-        mask_id = tokenizer.mask_token_id
-        if mask_id is None:
-            raise InputError("--model: expected a mask token in the tokenizer of a masked language model, found none")
+    mask_id, frame = _read_with(model, tokenizer, training)
     new_rows = np.empty(0, np.int64) if new_rows is None else new_rows
     if training.new_steps and not len(new_rows):
         raise InputError("--training.new_steps: expected 0, as the model has no rows that are known to be new")
-    frame = frame_of(tokenizer, longest(model, tokenizer, training.block_size), objective)
     blocks = Blocks(text.train, frame), {stream.language: Blocks([stream], frame) for stream in text.val}
     special = set(tokenizer.all_special_ids)
     vocabulary = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - special))
@@ -328,6 +323,36 @@ def train(
         trainer.fit(module, ckpt_path=checkpoint if resumed else None, weights_only=True)
     module.model.eval()
     return module.curve
+
+
+def check_options(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, training: Training, options: TrainerOptions
+) -> None:
+    """See that a model can be trained like this, before its text is tokenised or anything else takes long.
+
+    Args:
+        model: as for `train`.
+        tokenizer: likewise.
+        training: likewise.
+        options: likewise.
+
+    Raises:
+        InputError: the model or an option does not serve.
+    """
+    _read_with(model, tokenizer, training)
+    with quiet():
+        _make_trainer(training, options, _Saving(None, None))
+
+
+def _read_with(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, training: Training
+) -> tuple[int | None, Frame]:
+    """The mask token of a masked model, and how its blocks look."""
+    objective = objective_of(model)
+    mask_id = tokenizer.mask_token_id if objective == "masked" else None
+    if objective == "masked" and mask_id is None:
+        raise InputError("--model: expected a mask token in the tokenizer of a masked language model, found none")
+    return mask_id, frame_of(tokenizer, longest(model, tokenizer, training.block_size), objective)
 
 
 def _make_trainer(training: Training, options: TrainerOptions, saving: lightning.Callback) -> lightning.Trainer:

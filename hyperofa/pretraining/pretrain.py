@@ -23,7 +23,7 @@ from hyperofa.models.source import ModelLike, SourceModel, content_hash, source_
 from hyperofa.pretraining.corpus import Corpus, files_by_language, tokenise
 from hyperofa.pretraining.curves import Point
 from hyperofa.pretraining.evaluation import Evaluation
-from hyperofa.pretraining.language_model import train
+from hyperofa.pretraining.language_model import check_options, train
 from hyperofa.pretraining.results import Pretrained, PretrainedModels, write_comparison, write_trained
 from hyperofa.pretraining.settings import EvaluationOptions, TrainerOptions, Training
 from hyperofa.runtime.calls import Call, written_call
@@ -35,6 +35,7 @@ from hyperofa.runtime.folders import (
     write_json,
 )
 from hyperofa.runtime.hashing import sha256_text
+from hyperofa.runtime.idle import Use, check_read
 from hyperofa.runtime.marks import unfinished_key
 from hyperofa.runtime.processes import is_first_process
 from hyperofa.runtime.records import read_record
@@ -121,6 +122,13 @@ def pretrain(
         training.seed,
     )
     corpus.check()
+    check_read(
+        pretrain, locals(),
+        Use(("baseline",), not alone, "with several models"),
+        Use(("new_rows",), training.new_steps > 0, "with --training.new_steps"),
+        Use(("validation_lines",), not corpus.val, "without --validation_text"),
+        Use(("evaluation",), evaluation.asked, "with --evaluation.data or --evaluation.text"),
+    )  # fmt: skip
     evaluator = Evaluation(evaluation, training) if evaluation.asked else None
     rows = {name: _new_rows(source, training, new_rows) for name, source in sources.items()}
     settings = {
@@ -284,6 +292,7 @@ def _run(
         return [Point.from_dict(point) for point in read_record(done, list[dict[str, Any]], "a curve")]
     model, tokenizer = source.load(), source.load_tokenizer()
     dtype = model.dtype
+    check_options(model, tokenizer, training, trainer)
     text = tokenise(corpus, tokenizer, work / "text", trainer.progress and is_first_process())
     save = partial(_save_on_the_way, training=training, dtype=dtype, folder=folder) if training.save_every else None
     curve = train(model, tokenizer, text, training, trainer, new_rows, checkpoint, evaluator, save)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hyperofa.errors import InputError
+
 _OUTPUT = "output"
 _ANYWHERE = "DIR"
 _outermost: ContextVar["Call | None"] = ContextVar("_outermost", default=None)
@@ -34,6 +36,12 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
     """
     with _making(Call(shlex.join(["hyperofa", *_anywhere(words)]), "sh")):
         yield
+
+
+def as_typed(error: InputError) -> str:
+    """A message in the words of whoever reads it: with flags where a command line was typed, else with parameters."""
+    outermost = _outermost.get()
+    return error.with_flags if outermost is not None and outermost.language == "sh" else str(error)
 
 
 @contextmanager

@@ -42,6 +42,20 @@ def iterate_lines(paths: Sequence[str | Path], flag: str = "--data.text") -> Ite
             yield line.rpartition("\t")[2].strip() if last_column else line.strip()
 
 
+def check_texts(paths: Sequence[str | Path], flag: str) -> None:
+    """See that each is there and begins as text, before anything takes long.
+
+    Args:
+        paths: files.
+        flag: command-line flag named in errors.
+
+    Raises:
+        InputError: one is missing or empty, or its first line is not text.
+    """
+    for path in paths:
+        next(iterate_lines([path], flag))
+
+
 def in_pieces(line: str, length: int) -> list[str]:
     """A line as it is or, where it is longer than that, in pieces: cut at spaces, and within words of that length.
 

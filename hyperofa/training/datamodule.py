@@ -24,6 +24,7 @@ from hyperofa.models.objectives import TextObjective, hiding_tokens, objective_a
 from hyperofa.nets.inputs import Memory
 from hyperofa.nets.net import Net
 from hyperofa.reference import GROUP
+from hyperofa.runtime.idle import changed_settings
 from hyperofa.runtime.ranges import Chance, Count, Seed, Size, in_range
 from hyperofa.tokens.canonical import OverlapKind, bare_backend
 from hyperofa.training.batches import TokenBatch
@@ -136,6 +137,8 @@ class HyperDataModule(lightning.LightningDataModule):
         num_workers: Size = 0,
         word_table: Placement = "auto",
     ) -> None:
+        self.changed = changed_settings(HyperDataModule.__init__, locals())
+        """Settings that are not as they would be anyway."""
         super().__init__()
         self.bundle = Bundle.load(bundle)
         self._text_files, self._parallel_files = list(text or []), list(parallel or [])

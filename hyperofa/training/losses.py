@@ -4,7 +4,6 @@ All of them compute in at least float32 with autocast switched off: half-precisi
 temperature are too coarse to rank a batch.
 """
 
-import inspect
 import math
 from collections.abc import Callable
 from functools import partial
@@ -59,12 +58,6 @@ def token_loss(
         raise InputError(f"distance: expected one of {', '.join(DISTANCES)}; found {distance!r}")
     error = DISTANCES[distance](predicted, expected)
     return TokenLoss(contrastive_weight * contrast + (1 - contrastive_weight) * error, contrast, error)
-
-
-def changed(loss: "partial[TokenLoss]") -> list[str]:
-    """Options of a `token_loss` that are not what they are by default."""
-    defaults = inspect.signature(token_loss).parameters
-    return [name for name, value in loss.keywords.items() if value != defaults[name].default]
 
 
 def contrastive(predicted: Tensor, expected: Tensor, temperature: float) -> Tensor:

@@ -22,16 +22,18 @@ from hyperofa.nets.net import Net
 from hyperofa.nets.registry import check_registered
 from hyperofa.nets.sizes import check_size
 from hyperofa.nets.source_attention import SourceAttention
+from hyperofa.runtime.idle import changed_settings
 from hyperofa.runtime.ranges import Count, NonNegative, Positive, in_range
 from hyperofa.training.batches import TextBatch, TokenBatch
 from hyperofa.training.checkpoints import RECORD, make_record
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.language_loss import HeadError, language_loss
 from hyperofa.training.language_views import LanguageViews
-from hyperofa.training.losses import Distance, changed, token_loss
+from hyperofa.training.losses import Distance, token_loss
 from hyperofa.training.metrics import MeansByGroup, SentenceRetrieval, TokenMetrics
 from hyperofa.training.plm_loss import FrozenPLM, Precision, Sentences, sentence_loss
 from hyperofa.training.text_views import MAX_TOKENS, VIEWS
+from hyperofa.training.unread import tell_unread
 from hyperofa.training.word_sets import WordIndices
 
 _TENSORS, _ELEMENTS = 2**13, 2**32
@@ -106,6 +108,7 @@ class HyperModule(lightning.LightningModule):
         step_factor: Positive = 0.95,
         compile: bool = False,
     ) -> None:
+        self._changed = changed_settings(HyperModule.__init__, locals())
         super().__init__()
         # A class as the default would, in jsonargparse, hand its arguments on to the class that is named instead.
         make = SourceAttention if net is None else net
@@ -143,8 +146,8 @@ class HyperModule(lightning.LightningModule):
             self._plm.append(self._load_plm(stage))
         if stage == "fit" and data.objective is not None:
             self.net.ask_for_usage(len(data.bundle.words.languages))
-        if stage == "fit" and data.streams == "text" and (idle := changed(self._token_loss)):
-            rank_zero_warn(f"{', '.join(idle)}: of the loss on source tokens, and none are read; give streams='both'")
+        if stage == "fit":
+            tell_unread(self._changed, data)
         self._word_vectors = data.word_vectors
         self._memory = data.memory_of(self.net)
         self._primitives = torch.from_numpy(data.bundle.input_primitives.copy())

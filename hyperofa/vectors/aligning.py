@@ -121,7 +121,7 @@ def align_vectors(
     language, path = split_spec(vectors)
     if language is None:
         raise InputError(f"--vectors {vectors}: expected LANG=FILE, the language of the words with their file")
-    check_output(output, overwrite, [path, *(split_spec(spec)[1] for spec in into)])
+    check_output(output, overwrite, [path, *(split_spec(spec)[1] for spec in into)], prefixes)
     with scratch_folder("hyperofa-align-") as scratch:
         store = build_store([vectors], scratch / "own", allow_pickle=allow_pickle, duplicates="first")
         space = build_store(into, scratch / "space", allow_pickle=allow_pickle, duplicates="first", flag="--into")

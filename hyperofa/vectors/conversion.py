@@ -51,6 +51,28 @@ def build_store(
     """
     if max_words is not None and max_words < 1:
         raise InputError(f"--max_words: expected at least 1, found {max_words}")
+    files = open_specs(specs, allow_pickle, flag)
+    chosen = f"{specs} {dtype} {max_words} {duplicates} {spelling}"
+    key = sha256_text(chosen, fingerprint(*(file.path for file in files)))
+    with resumed_folder(output, key, overwrite, kind="vector store", inputs=[file.path for file in files]) as folder:
+        if _is_as_wanted(files, dtype, max_words):
+            WordVectors.load(files[0].path).link(folder)
+        else:
+            _convert(files, folder, np.dtype(dtype), max_words, spelling, duplicates)
+    return WordVectors.load(output)
+
+
+def open_specs(specs: Sequence[str], allow_pickle: bool = False, flag: str = "--vectors") -> list[VectorFile]:
+    """Read the headers of word-vector files, which tells early what cannot be read.
+
+    Args:
+        specs: as for `build_store`.
+        allow_pickle: likewise.
+        flag: likewise.
+
+    Raises:
+        InputError: a file is missing or of an unknown kind, or widths differ.
+    """
     files = [file for spec in specs for file in _open_spec(spec, allow_pickle, flag)]
     if not files:
         raise InputError(f"{flag}: expected at least one file of word vectors, found none")
@@ -60,14 +82,7 @@ def build_store(
                 f"{file.path}: expected vectors {files[0].dim} wide as in {files[0].path}, found {file.dim}; "
                 "files of one space must agree"
             )
-    chosen = f"{specs} {dtype} {max_words} {duplicates} {spelling}"
-    key = sha256_text(chosen, fingerprint(*(file.path for file in files)))
-    with resumed_folder(output, key, overwrite, kind="vector store", inputs=[file.path for file in files]) as folder:
-        if _is_as_wanted(files, dtype, max_words):
-            WordVectors.load(files[0].path).link(folder)
-        else:
-            _convert(files, folder, np.dtype(dtype), max_words, spelling, duplicates)
-    return WordVectors.load(output)
+    return files
 
 
 def _is_as_wanted(files: list[VectorFile], dtype: str, max_words: int | None) -> bool:

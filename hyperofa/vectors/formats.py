@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hyperofa.errors import InputError
 from hyperofa.runtime.files import FilePath, check_file, new_file
 from hyperofa.runtime.folders import check_folder, new_folder
+from hyperofa.runtime.idle import Use, check_read
 from hyperofa.runtime.ranges import Count, in_range
 from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.vectors.conversion import build_store
@@ -93,7 +94,7 @@ def convert_vectors(
         converted.bin: ... words, 12 wide: deu ..., eng ...
     """
     inputs = [split_spec(spec)[1] for spec in vectors]
-    check_output(output, overwrite, inputs)
+    check_output(output, overwrite, inputs, prefixes)
     with scratch_folder("hyperofa-vectors-") as scratch:
         store = build_store(
             vectors,
@@ -120,19 +121,24 @@ def read_rows(store: WordVectors, rows: NDArray[np.int64]) -> Iterator[tuple[lis
         yield list(zip(store.words[some], codes, store.boundaries[some].tolist(), strict=True)), store.vectors[some]
 
 
-def check_output(output: FilePath, overwrite: bool, inputs: Sequence[Path]) -> None:
+def check_output(output: FilePath, overwrite: bool, inputs: Sequence[Path], prefixes: bool = True) -> None:
     """See that vectors may be written somewhere, before the work is done.
 
     Args:
         output: as for `convert_vectors`.
         overwrite: replace what is already there.
         inputs: what the output must not replace.
+        prefixes: as for `convert_vectors`.
 
     Raises:
         InputError: they may not.
     """
     output = Path(output)
-    if not output.name.endswith(FILE_ENDINGS):
+    is_file = output.name.endswith(FILE_ENDINGS)
+    check_read(
+        check_output, locals(), Use(("prefixes",), is_file, "with a file as --output, as a store keeps words apart")
+    )
+    if not is_file:
         check_folder(output, overwrite, kind="vector store", inputs=inputs)
         return
     if output.exists() and any(output.samefile(path) for path in inputs if path.exists()):

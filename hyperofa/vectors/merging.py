@@ -54,7 +54,7 @@ def merge_vectors(
         merged: ... words, 12 wide: deu ..., eng ..., fra 2
     """
     inputs = [split_spec(spec)[1] for spec in vectors]
-    check_output(output, overwrite, inputs)
+    check_output(output, overwrite, inputs, prefixes)
     with scratch_folder("hyperofa-vectors-") as scratch:
         stores = [
             build_store(

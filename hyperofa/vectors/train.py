@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.files import FilePath, new_file
+from hyperofa.runtime.idle import Use, check_read
 from hyperofa.runtime.ranges import Count, Seed, Size, in_range
 from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.vectors.centring import unit_rows
@@ -123,8 +124,9 @@ def train_vectors(
         trained.vec: ... words, 8 wide: deu ..., eng ...
           spectral, from ... words in ... segments
     """
+    given = locals()
     inputs = [split_spec(spec)[1] for spec in (*text, *(into or ()))]
-    check_output(output, overwrite, inputs)
+    check_output(output, overwrite, inputs, prefixes)
     pieces = [piece for piece in read_pieces(text, aligned) if piece.text]
     languages = sorted({piece.language for piece in pieces})
     tokens = [split_words(piece.text) for piece in pieces]
@@ -134,6 +136,14 @@ def train_vectors(
     if method == "auto":
         method = "spectral" if len(languages) > 1 and running < LONG_TEXT else "fasttext"
     used: Method = "projected" if into else method
+    whole = used == "fasttext" and Path(output).name.endswith(".bin")
+    check_read(
+        train_vectors,
+        given,
+        Use(("method", "dim"), not into, "without --into"),
+        Use(("epochs", "shortest_ngram", "longest_ngram", "buckets"), used == "fasttext", "with --method fasttext"),
+        Use(("max_words",), not whole, "with another --output than fastText's own model, which has all words"),
+    )
     if used != "fasttext":
         segments = [(piece.name, piece.language, words) for piece, words in zip(pieces, tokens, strict=True)]
         counts = count_words(segments).frequent(min_count, max_words)

@@ -206,7 +206,7 @@ def test_rows_that_are_not_trusted_fall_back(bundle, net, judged):
     [
         ("hyperofa", 0.5, r"least_confidence: expected 100 validation tokens or more, .* found 0.5 with bundle"),
         ("hyperofa", 1.5, "least_confidence: expected a number from 0 to 1, found 1.5"),
-        ("ofa_tuned", 0.5, "least_confidence: expected method='hyperofa', .* found method='ofa_tuned'"),
+        ("ofa_tuned", 0.5, "least_confidence: expected none but with method='hyperofa', found 0.5"),
     ],
 )
 def test_a_confidence_that_is_not_there_cannot_be_asked_for(bundle, net, method, least, message):

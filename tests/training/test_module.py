@@ -23,6 +23,7 @@ from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.module import HyperModule
 from hyperofa.training.text_views import ViewCounts
+from hyperofa.training.unread import tell_unread
 from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS
 from tests.forked import PATIENCE
 
@@ -105,12 +106,30 @@ def test_token_wise_losses_fit_whatever_sentence_is_the_longest(bundles, text_fi
     assert losses["text"] > (losses["translated"] + losses["source"]) / 2  # and what the two token-wise losses add
 
 
-def test_an_option_of_tokens_that_nothing_reads_is_told(bundles, text_file, recwarn):
-    data = HyperDataModule(str(bundles["bert"]), [str(text_file)], sentences=4, steps=1)
-    module = HyperModule(data.word_dim, data.coordinate_dim, lambda d, k: MLP(d, k, 4, 0), distance="l1")
+def test_settings_that_nothing_reads_are_told(bundles, text_file, recwarn):
+    data = HyperDataModule(str(bundles["bert"]), [str(text_file)], sentences=4, steps=1, batches="ascending")
+    module = HyperModule(
+        data.word_dim, data.coordinate_dim, lambda d, k: MLP(d, k, 4, 0), distance="l1", step_epochs=3, kl_weight=1.0
+    )
     trainer(max_epochs=1, limit_val_batches=0).fit(module, data)
-    told = "distance: of the loss on source tokens, and none are read; give streams='both'"
-    assert told in [str(warning.message) for warning in recwarn]
+    found = [str(warning.message) for warning in recwarn]
+    assert [each.partition(", found")[0] for each in found if "nothing would read it" in each] == [
+        "batches: expected none but with streams tokens or both",
+        "distance: expected none but with streams tokens or both",
+        "kl_weight: expected none but with views.source",
+        "step_epochs: expected none but with schedule='step'",
+    ]
+
+
+@pytest.mark.parametrize("name", ["paper/roberta-100", "paper/xlmr-400", "fit", "tokens"])
+def test_all_settings_of_presets_are_read(name, bundles, text_file, recwarn):
+    settings = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
+    text = [str(text_file)] if settings["data"]["streams"] == "text" else None
+    data = HyperDataModule(str(bundles["bert"]), text, **settings["data"])
+    options = {name: value for name, value in settings["model"].items() if name != "net"}
+    module = HyperModule(data.word_dim, data.coordinate_dim, lambda d, k: MLP(d, k, 4, 0), **options)
+    tell_unread(module._changed, data)
+    assert not [each for each in recwarn if "nothing would read it" in str(each.message)]
 
 
 def trainer(**arguments) -> Trainer:
