@@ -79,3 +79,42 @@ def test_a_variable_that_is_not_set_is_no_path(words, said, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert capsys.readouterr().err == f"hyperofa: {said}\n"
+
+
+def long_work(*_: Any, **__: Any) -> None:
+    raise AssertionError("began before the mistake was told")
+
+
+EARLY = [
+    ("doctor", "hyperofa.inspection.doctor.prepare", "--text gone.txt", "--text gone.txt: expected a text file"),
+    ("doctor", "hyperofa.inspection.doctor.prepare", "--method mena", "--method: expected one of .*mean"),
+    ("doctor", "hyperofa.inspection.doctor.prepare", "--picture a.doc", "--picture a.doc: expected a file that ends"),
+    ("doctor", "hyperofa.models.source.SourceModel.load", "--vectors gone.vec", "--vectors gone.vec: expected a file"),
+    ("hewitt", "hyperofa.experiments.hewitt.expand", "--vectors gone.vec", "--vectors gone.vec: expected a file"),
+    ("hewitt", "hyperofa.experiments.hewitt.expand", "--checkpoint gone.ckpt", "--checkpoint gone.ckpt: expected a ch"),
+    ("hewitt", "hyperofa.experiments.hewitt.expand", "--training.block_size 2", "expected --training.block_size above"),
+    ("hewitt", "hyperofa.experiments.hewitt.expand", "--trainer.accelerator abacus", "--trainer: .*abacus"),
+    ("pretrain", "hyperofa.pretraining.pretrain.tokenise", "--training.block_size 2", "expected --training.block_size"),
+    ("pretrain", "hyperofa.pretraining.pretrain.tokenise", "--trainer.precision 3-true", "--trainer: .*3-true"),
+]
+
+
+@pytest.mark.parametrize(("command", "work", "wrong", "said"), EARLY)
+def test_a_mistake_is_told_before_anything_takes_long(
+    command, work, wrong, said, model_folders, tokenizer_folders, vector_file, text_file, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(work, long_work)
+    monkeypatch.chdir(tmp_path)
+    model, text, vectors = (str(path) for path in (model_folders["bert"], text_file, vector_file))
+    given = {
+        "doctor": {"--target_tokenizer": str(tokenizer_folders["unigram"])},
+        "hewitt": {"--text": text, "--output": "out"},
+        "pretrain": {"--model": model, "--text": text, "--output": "out"},
+    }[command]
+    if command != "pretrain":
+        given |= {"--source_model": model, "--vectors": vectors}
+    given |= dict([wrong.split()])
+    with pytest.raises(SystemExit, match="2"):
+        main([command, *(word for pair in given.items() for word in pair)])
+    assert re.search(f"hyperofa: {said}", capsys.readouterr().err)
+    assert not [path for path in tmp_path.rglob("*") if not path.name.endswith(".lock")]

@@ -16,7 +16,7 @@ from hyperofa.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
 LARGEST = 2**31 - 1
-"""Largest count: what counts are handed on to has room for it, and for the product of two of them."""
+"""Largest count: fastText has room for no larger one, and 64 bits for the product of two of them."""
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,6 @@ _EPOCH_WORDS = 10_000_000  # words that fastText shall have read in all, if no e
 # Each draws a tenth of fastText's matrix, and the eleventh what is over: what none draws is zero or, from 0.9.3 on,
 # whatever the memory held.
 _THREADS = 11
-_FLAGS = {
-    "dim": "dim", "minCount": "min_count", "minn": "shortest_ngram", "maxn": "longest_ngram", "bucket": "buckets",
-    "epoch": "epochs",
-}  # fmt: skip
-_MOST = 2**31 - 1  # of each of these, as fastText holds them
 
 Method = Literal["spectral", "fasttext", "projected"]
 
@@ -259,9 +254,6 @@ def _train_fasttext(
         corpus, path = scratch / "text", scratch / "model.bin"
         with corpus.open("w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
-        for name, flag in _FLAGS.items():
-            if settings[name] > _MOST:
-                raise InputError(f"--{flag}: expected at most {_MOST} for fastText, found {settings[name]}")
         try:
             trained = fasttext.train_unsupervised(str(corpus), model="skipgram", verbose=0, **settings)
         except ValueError as error:
