@@ -1,4 +1,7 @@
-"""How often tokens occur, and in which languages, by the vector file alone: rows of a language model say both."""
+"""How tokens are used, by the vector file alone: how often, in which languages, and as what part of a word.
+
+Rows of a language model say all three.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer as BackendTokenizer
 
+from hyperofa.nets.inputs import FORMS
 from hyperofa.vectors.spelling import WORD_START
 from hyperofa.vectors.store import WordVectors
 
@@ -25,11 +29,14 @@ class Usage(NamedTuple):
         languages: `(size, m)` int32, those that use it most, as numbers of the vector file's.
         shares: `(size, m)` float32, how much of its use, per word of text, is theirs: sums are 1, or 0 for a token that
             no language is known to use.
+        forms: `(size, F)` float32, columns named by `FORMS`, how much of its use is each; the mean of all others for
+            a token that is not known to be used.
     """
 
     log_frequencies: np.ndarray
     languages: np.ndarray
     shares: np.ndarray
+    forms: np.ndarray
 
 
 def token_usage(tokenizer: BackendTokenizer, words: WordVectors, size: int) -> Usage:
@@ -44,17 +51,25 @@ def token_usage(tokenizer: BackendTokenizer, words: WordVectors, size: int) -> U
         size: tokens of the vocabulary.
     """
     counts = np.zeros((len(words.languages), size))
+    uses = np.zeros((len(FORMS) + 1, size))  # the last, of any form
     frequent = np.flatnonzero(words.ranks < _FREQUENT)
     for start in range(0, len(frequent), _CHUNK):
-        ids = frequent[start : start + _CHUNK]
-        spelled = list(_spellings(words, ids))
-        encodings = tokenizer.encode_batch_fast([form for _, form, _ in spelled], add_special_tokens=False)
-        lengths = [len(encoding.ids) for encoding in encodings]
+        rows, spelled, parts = zip(*_spellings(words, frequent[start : start + _CHUNK]), strict=True)
+        encodings = tokenizer.encode_batch_fast(list(spelled), add_special_tokens=False)
+        kept = np.array([len(encoding.ids) > 0 for encoding in encodings])
+        rows, lengths = np.array(rows)[kept], np.array([len(encoding.ids) for encoding in encodings])[kept]
         tokens = np.concatenate([np.empty(0, np.int64), *(np.array(encoding.ids, np.int64) for encoding in encodings)])
-        rows = np.array([row for row, _, _ in spelled])
-        parts = np.array([part for _, _, part in spelled]) / (1.0 + words.ranks[rows])
+        times = np.array(parts)[kept] / (1.0 + words.ranks[rows])
+        every = np.repeat(times, lengths)
         cells = np.repeat(words.language_ids[rows].astype(np.int64) * size, lengths) + tokens
-        counts += np.bincount(cells, np.repeat(parts, lengths), minlength=counts.size).reshape(counts.shape)
+        counts += np.bincount(cells, every, minlength=counts.size).reshape(counts.shape)
+        ends = np.cumsum(lengths)
+        first, last = tokens[ends - lengths], tokens[ends - 1]
+        capitals = np.array([form.strip()[:1].isupper() for form in spelled])[kept]
+        wholes = times * (lengths == 1)
+        found = (first, times), (last, times), (first, wholes), (first, times * capitals), (tokens, every)
+        for use, (ids, each) in zip(uses, found, strict=True):
+            use += np.bincount(ids, each, minlength=size)
     totals = counts.sum(1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     frequencies = np.log(shares.sum(0) / max(1, int((totals > 0).sum())) * size + _SMALLEST).astype(np.float32)
@@ -66,7 +81,18 @@ def token_usage(tokenizer: BackendTokenizer, words: WordVectors, size: int) -> U
         shares[most, np.arange(size)] = -1
     known = theirs.sum(1, keepdims=True)
     theirs = np.divide(theirs, known, out=np.zeros_like(theirs), where=known > 0)
-    return Usage(frequencies, languages, theirs.astype(np.float32))
+    return Usage(frequencies, languages, theirs.astype(np.float32), _shares(uses).T.astype(np.float32))
+
+
+def _shares(uses: np.ndarray) -> np.ndarray:
+    """The first rows of `(F + 1, size)` as parts of the last, which is all of them; their means where there is none."""
+    *forms, total = uses
+    used = total > 0
+    shares = np.zeros((len(forms), len(total)))
+    if used.any():
+        shares[:, used] = np.array(forms)[:, used] / total[used]
+        shares[:, ~used] = shares[:, used].mean(1, keepdims=True)
+    return shares
 
 
 def _spellings(words: WordVectors, rows: np.ndarray) -> Iterator[tuple[int, str, float]]:

@@ -9,6 +9,9 @@ FEATURES = ("weight", "share", "exact", "log_rank", "position", "source_language
 """Columns of `WordSets.features`: `weight`, the fixed pooling weight (`matching.pooling_weights`), > 0, not normalised;
 `cover`, the part of the token that the word is, below 1 for one of the words that the token is made of."""
 
+FORMS = ("begins", "ends", "whole", "capitalised")
+"""Columns of `Memory.forms`: in how much of its use a token is a word's first, its last, all of it, and the first of
+one that is capitalised."""
 
 WEIGHT = FEATURES.index("weight")
 
@@ -44,6 +47,8 @@ class Memory(NamedTuple):
         languages: `(N, m)` int32, the languages that use each token most; `None` for a net that does not ask
             (`Net.languages`).
         shares: `(N, m)` float, how much of its use is theirs.
+        forms: `(N, F)` float, columns named by `FORMS`; `None` for a net that does not ask (`Net.forms`).
+        key_forms: `(M, F)` float, those of the memory's own tokens.
     """
 
     keys: Tensor
@@ -54,12 +59,13 @@ class Memory(NamedTuple):
     log_frequencies: Tensor | None = None
     languages: Tensor | None = None
     shares: Tensor | None = None
+    forms: Tensor | None = None
+    key_forms: Tensor | None = None
 
     def usage_of(self, tokens: Tensor) -> "Memory":
-        """The same, with how often and where tokens occur of these `(n,)` alone, in their order."""
-        usage = self.log_frequencies, self.languages, self.shares
-        frequencies, languages, shares = (None if part is None else part[tokens] for part in usage)
-        return self._replace(log_frequencies=frequencies, languages=languages, shares=shares)
+        """The same, with how these tokens `(n,)` alone are used, in their order."""
+        usage = {name: getattr(self, name) for name in ("log_frequencies", "languages", "shares", "forms")}
+        return self._replace(**{name: part[tokens] for name, part in usage.items() if part is not None})
 
     def to(self, device: torch.device) -> "Memory":
         """The same on another device."""

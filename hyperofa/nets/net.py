@@ -24,6 +24,8 @@ class Net(nn.Module, ABC):
     """Whether it asks the memory how often tokens occur."""
     languages = 0
     """How many languages it knows that tokens may be of; 0 for a net that does not ask the memory which."""
+    forms = False
+    """Whether it asks the memory what part of a word tokens are."""
 
     def __init__(self, word_dim: int, coordinate_dim: int) -> None:
         super().__init__()
@@ -59,13 +61,15 @@ class Net(nn.Module, ABC):
         """How many source tokens out of `count` a token looks at, which the memory must list; `None` for all."""
         return None if count <= self.dense_limit else self.neighbours
 
-    def ask_for_usage(self, languages: int) -> None:
-        """Ask the memory from now on how often tokens occur, and in which languages, if this is a net that can.
+    def ask_for_usage(self, languages: int, forms: bool = True) -> None:
+        """Ask the memory from now on how tokens are used, if this is a net that can.
 
-        A language model's rows say both beside their meaning.
+        A language model's rows say beside their meaning how often a token occurs, in which languages, and what part of
+        a word it is.
 
         Args:
-            languages: how many there are.
+            languages: how many there are; 0 not to ask for them.
+            forms: whether to ask for parts of words.
         """
 
     def remember(self, memory: Memory) -> Memory:

@@ -9,13 +9,14 @@ from torch.nn.functional import embedding, embedding_bag, normalize, pad
 
 from hyperofa.errors import InputError
 from hyperofa.nets import layers
-from hyperofa.nets.inputs import FEATURES, WEIGHT, Memory, WordSets
+from hyperofa.nets.inputs import FEATURES, FORMS, WEIGHT, Memory, WordSets
 from hyperofa.nets.net import Net, check_sizes
 
 Head = Literal["residual", "gated"]
 _DRAWN = FEATURES.index("cover")  # features whose weights are drawn; later ones start as zero, as old checkpoints do
-_LANGUAGE_STEP = 3.0  # how much faster than others the rows of languages are learned
-_LANGUAGE_START = 0.5  # their length at the start
+_ROW_STEP = 3.0  # how much faster than others the rows of languages and forms are learned
+_LANGUAGE_START = 0.5  # length of the rows of languages at the start
+_MATCH_STEP = 30.0  # how much faster it is learned which forms look at which
 
 
 class SourceAttention(Net):
@@ -27,10 +28,12 @@ class SourceAttention(Net):
     of it is scaled. Every learned part starts as zero, so training starts from the fixed pooling and a softmax mixture,
     as in OFA, whose rows the PLM already understands.
 
-    Rows of a language model also say how likely a token is, and in which language: with `frequency`, a learned row
-    times the log of it is added; with `languages`, learned rows of them, by how much of the token's use is theirs. Else
-    no model could tell them apart, for the word vectors of each are centred. These rows start at random: as what the
-    model reads and says at once, zeros would teach each other nothing.
+    Rows of a language model also say how likely a token is, in which language, and whether it begins a word, ends it or
+    both, or is capitalised: with `frequency`, a learned row times the log of it is added; with `languages`, learned
+    rows of them, by how much of the token's use is theirs; with `forms`, likewise, and tokens look more at source
+    tokens of the forms that it learns that they should. Else no model could tell them apart, for the word vectors of
+    each language are centred, and a word's first and last piece have the same words. The rows of languages start at
+    random: as what the model reads and says at once, and has not known before, zeros would teach each other nothing.
 
     Looking at all source tokens costs a product with each of them at every step; looking at the nearest ones costs the
     same whatever the number of all.
@@ -46,6 +49,7 @@ class SourceAttention(Net):
         dropout: probability of dropping an input of the correction.
         frequency: whether it asks the memory how often tokens occur; training through a language model turns it on.
         languages: how many languages it knows, of which it asks the memory beside; 0 for none; likewise.
+        forms: whether it asks the memory what part of a word tokens are; likewise.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class SourceAttention(Net):
         dropout: float = 0.0,
         frequency: bool = False,
         languages: int = 0,
+        forms: bool = False,
     ) -> None:
         super().__init__(word_dim, coordinate_dim)
         check_sizes(dropout, hidden_dim=hidden_dim, neighbours=1 if neighbours is None else neighbours)
@@ -81,8 +86,8 @@ class SourceAttention(Net):
         nn.init.zeros_(self.key_bias.weight)
         nn.init.zeros_(self.key_bias.bias)
         self.gate = nn.Linear(word_dim + coordinate_dim, 1) if head == "gated" else None
-        if frequency or languages:
-            self.ask_for_usage(languages)
+        if frequency or languages or forms:
+            self.ask_for_usage(languages, forms)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Take weights of a time when a match had fewer features too: those that are new count nothing."""
@@ -103,7 +108,7 @@ class SourceAttention(Net):
         if memory.neighbour_ids is None:
             mixture, length = self._mix(pooled, memory, self_index)
         else:
-            mixture, length = self._mix_near(pooled, memory, memory.neighbour_ids[self_index])
+            mixture, length = self._mix_near(pooled, memory, memory.neighbour_ids[self_index], self_index)
         direction = normalize(mixture, dim=1)  # (B, K)
         seen = torch.cat([pooled, direction], dim=1)
         correction = self.correction(seen)
@@ -120,17 +125,27 @@ class SourceAttention(Net):
                 raise ValueError("SourceAttention: expected a memory that says in which languages tokens occur")
             languages, shares = memory.languages[self_index].long(), memory.shares[self_index]
             spread = shares.new_zeros(len(shares), self.languages).scatter_add(1, languages, shares)
-            predicted = predicted + _LANGUAGE_STEP * (spread @ self.language_rows)
+            predicted = predicted + _ROW_STEP * (spread @ self.language_rows)
+        if self.forms:
+            predicted = predicted + _ROW_STEP * (self._forms_in(memory, self_index)[0] @ self.form_rows)
         return predicted
 
-    def ask_for_usage(self, languages: int) -> None:
-        """See `Net`."""
+    def ask_for_usage(self, languages: int, forms: bool = True) -> None:
+        """See `Net`.
+
+        Args:
+            languages: as there.
+            forms: as there.
+        """
         if not self.frequency:
             self.frequency, self.frequency_row = True, nn.Parameter(torch.zeros(self.coordinate_dim))
         if languages and not self.languages:
             check_sizes(languages=languages)
             rows = torch.randn(languages, self.coordinate_dim) / math.sqrt(self.coordinate_dim)
-            self.languages, self.language_rows = languages, nn.Parameter(rows * _LANGUAGE_START / _LANGUAGE_STEP)
+            self.languages, self.language_rows = languages, nn.Parameter(rows * _LANGUAGE_START / _ROW_STEP)
+        if forms and not self.forms:
+            self.forms, self.form_rows = True, nn.Parameter(torch.zeros(len(FORMS), self.coordinate_dim))
+            self.form_match = nn.Parameter(torch.zeros(len(FORMS), len(FORMS)))
 
     def remember(self, memory: Memory) -> Memory:
         """The memory with its keys projected and its values measured."""
@@ -141,15 +156,20 @@ class SourceAttention(Net):
         keys = self._project(memory.keys) if memory.projected is None else memory.projected  # (M, d)
         lengths = memory.values.norm(dim=1) if memory.lengths is None else memory.lengths  # (M,)
         scores = self._project(pooled) @ keys.T * self.log_sharpness.exp() + self.key_bias(keys)[:, 0]
+        if self.forms:
+            mine, theirs = self._forms_in(memory, self_index)
+            scores = scores + mine @ (_MATCH_STEP * self.form_match) @ theirs.T
         if self_index is not None:
             hidden = scores.new_zeros(len(self_index)).masked_fill(self_index < len(keys), -torch.inf)
             scores = scores.scatter_add(1, self_index.clamp(max=len(keys) - 1)[:, None], hidden[:, None])
         weights = scores.softmax(dim=1)
         return weights @ memory.values, (weights @ lengths)[:, None]
 
-    def _mix_near(self, pooled: Tensor, memory: Memory, neighbour_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _mix_near(
+        self, pooled: Tensor, memory: Memory, neighbour_ids: Tensor, self_index: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """The same over the values at the indices `neighbour_ids` `(B, k)`; no other row of the memory is touched."""
-        slots = neighbour_ids.clamp(max=len(memory.keys) - 1)
+        nearest = slots = neighbour_ids.clamp(max=len(memory.keys) - 1)
         if memory.projected is not None and memory.lengths is not None:
             keys, values, lengths = memory.projected, memory.values, memory.lengths
         else:  # what is near to several is projected once; to count them a GPU has to finish first
@@ -160,9 +180,19 @@ class SourceAttention(Net):
         # The bias of a key is linear in it, so the query can bring it along.
         asked = self._project(pooled) * self.log_sharpness.exp() + self.key_bias.weight
         scores = torch.einsum("bd,bkd->bk", asked, embedding(slots, keys)) + self.key_bias.bias
+        if self.forms:
+            mine, theirs = self._forms_in(memory, self_index)
+            sought = mine @ (_MATCH_STEP * self.form_match)
+            scores = scores + torch.einsum("bf,bkf->bk", sought, embedding(nearest, theirs))
         weights = scores.masked_fill(neighbour_ids == len(memory.keys), -torch.inf).softmax(dim=1)
         mixture = embedding_bag(slots, values, per_sample_weights=weights, mode="sum")
         return mixture, (weights * lengths[slots]).sum(dim=1, keepdim=True)
+
+    def _forms_in(self, memory: Memory, self_index: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What part of a word the tokens are, `(B, F)`, and those of the memory, `(M, F)`."""
+        if memory.forms is None or memory.key_forms is None or self_index is None:
+            raise ValueError("SourceAttention: expected a memory that says what part of a word tokens are")
+        return embedding(self_index, memory.forms), memory.key_forms
 
     def _project(self, vectors: Tensor) -> Tensor:
         return normalize(vectors + self.projection(vectors), dim=1)

@@ -370,9 +370,9 @@ class HyperModule(lightning.LightningModule):
         """
         found = checkpoint.get(RECORD, {})
         net = found.get("net") or {}
-        unnamed = {"frequency": False, "languages": 0}  # by old ones
+        unnamed = {"frequency": False, "languages": 0, "forms": False}  # by old ones
         if net.get("frequency") and not self.net.frequency:
-            self.net.ask_for_usage(net.get("languages", 0))
+            self.net.ask_for_usage(net.get("languages", 0), net.get("forms", False))
             self._memory = self._data.memory_of(self.net)
         if unnamed | net != unnamed | self.net.spec():
             raise InputError(

@@ -222,7 +222,7 @@ def self_indices(bundle: Bundle, ids: np.ndarray) -> dict[Side, np.ndarray]:
 
 
 def tell_usage(net: Net, memory: Memory, bundle: Bundle, self_index: Mapping[Side, np.ndarray]) -> Memory:
-    """The memory with how often every token occurs, and in which languages, if a net asks for it.
+    """The memory with how every token is used, if a net asks for it.
 
     Args:
         net: what looks at the memory.
@@ -245,10 +245,13 @@ def tell_usage(net: Net, memory: Memory, bundle: Bundle, self_index: Mapping[Sid
         for side, indices in self_index.items()
     ]
     order = np.argsort(np.concatenate(list(self_index.values())))
-    frequencies, languages, shares = (
+    frequencies, languages, shares, forms = (
         torch.from_numpy(np.concatenate(part)[order]) for part in zip(*usages, strict=True)
     )
-    return memory._replace(log_frequencies=frequencies, languages=languages, shares=shares)
+    key_forms = forms[: len(memory.keys)]
+    return memory._replace(
+        log_frequencies=frequencies, languages=languages, shares=shares, forms=forms, key_forms=key_forms
+    )
 
 
 def list_neighbours(

@@ -53,6 +53,25 @@ def test_tokens_are_of_the_languages_that_use_them():
     np.testing.assert_allclose(found.shares[[1, 3]], [[1, 0], [0, 0]])  # no language is known to use the last
 
 
+def test_tokens_are_parts_of_words():
+    """`Haus` begins all of its words, is all of half of them, and ends these; `s` ends what it does not begin."""
+
+    class Pieces(Words):
+        words = np.array(["Haus", "Hauss", "the", "s"])
+        language_ids = np.array([0, 0, 1, 0])
+        ranks = np.array([1, 1, 0, 1])
+        boundaries = np.array([WORD_START, WORD_START, WORD_START, 0])
+
+    vocabulary = {"?": 0, "▁Haus": 1, "s": 2, "▁the": 3, "▁The": 4, "unused": 5}
+    pieces = Tokenizer(models.Unigram([(piece, -1.0) for piece in vocabulary], unk_id=0))
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    forms = token_usage(pieces, Pieces, len(vocabulary)).forms
+    np.testing.assert_allclose(forms[1], [1, 0.5, 0.5, 1])
+    np.testing.assert_allclose(forms[2], [0.5, 1, 0.5, 0])
+    np.testing.assert_allclose(forms[[3, 4]], [[1, 1, 1, 0], [1, 1, 1, 1]])
+    np.testing.assert_allclose(forms[[0, 5]], np.tile(forms[1:5].mean(0), (2, 1)))
+
+
 def test_no_words_make_all_tokens_alike():
     class Nothing(Words):
         words, language_ids, ranks, boundaries = (np.array([], part.dtype) for part in (
@@ -63,3 +82,4 @@ def test_no_words_make_all_tokens_alike():
     assert found.log_frequencies.dtype == found.shares.dtype == np.float32
     assert found.log_frequencies == pytest.approx(np.log(0.01))
     assert not found.shares.any()
+    assert not found.forms.any()

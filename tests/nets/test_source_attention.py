@@ -14,7 +14,7 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.export.prediction import predict
 from hyperofa.nets import layers
-from hyperofa.nets.inputs import FEATURES, Memory, WordSets
+from hyperofa.nets.inputs import FEATURES, FORMS, Memory, WordSets
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.registry import build
 from hyperofa.nets.source_attention import SourceAttention
@@ -196,33 +196,65 @@ def test_a_gate_lets_the_correction_in_or_not():
 
 @pytest.mark.parametrize("neighbours", [None, 5])
 @torch.no_grad()
-def test_learned_rows_say_how_often_a_token_occurs_and_in_which_languages(neighbours):
+def test_learned_rows_say_how_a_token_is_used(neighbours):
     memory = random_memory() if neighbours is None else listed(random_memory(), neighbours)
     sets, net = sets_of(queries(memory)), trained_net(neighbours)
     before = net(sets, memory, SELF_INDEX)
     net.ask_for_usage(3)
-    with pytest.raises(ValueError, match="expected a memory that says how often tokens occur"):
-        net(sets, memory, SELF_INDEX)
-    frequencies = torch.linspace(-3, 3, M + len(SELF_INDEX))
-    told = memory._replace(log_frequencies=frequencies)
-    with pytest.raises(ValueError, match="expected a memory that says in which languages tokens occur"):
-        net(sets, told, SELF_INDEX)
+    frequencies, forms = torch.linspace(-3, 3, M + len(SELF_INDEX)), torch.rand(M + len(SELF_INDEX), len(FORMS))
     shares = torch.rand(len(frequencies), 2)
     languages = torch.tensor([[0, 2], [2, 1]]).repeat(len(frequencies), 1)[: len(frequencies)].int()
-    told = told._replace(languages=languages, shares=shares)
+    usage = {
+        "what part of a word tokens are": {"forms": forms, "key_forms": forms[:M]},
+        "how often tokens occur": {"log_frequencies": frequencies},
+        "in which languages tokens occur": {"languages": languages, "shares": shares},
+    }
+    told = memory
+    for said, parts in usage.items():
+        with pytest.raises(ValueError, match=f"expected a memory that says {said}"):
+            net(sets, told, SELF_INDEX)
+        told = told._replace(**parts)
     net.language_rows.zero_()
     assert torch.equal(net(sets, told, SELF_INDEX), before)  # until it is trained, but for what starts at random
     net.frequency_row.copy_(torch.arange(K))
     net.language_rows.copy_(torch.randn(3, K))
+    net.form_rows.copy_(torch.randn(len(FORMS), K))
+    formed = 3 * forms[SELF_INDEX] @ net.form_rows
     mixed = 3 * (shares[SELF_INDEX, :, None] * net.language_rows[languages[SELF_INDEX].long()]).sum(1)
-    expected = before + frequencies[SELF_INDEX, None] / 5 * torch.arange(K) + mixed
+    expected = before + frequencies[SELF_INDEX, None] / 5 * torch.arange(K) + mixed + formed
     torch.testing.assert_close(net(sets, told, SELF_INDEX), expected)
     again = build(net.spec())
     again.load_state_dict(net.state_dict())
     assert torch.equal(again(sets, told, SELF_INDEX), net(sets, told, SELF_INDEX))
-    older = build({name: value for name, value in net.spec().items() if name != "languages"})
-    older.load_state_dict({name: value for name, value in net.state_dict().items() if name != "language_rows"})
-    torch.testing.assert_close(older(sets, told, SELF_INDEX), expected - mixed)
+    newer = {"languages": mixed + formed, "forms": formed}  # each is later than those before it
+    for name, said in newer.items():
+        later = list(newer)[list(newer).index(name) :]
+        older = build({argument: value for argument, value in net.spec().items() if argument not in later})
+        parts = tuple(f"{each[:-1]}_" for each in later)
+        older.load_state_dict({part: value for part, value in net.state_dict().items() if not part.startswith(parts)})
+        torch.testing.assert_close(older(sets, told, SELF_INDEX), expected - said)
+
+
+@pytest.mark.parametrize("neighbours", [None, 5])
+@torch.no_grad()
+def test_tokens_look_at_source_tokens_of_the_forms_that_the_net_learned(neighbours):
+    """Where the first form seeks the second, a token of the first looks at nothing else."""
+    memory = random_memory() if neighbours is None else listed(random_memory(), neighbours)
+    sets, net = sets_of(queries(memory)), trained_net(neighbours)
+    net.ask_for_usage(0)
+    forms = torch.zeros(M + len(SELF_INDEX), len(FORMS))
+    chosen = [5, 9, 22] if neighbours is None else memory.neighbour_ids[SELF_INDEX[0], :3].tolist()
+    forms[SELF_INDEX, 0], forms[chosen, 1] = 1, 1
+    told = memory._replace(log_frequencies=torch.zeros(len(forms)), forms=forms, key_forms=forms[:M])
+    before = net(sets, told, SELF_INDEX)
+    net.form_match[0, 1] = 10
+    torch.nn.init.zeros_(net.correction[1][2].weight)
+    found = net(sets, told, SELF_INDEX)
+    assert not torch.allclose(found[0], before[0])
+    others = torch.ones(M, dtype=torch.bool)
+    others[chosen] = False
+    elsewhere = told._replace(values=torch.where(others[:, None], torch.randn(M, K), memory.values))
+    torch.testing.assert_close(net(sets, elsewhere, SELF_INDEX)[0], found[0])
 
 
 def test_rows_of_languages_start_at_random_and_half_as_long_as_a_unit():
