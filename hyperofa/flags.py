@@ -112,15 +112,10 @@ def _one_line(message: str, kinds: Mapping[str, Any]) -> str:
     if missing:
         names = (re.sub(r"^(fit|validate|test|predict)\.", "", name) for name in missing[2].split(", "))
         return missing[1] + ", ".join(f"--{name}" for name in names)
-    refused = re.match(r"(--[\w.]+:) .*Errors: - (Option '(\w+)' is not accepted)", message)
-    if refused:  # by the class that the slot takes, whatever else it takes
-        taken = {name for each in _named(kind) for name in inspect.signature(each).parameters}
-        return f"{refused[1]} {refused[2]}{did_you_mean(refused[3], sorted(taken))}"
     unknown = re.fullmatch(r"Option '([\w.-]+)' is not accepted", message)
-    if unknown:  # in a file
-        return (
-            f"{unknown[1]}: expected a setting of this command, found another{did_you_mean(unknown[1], sorted(kinds))}"
-        )
+    if unknown:  # in a file, or of a class that is an argument
+        hint = did_you_mean(unknown[1], sorted(kinds))
+        return f"{unknown[1]}: expected a setting that there is, found one of another name{hint}"
     within = re.match(r"--([\w.]+):.* - (\w+: expected .*?, found .*?) - Expected ", message)
     if within:  # an argument of that class
         return f"--{within[1]}.init_args.{within[2]}"

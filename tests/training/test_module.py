@@ -306,8 +306,9 @@ class Watcher(Callback):
 @pytest.mark.parametrize("name", ["fit", "tokens"])  # those of the paper: test_reference.py
 def test_every_training_config_trains_a_step_of_its_net(name, bundles, text_file, tmp_path):
     config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
-    text = [] if config["data"].get("streams") == "tokens" else ["--data.text", str(text_file)]
-    flags = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--data.sentences", "4", *text]
+    tokens = config["data"].get("streams") == "tokens"
+    text = [] if tokens else ["--data.text", str(text_file), "--data.sentences", "4"]
+    flags = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", *text]
     run = fit(name, bundles["bert8"], tmp_path, "--model.net.init_args.hidden_dim", "8", *flags)
     last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 1
