@@ -345,8 +345,8 @@ def test_an_encoder_decoder_is_taught_to_say_hidden_spans(
     model.save_pretrained(tmp_path / "source")
     bundle = make_bundle(tmp_path / "source", tmp_path / "target", vector_file, tmp_path / "bundle")
     views = ViewCounts(translated=8, target=4)
-    settings = {"steps": 6, "sentences": 4, "views": views, "language_views": views}
-    data = HyperDataModule(str(bundle.path), [str(text_file)], **settings)
+    settings = {"steps": 6, "sentences": 4, "language_views": views}
+    data = HyperDataModule(str(bundle.path), [str(text_file)], views=views, **settings)
     assert (data.objective, data._sees_sentences) == ("spans", True)
     data = HyperDataModule(str(bundle.path), [str(text_file)], judges="language", **settings)
     assert not data._sees_sentences

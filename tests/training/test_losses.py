@@ -1,6 +1,5 @@
 """Losses against plain numpy, their limits, precision and errors."""
 
-from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -150,11 +149,6 @@ def test_bad_weight(weight):
 def test_bad_distance():
     with pytest.raises(InputError, match=r"distance: expected one of mse, .*; found 'l2'"):
         losses.token_loss(*pair(), distance="l2")
-
-
-def test_options_of_a_loss_that_are_no_defaults_are_told():
-    assert losses.changed(partial(losses.token_loss, distance="mse", temperature=0.25)) == []
-    assert losses.changed(partial(losses.token_loss, distance="l1", temperature=0.5)) == ["distance", "temperature"]
 
 
 def test_every_distance_has_a_name_that_flags_take():
