@@ -8,7 +8,6 @@ import yaml
 
 from hyperofa.cli import main
 from tests.conftest import CONFIGS, QUIET, TINY_TOKENS
-from tests.forked import PATIENCE
 
 TOUCH = {"command": "touch OPENED"}
 COMMANDER = "def command(command): open(command, 'w')\nopen('IMPORTED', 'w')\n"
@@ -133,7 +132,7 @@ def test_nothing_of_the_current_folder_is_imported(tmp_path):
         (tmp_path / f"{name}.py").write_text("open('IMPORTED', 'w').close()\n", encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "hyperofa", "fit", "--trainer.strategy", "deepspeed", "--data.bundle", "none"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert "none: expected a folder" in done.stderr or "deepspeed" in done.stderr.lower()

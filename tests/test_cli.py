@@ -18,7 +18,6 @@ from hyperofa.flags import Parser, gather_lists
 from hyperofa.signatures import read_signature
 from hyperofa.vectors.formats import convert_vectors
 from tests.conftest import CONFIGS, write_vectors
-from tests.forked import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -110,9 +109,7 @@ _WRONG_NUMBER = "pretrain --model m --text t --output o --training.seed -1"
     + [f"{command} --help" for command in (*cli.COMMANDS, *cli.TRAINING_COMMANDS)],
 )
 def test_help_and_wrong_command_lines_load_nothing_heavy(line):
-    done = subprocess.run(
-        [sys.executable, "-c", _LOADED, *line.split()], capture_output=True, text=True, timeout=PATIENCE
-    )
+    done = subprocess.run([sys.executable, "-c", _LOADED, *line.split()], capture_output=True, text=True, timeout=60)
     code = 0 if line.endswith("--help") else 2
     assert done.stdout.endswith(f"ended with {code} after loading []\n"), done
 

@@ -26,7 +26,6 @@ from hyperofa.help import flags_of
 from hyperofa.vectors.conversion import build_store
 from hyperofa.vectors.readers import open_file
 from tests.conftest import CONFIGS, ENGLISH, GERMAN, QUIET, TINY_TEXT
-from tests.forked import PATIENCE
 
 ROOT = CONFIGS.parent
 DOCS = ROOT / "docs"
@@ -92,7 +91,7 @@ def run_shell(block: str) -> None:
         if "TensorBoardLogger" in words and find_spec("tensorboard") is None:
             continue
         if words[0] != "hyperofa":
-            subprocess.run(["bash", "-euo", "pipefail", "-c", line], check=True, timeout=PATIENCE)
+            subprocess.run(["bash", "-euo", "pipefail", "-c", line], check=True, timeout=60)
             continue
         with contextlib.ExitStack() as stack:
             if ">" in words:
@@ -215,7 +214,7 @@ def test_the_site_builds_and_fetches_nothing(tmp_path):
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    subprocess.run(command, check=True, cwd=ROOT, timeout=PATIENCE)
+    subprocess.run(command, check=True, cwd=ROOT, timeout=300)
     for page in (tmp_path / "site").rglob("*.html"):
         fetched = re.findall(
             r'<(?:script|img|link rel="stylesheet")[^>]+(?:src|href)="(https?:[^"]+)"', page.read_text("utf-8")

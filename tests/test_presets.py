@@ -11,7 +11,6 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.presets import find_config, preset_names, use_presets
 from tests.conftest import CONFIGS
-from tests.forked import PATIENCE
 
 ROOT = CONFIGS.parent
 
@@ -75,15 +74,15 @@ def test_the_wheel_alone_is_enough(tmp_path):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path / "dist"), str(source)]
-    subprocess.run(build, check=True, cwd=tmp_path, timeout=PATIENCE)
+    subprocess.run(build, check=True, cwd=tmp_path, timeout=300)
     (wheel,) = (tmp_path / "dist").iterdir()
     site = tmp_path / "site"
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, timeout=PATIENCE)
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, timeout=300)
     environment = {**os.environ, "PYTHONPATH": str(site)}
 
     def hyperofa(*words: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-P", "-m", "hyperofa", *words]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
 
     assert hyperofa("config", "list").stdout.count("\n") == len(preset_names()) + 1
     assert hyperofa("config", "show", "paper/xlmr-100").returncode == 0

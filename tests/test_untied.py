@@ -294,9 +294,12 @@ def test_a_language_model_trains_output_rows_on_text_alone(replaced, text_file, 
     assert scores == pytest.approx([-value for value in nats])
     assert min(nats) < nats[0] - 0.05
     weights, width = torch.load(best, weights_only=True)["state_dict"], replaced[name].meta.input_dim
-    for part in ("net.correction.1.2.weight", "net.frequency_row"):  # zero before training; inputs, then outputs
-        assert weights[part][:width].abs().sum() > 0
-        assert weights[part][width:].abs().sum() > 0
+    # But for the rows of languages, they are zero before training.
+    for part in ("correction.1.2.weight", "frequency_row", "form_rows", "language_rows"):
+        dim = 1 if part in ("form_rows", "language_rows") else 0
+        inputs, outputs = weights[f"net.{part}"].split(width, dim=dim)
+        assert inputs.abs().sum() > 0
+        assert outputs.abs().sum() > 0
     # What the checkpoint says of its net holds where no text says that a language model judged.
     main(["test", "--config", str(CONFIGS / "tokens.yaml"), *flags[:2], "--ckpt_path", str(best), *QUIET,
           "--model.net", "SourceAttention", "--model.net.hidden_dim", "8",

@@ -54,10 +54,11 @@ def token_usage(tokenizer: BackendTokenizer, words: WordVectors, size: int) -> U
     uses = np.zeros((len(FORMS) + 1, size))  # the last, of any form
     frequent = np.flatnonzero(words.ranks < _FREQUENT)
     for start in range(0, len(frequent), _CHUNK):
-        rows, spelled, parts = zip(*_spellings(words, frequent[start : start + _CHUNK]), strict=True)
+        numbers, spelled, parts = zip(*_spellings(words, frequent[start : start + _CHUNK]), strict=True)
         encodings = tokenizer.encode_batch_fast(list(spelled), add_special_tokens=False)
-        kept = np.array([len(encoding.ids) > 0 for encoding in encodings])
-        rows, lengths = np.array(rows)[kept], np.array([len(encoding.ids) for encoding in encodings])[kept]
+        lengths = np.array([len(encoding.ids) for encoding in encodings])
+        kept = lengths > 0
+        rows, lengths = np.array(numbers)[kept], lengths[kept]
         tokens = np.concatenate([np.empty(0, np.int64), *(np.array(encoding.ids, np.int64) for encoding in encodings)])
         times = np.array(parts)[kept] / (1.0 + words.ranks[rows])
         every = np.repeat(times, lengths)

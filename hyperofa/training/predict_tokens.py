@@ -71,8 +71,7 @@ def predict_tokens(
         if neighbours is not None and keys is not None:
             found = nearest_indices(bundle.pooled(side)[tokens], indices, keys, min(neighbours, keys.count))
             seen = memory._replace(neighbour_ids=torch.from_numpy(found).to(device))
-            if net.frequency:
-                seen = seen.usage_of(torch.from_numpy(indices).to(device))
+            seen = seen.usage_of(torch.from_numpy(indices).to(device))
             indices = np.arange(len(tokens))
         parts = []
         for start in range(0, len(tokens), batch_size):

@@ -25,7 +25,6 @@ from hyperofa.training.module import HyperModule
 from hyperofa.training.text_views import ViewCounts
 from hyperofa.training.unread import tell_unread
 from tests.conftest import CONFIGS, QUIET, TINY_TEXT, TINY_TOKENS
-from tests.forked import PATIENCE
 
 
 def metric(folder: Path, name: str) -> list[float]:
@@ -295,7 +294,7 @@ class Watcher(Callback):
     command += ["--trainer.max_epochs", "1"]
     paths = os.pathsep.join([str(tmp_path), str(CONFIGS.parent)])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert sorted(ranks[0]["seen"] + ranks[1]["seen"]) == Bundle.load(bundles["bert8"]).split["train"].tolist()
