@@ -2,8 +2,9 @@
 
 import math
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -111,43 +112,53 @@ def link_words(
     sizes = [1 + max(chain((0,), (int(words.max(initial=0)) for words in side))) for side in (source, target)]
     if not pairs:
         return sp.coo_matrix((sizes[1], sizes[0]))
-    cells = np.zeros(0, np.int64)
-    for block in _blocks(pairs):
-        cells = np.union1d(cells, block[1] * sizes[0] + block[0])
-    blocks = [
-        (np.searchsorted(cells, block[1] * sizes[0] + block[0]).astype(np.int32), *block[2:])
-        for block in _blocks(pairs)
-    ]
+    parts = range(0, len(pairs), _PAIRS)
+    short = bar_hidden(len(parts) == 1)
+    blocks = [_Block.of(pairs[at : at + _PAIRS], sizes[0]) for at in tqdm(parts, desc="pairing words", disable=short)]
+    cells = np.unique(np.concatenate([block.cells for block in blocks]))
+    blocks = [block._replace(cells=np.searchsorted(cells, block.cells)) for block in blocks]
     own = cells % sizes[0]
     chance = np.ones(len(cells))
-    for _ in tqdm(range(iterations), desc="aligning words", disable=bar_hidden(len(blocks) == 1)):
+    for _ in tqdm(range(iterations), desc="aligning words", disable=short):
         counts = np.zeros(len(cells))
-        for indices, starts, lengths in blocks:
-            given = chance[indices]
-            given /= np.repeat(np.add.reduceat(given, starts), lengths)
-            counts += np.bincount(indices, given, minlength=len(cells))
+        for block in blocks:
+            given = chance[block.cells][block.links]
+            given /= np.repeat(np.add.reduceat(given, block.starts), block.lengths)
+            counts[block.cells] += np.bincount(block.links, given)
         chance = counts / np.bincount(own, counts, minlength=sizes[0])[own]
     links = np.zeros(len(cells))
-    for indices, starts, lengths in blocks:
-        given = chance[indices]
-        best = np.repeat(np.maximum.reduceat(given, starts), lengths)
+    for block in blocks:
+        given = chance[block.cells][block.links]
+        best = np.repeat(np.maximum.reduceat(given, block.starts), block.lengths)
         hits = np.flatnonzero(given == best)
-        _, first = np.unique(np.searchsorted(starts, hits, side="right"), return_index=True)  # of equal ones, one
-        links += np.bincount(indices[hits[first]], minlength=len(cells))
+        _, first = np.unique(np.searchsorted(block.starts, hits, side="right"), return_index=True)  # of equal ones, one
+        links[block.cells] += np.bincount(block.links[hits[first]], minlength=len(block.cells))
     linked = np.flatnonzero((links > 0) & (own != _NULL))
     return sp.coo_matrix((links[linked], (cells[linked] // sizes[0], own[linked])), shape=(sizes[1], sizes[0]))
 
 
-def _blocks(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Each target word of some pairs with each source word of its own: source ids, target ids, starts, lengths."""
-    for at in range(0, len(pairs), _PAIRS):
-        some = pairs[at : at + _PAIRS]
-        sources = np.concatenate([np.tile(s, len(t)) for s, t in some])
-        lengths = np.concatenate([np.full(len(t), len(s)) for s, t in some])
-        targets = np.repeat(np.concatenate([t for _, t in some]), lengths)
-        yield sources, targets, np.append(0, np.cumsum(lengths)[:-1]), lengths
+class _Block(NamedTuple):
+    """Each target word of some sentence pairs with each source word of its own.
+
+    Attributes:
+        cells: `(c,)` int64, ascending: pairs of words, as target id times the number of source words plus source id.
+        links: `(n,)` int32, which of the cells each link is of, sentence by sentence and target word by target word.
+        starts: `(t,)` where the links of each target word start.
+        lengths: `(t,)` how many it has.
+    """
+
+    cells: np.ndarray
+    links: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[np.ndarray, np.ndarray]], source_words: int) -> "_Block":
+        sources = np.concatenate([np.tile(s, len(t)) for s, t in pairs])
+        lengths = np.concatenate([np.full(len(t), len(s)) for s, t in pairs])
+        targets = np.repeat(np.concatenate([t for _, t in pairs]), lengths)
+        cells, links = np.unique(targets * source_words + sources, return_inverse=True)
+        return cls(cells, links.astype(np.int32), np.append(0, np.cumsum(lengths)[:-1]), lengths)
 
 
 def spread(
