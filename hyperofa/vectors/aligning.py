@@ -1,5 +1,6 @@
 """A monolingual space of word vectors, such as fastText's own, turned into a multilingual one."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from hyperofa.errors import InputError
 from hyperofa.runtime.files import FilePath, new_file
+from hyperofa.runtime.processes import bar_hidden
 from hyperofa.runtime.ranges import Count, Seed, Share, Size, in_range
 from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.vectors.alignment import Candidates, align, mutual_translations, refine, translate
@@ -96,7 +99,7 @@ def align_vectors(
             dictionary nor parallel text.
         languages: of the space, those whose words are looked at; if not given, those of the dictionary and the parallel
             text, or the three that have most words spelled alike.
-        rounds: how often more pairs are looked for.
+        rounds: how often more pairs are looked for, at most: it ends where it finds what it has found before.
         method: end with RCSLS, or with Procrustes alone.
         held_out: part of the pairs that is held out: half of them to choose among the steps, half to tell how good the
             chosen one is.
@@ -238,23 +241,30 @@ class _Search:
         self, rounds: int, method: Literal["procrustes", "rcsls"]
     ) -> tuple[NDArray[np.float32], dict[str, float], str]:
         """Fit, induce and refine; the best map `(d, e)`, the precision of each step, and the step that it is of."""
-        found: dict[str, NDArray[np.float32]] = {}
-        known = self._known(None)
-        for name, matrix in self._steps(known, rounds, method):
-            found[name] = matrix
-        scores = {name: self.score(matrix, 0) for name, matrix in found.items()}
-        chosen = max(reversed(scores), key=lambda name: scores[name])
-        return found[chosen], scores, chosen
+        scores: dict[str, float] = {}
+        for name, matrix in self._steps(self._known(None), rounds, method):
+            scores[name] = self.score(matrix, 0)
+            if scores[name] == max(scores.values()):  # of equal ones the last
+                chosen, best = name, matrix
+        return best, scores, chosen
 
     def _steps(
         self, known: dict[str, Pairs], rounds: int, method: Literal["procrustes", "rcsls"]
     ) -> Iterator[tuple[str, NDArray[np.float32]]]:
         matrix = self._fit(known)
         yield "procrustes", matrix
-        for number in range(1, rounds + 1):
-            known = self._known(matrix)
-            matrix = self._fit(known)
-            yield f"round {number}", matrix
+        seen = set()
+        with tqdm(total=rounds, desc="finding pairs", disable=bar_hidden(rounds == 0)) as bar:
+            for number in range(1, rounds + 1):
+                known = self._known(matrix)
+                found = hashlib.sha256(b"".join(pairs.tobytes() for pairs in known.values())).digest()
+                if found in seen:  # from here on the rounds would repeat themselves
+                    bar.total = number - 1
+                    break
+                seen.add(found)
+                matrix = self._fit(known)
+                bar.update()
+                yield f"round {number}", matrix
         if method == "rcsls":
             offsets = np.cumsum([0, *(len(side.units) for side in self._anchors.values())])
             pairs = np.concatenate([known[code] + [0, offset] for code, offset in zip(known, offsets, strict=False)])
