@@ -282,6 +282,8 @@ def test_checkpoints_for_something_else(fitted, refused, bundles, tmp_path):
     for name, message in (("bert8", "expected a checkpoint of .*found .*use its config"), ("roberta", "source model")):
         found = refused("test", *common, "--data.bundle", bundles[name], left=("config.yaml",))
         match(f"--ckpt_path: .*{message}", found)
+    gone = ("--data.bundle", tmp_path / "gone")
+    match(r"--data\.bundle .*gone: expected a folder written by `hyperofa prep", refused("test", *common, *gone))
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
@@ -313,10 +315,12 @@ def test_text_is_read_by_the_model_of_the_bundle(found, refused, model_folders, 
     ]
     words += ["--trainer.logger", "false", "--trainer.default_root_dir", tmp_path]
     if found == "another":
-        message = rf"--source_model .*roberta: expected the model that --bundle {other} was prepared with, found other"
+        message = (
+            rf"--source_model .*roberta: expected the model that --data.bundle {other} was prepared with, found other"
+        )
         match(message, refused(*words, left=("config.yaml",)))
     else:
-        message = rf"--bundle {other}: its source model, as `prepare` was given it, models/bert: expected a folder"
+        message = rf"--data.bundle {other}: its source model, as `prepare` was given it, models/bert: expected a folder"
         match(message, refused(*words))
 
 

@@ -280,6 +280,7 @@ def test_odd_paths_and_files_are_told_in_a_line(tmp_path, capsys):
             "--output",
             "/proc/none/out",
         ): "/proc/none cannot be made (No such file or directory); give another --o",
+        ("demo", "--output", "/proc/out"): "nothing can be made in /proc (No such file or directory); give another --o",
         ("demo", "--output", tmp_path / "file" / "out"): "file is a file; give another --output",
     }.items():
         with pytest.raises(SystemExit, match="2"):

@@ -109,10 +109,15 @@ class Bundle:
 
     path: Path
     meta: Meta = field(repr=False)
+    flag: str = field(default="--bundle", repr=False, compare=False)  # that named it, for errors
 
     @classmethod
-    def load(cls, path: str | Path) -> "Bundle":
+    def load(cls, path: str | Path, flag: str = "--bundle") -> "Bundle":
         """Open a bundle.
+
+        Args:
+            path: its folder.
+            flag: that named it, for errors.
 
         Raises:
             InputError: no bundle there, one of another layout, or a damaged one.
@@ -120,15 +125,15 @@ class Bundle:
         path = Path(path)
         if not (path / "meta.json").is_file():
             raise InputError(
-                f"--bundle {path}: expected a folder written by `hyperofa prepare`, found no meta.json in it"
+                f"{flag} {path}: expected a folder written by `hyperofa prepare`, found no meta.json in it"
             )
         values = read_json(path / "meta.json")
         found = values.get("format") if isinstance(values, dict) else None
         if found != FORMAT or {_FIELDS.get(name, name) for name in values} != set(Meta.__dataclass_fields__):
             raise InputError(
-                f"--bundle {path}: expected a bundle of layout {FORMAT}, found another; run `hyperofa prepare` again"
+                f"{flag} {path}: expected a bundle of layout {FORMAT}, found another; run `hyperofa prepare` again"
             )
-        bundle = cls(path, Meta.from_json(values))
+        bundle = cls(path, Meta.from_json(values), flag)
         bundle._check()
         return bundle
 
@@ -193,7 +198,7 @@ class Bundle:
 
     def _expect(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
-            raise InputError(f"--bundle {self.path}: {name}: expected {expected}; run `hyperofa prepare` again")
+            raise InputError(f"{self.flag} {self.path}: {name}: expected {expected}; run `hyperofa prepare` again")
 
     def _measure(self, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type = np.float32) -> None:
         found = f"{array.shape} {array.dtype}"
@@ -211,8 +216,8 @@ class Bundle:
         """
         if hash_rows(vocabulary) != self.meta.source_hash:
             raise InputError(
-                f"--source_model {path}: expected the model that --bundle {self.path} was prepared with, found other "
-                "embeddings; prepare again, or give the right one"
+                f"--source_model {path}: expected the model that {self.flag} {self.path} was prepared with, found "
+                "other embeddings; prepare again, or give the right one"
             )
 
     def _array(self, name: str) -> np.ndarray:
@@ -229,7 +234,7 @@ class Bundle:
             yield
         except InputError as error:
             raise InputError(
-                f"--bundle {self.path}: expected {name} in it; {error.with_flags}; run `hyperofa prepare` again"
+                f"{self.flag} {self.path}: expected {name} in it; {error.with_flags}; run `hyperofa prepare` again"
             ) from None
 
     @property
@@ -241,7 +246,7 @@ class Bundle:
     @property
     def source_flag(self) -> str:
         """What errors say of it, where no flag names it."""
-        return f"--bundle {self.path}: its source model, as `prepare` was given it,"
+        return f"{self.flag} {self.path}: its source model, as `prepare` was given it,"
 
     @cached_property
     def words(self) -> WordVectors:
@@ -344,7 +349,7 @@ class Bundle:
 
     def load_tokenizer(self, side: Side) -> PreTrainedTokenizerBase:
         """The same in an object of its own."""
-        return load_tokenizer(self.path / side / "tokenizer", f"--bundle {self.path}")
+        return load_tokenizer(self.path / side / "tokenizer", f"{self.flag} {self.path}")
 
     def tokens(self, side: Side) -> list[Token | None]:
         """Canonical tokens of one side by id."""

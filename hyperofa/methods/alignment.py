@@ -113,13 +113,16 @@ def link_words(
     if not pairs:
         return sp.coo_matrix((sizes[1], sizes[0]))
     parts = range(0, len(pairs), _PAIRS)
-    short = bar_hidden(len(parts) == 1)
-    blocks = [_Block.of(pairs[at : at + _PAIRS], sizes[0]) for at in tqdm(parts, desc="pairing words", disable=short)]
+    short = len(parts) == 1
+    blocks = [
+        _Block.of(pairs[at : at + _PAIRS], sizes[0])
+        for at in tqdm(parts, desc="pairing words", disable=bar_hidden(short))
+    ]
     cells = np.unique(np.concatenate([block.cells for block in blocks]))
     blocks = [block._replace(cells=np.searchsorted(cells, block.cells)) for block in blocks]
     own = cells % sizes[0]
     chance = np.ones(len(cells))
-    for _ in tqdm(range(iterations), desc="aligning words", disable=short):
+    for _ in tqdm(range(iterations), desc="aligning words", disable=bar_hidden(short)):
         counts = np.zeros(len(cells))
         for block in blocks:
             given = chance[block.cells][block.links]

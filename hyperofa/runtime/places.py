@@ -1,6 +1,7 @@
 """Where something is to be written: whether it may be, and what lies beside it."""
 
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,10 +60,14 @@ def new_parents(place: Path) -> Iterator[None]:
     made = [parent for parent in place.parents if not parent.exists()]
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place.parent):  # some file systems say no only now
+            pass
     except OSError as error:
+        below = (
+            f"nothing can be made in {place.parent}" if place.parent.is_dir() else f"{error.filename} cannot be made"
+        )
         raise InputError(
-            f"{place}: expected a place to write to, but {error.filename} cannot be made ({error.strerror}); give "
-            "another --output"
+            f"{place}: expected a place to write to, but {below} ({error.strerror}); give another --output"
         ) from None
     try:
         yield

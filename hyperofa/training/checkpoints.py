@@ -195,3 +195,16 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     return sys.intern(value) if type(value) is str else value
+
+
+def named_net(spec: dict[str, Any], other: dict[str, Any]) -> str:
+    """A net by its class, and by what it has otherwise than another of its class.
+
+    Args:
+        spec: of the net (`Net.spec`); empty for none.
+        other: of the other.
+    """
+    if "class" not in spec or spec["class"] != other.get("class"):
+        return str(spec.get("class", "no net"))
+    changed = [f"{name} {value}" for name, value in spec.items() if value != other.get(name)]
+    return f"{spec['class']} ({', '.join(changed)})"

@@ -140,7 +140,7 @@ class HyperDataModule(lightning.LightningDataModule):
         self.changed = changed_settings(HyperDataModule.__init__, locals())
         """Settings that are not as they would be anyway."""
         super().__init__()
-        self.bundle = Bundle.load(bundle)
+        self.bundle = Bundle.load(bundle, "--data.bundle")
         self._text_files, self._parallel_files = list(text or []), list(parallel or [])
         self._asked_streams, self._asked_copied, self._judges = streams, copied, judges
         self._text_languages, self._drawing = text_languages, drawing

@@ -25,7 +25,7 @@ from hyperofa.nets.source_attention import SourceAttention
 from hyperofa.runtime.idle import changed_settings
 from hyperofa.runtime.ranges import Count, NonNegative, Positive, in_range
 from hyperofa.training.batches import TextBatch, TokenBatch
-from hyperofa.training.checkpoints import RECORD, make_record
+from hyperofa.training.checkpoints import RECORD, make_record, named_net
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.language_loss import HeadError, language_loss
 from hyperofa.training.language_views import LanguageViews
@@ -374,10 +374,11 @@ class HyperModule(lightning.LightningModule):
         if net.get("frequency") and not self.net.frequency:
             self.net.ask_for_usage(net.get("languages", 0), net.get("forms", False))
             self._memory = self._data.memory_of(self.net)
-        if unnamed | net != unnamed | self.net.spec():
+        ours, theirs = unnamed | self.net.spec(), unnamed | net
+        if ours != theirs:
             raise InputError(
-                f"--ckpt_path: expected a checkpoint of {self.net.spec()}, found one of {net or None}; use its "
-                "config.yaml"
+                f"--ckpt_path: expected a checkpoint of {named_net(ours, theirs)}, found one of "
+                f"{named_net(theirs, ours)}; use its config.yaml as --config, on its bundle"
             )
         if found["space"] != self._data.bundle.meta.training_fingerprint:
             raise InputError(

@@ -32,6 +32,7 @@ def refusals_told() -> Iterator[None]:
 def hide_advertisements() -> None:
     """Keep back what Lightning says of other products."""
     logging.getLogger(rank_zero.__name__).addFilter(_is_no_advertisement)
+    warnings.filterwarnings("ignore", message=r"Starting from v1\.9\.0, `tensorboardX`")
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:

@@ -335,7 +335,9 @@ def test_fit_with_neighbours_predicts(bundles, text_file, tmp_path, capsys):
     # Another number of neighbours is another net.
     with pytest.raises(SystemExit):
         main(["validate", *common, "other", "--model.net.init_args.neighbours", "3"])
-    assert "--ckpt_path: expected a checkpoint of" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--ckpt_path: expected a checkpoint of SourceAttention (neighbours 3)" in said
+    assert "found one of SourceAttention (neighbours 4); use its config.yaml as --config, on its bundle" in said
 
 
 def test_what_covers_whole_tokens_trains_as_before_there_was_a_cover():
