@@ -9,6 +9,7 @@ import numpy as np
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
+from hyperofa.errors import InputError
 from hyperofa.inspection.advice import Advice, advise
 from hyperofa.inspection.costs import Stage, measure_export, measure_fit, timed
 from hyperofa.inspection.coverage import (
@@ -153,8 +154,13 @@ def doctor(
         >>> print(found.short())
         rows by hyperofa: ... copied, ... predicted...
     """
-    method_named(method)
+    trained = method_named(method).trained
     check_texts([split_spec(spec)[1] for spec in text or []], "--text")
+    if text and trained and not source_languages:
+        raise InputError(
+            f"--source_languages: expected those of --text {text[0]}, which training would translate, found none; name "
+            "the languages that the model knows"
+        )
     if picture is not None:
         check_picture(picture)
     with scratch_folder("hyperofa-doctor-") as scratch:

@@ -264,8 +264,8 @@ class HyperDataModule(lightning.LightningDataModule):
         languages = self._text_languages or bundle.meta.source_languages
         if languages is None:
             raise InputError(
-                f"{bundle.path}: the languages of --data.text are not known, so it cannot be translated; give "
-                "--data.text_languages, or run `hyperofa prepare` with --source_languages"
+                f"--data.text_languages: expected the languages of --data.text, as {bundle.flag} {bundle.path} names "
+                "none that the model knows; give them, or run `hyperofa prepare` with --source_languages"
             )
         lines, pairs = read_texts(self._text_files, self._parallel_files)
         held_out = min(self._validation_sentences, len(lines) // 10)

@@ -60,6 +60,8 @@ def test_it_prints_tables_and_advice(inputs, text_file, tmp_path):
     assert after / bundle_rows == before / (before // 24) == 24
     with pytest.raises(InputError, match=r"picture .*rows\.gif: expected a file that ends in \.svg"):
         doctor(**inputs, picture=tmp_path / "rows.gif")
+    with pytest.raises(InputError, match=r"^source_languages: expected those of text .*, which training would"):
+        doctor(**{**inputs, "source_languages": None}, text=texts)
 
 
 def test_vectors_of_no_use_end_with_exit_code_one(inputs, tmp_path, capsys):
