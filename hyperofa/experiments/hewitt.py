@@ -8,6 +8,7 @@ same batches of the same text; one plot shows all curves, and their first points
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -131,7 +132,8 @@ def hewitt(
     source = load_model(source_model), load_tokenizer(source_model, "--source_model")
     check_options(*source, training, trainer)
     with making, new_folder(output, overwrite, kind="comparison", inputs=inputs) as folder:
-        added = expand(source_model, folder / "tokenizer", words, text=text, count=count, min_pieces=2).words
+        mined: dict[str, Any] = {"min_pieces": 2} if words is None else {}
+        added = expand(source_model, folder / "tokenizer", words, text=text, count=count, **mined).words
         bundle = prepare(
             source_model, str(folder / "tokenizer"), vectors, folder / "bundle", seed=training.seed, max_words=max_words
         )

@@ -122,6 +122,15 @@ def test_the_yaml_is_hewitts(world, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "out" / "models").iterdir()) == ["mean", "ofa"]
 
 
+def test_words_may_be_given(world, tmp_path):
+    (tmp_path / "words.txt").write_text("zebras\nquokka\nnarwhals\n")
+    found = hewitt(
+        str(world / "model"), [world / "text.txt"], [str(world / "words.vec")], tmp_path / "out",
+        words=tmp_path / "words.txt", count=2, methods=["mean"], training=Training(steps=1, **SETTINGS), trainer=QUIET,
+    )  # fmt: skip
+    assert found.words == ["zebras", "quokka"]
+
+
 def generated_share(folder: Path, old_size: int) -> float:
     """Share of new tokens in sampled text, among the tokens before the end."""
     model, tokenizer = load_model(folder), AutoTokenizer.from_pretrained(folder)
