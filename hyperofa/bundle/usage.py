@@ -1,6 +1,6 @@
 """How tokens are used, by the vector file alone: how often, in which languages, and as what part of a word.
 
-Rows of a language model say all three.
+Rows of a language model say all three, those of a sentence encoder no languages.
 """
 
 from collections.abc import Iterator

@@ -64,8 +64,8 @@ class Net(nn.Module, ABC):
     def ask_for_usage(self, languages: int, forms: bool = True) -> None:
         """Ask the memory from now on how tokens are used, if this is a net that can.
 
-        A language model's rows say beside their meaning how often a token occurs, in which languages, and what part of
-        a word it is.
+        Rows say beside their meaning how often a token occurs, what part of a word it is and, for a language model, in
+        which languages.
 
         Args:
             languages: how many there are; 0 not to ask for them.

@@ -28,12 +28,12 @@ class SourceAttention(Net):
     of it is scaled. Every learned part starts as zero, so training starts from the fixed pooling and a softmax mixture,
     as in OFA, whose rows the PLM already understands.
 
-    Rows of a language model also say how likely a token is, in which language, and whether it begins a word, ends it or
-    both, or is capitalised: with `frequency`, a learned row times the log of it is added; with `languages`, learned
-    rows of them, by how much of the token's use is theirs; with `forms`, likewise, and tokens look more at source
-    tokens of the forms that it learns that they should. Else no model could tell them apart, for the word vectors of
-    each language are centred, and a word's first and last piece have the same words. The rows of languages start at
-    random: as what the model reads and says at once, and has not known before, zeros would teach each other nothing.
+    A row that a PLM judges also says how its token is used. With `frequency`, a learned row times the log of how often
+    it occurs is added; with `forms`, learned rows of what part of a word it is, by how much of its use is each, and
+    tokens look more at source tokens of the forms that it learns that they should: a word's first and last piece have
+    the same words, and would have the same row. With `languages`, which a language model has to tell apart and word
+    vectors that are centred by language do not, learned rows of them, likewise. These start at random: as what the
+    model reads and says at once, and has not known before, zeros would teach each other nothing.
 
     Looking at all source tokens costs a product with each of them at every step; looking at the nearest ones costs the
     same whatever the number of all.
@@ -47,9 +47,10 @@ class SourceAttention(Net):
         dense_limit: number of source tokens up to which all are mixed, whatever `neighbours` says.
         head: `residual` adds the correction as it is, `gated` times a gate of each token, between 0 and 1.
         dropout: probability of dropping an input of the correction.
-        frequency: whether it asks the memory how often tokens occur; training through a language model turns it on.
-        languages: how many languages it knows, of which it asks the memory beside; 0 for none; likewise.
-        forms: whether it asks the memory what part of a word tokens are; likewise.
+        frequency: whether it asks the memory how often tokens occur; training on text turns it on.
+        languages: how many languages it knows, of which it asks the memory beside; 0 for none; training through a
+            language model turns it on.
+        forms: whether it asks the memory what part of a word tokens are; training on text turns it on.
     """
 
     def __init__(

@@ -144,8 +144,8 @@ class HyperModule(lightning.LightningModule):
         data = self._data
         if data.reads_text and stage in ("fit", "validate") and not self._plm:
             self._plm.append(self._load_plm(stage))
-        if stage == "fit" and data.objective is not None:
-            self.net.ask_for_usage(len(data.bundle.words.languages))
+        if stage == "fit" and data.reads_text:
+            self.net.ask_for_usage(0 if data.objective is None else len(data.bundle.words.languages))
         if stage == "fit":
             tell_unread(self._changed, data)
         self._word_vectors = data.word_vectors
