@@ -1,8 +1,10 @@
 """A user's mistake ends in one line on standard error and exit code 2, with nothing half-written."""
 
 import gzip
+import inspect
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hyperofa.cli import main
+from hyperofa.cli import COMMANDS, TRAINING_COMMANDS, main
 from hyperofa.errors import InputError
+from hyperofa.signatures import read_signature
 from hyperofa.training.datamodule import HyperDataModule
 from tests.conftest import (
     CONFIGS,
@@ -25,6 +28,17 @@ from tests.conftest import (
     wrap,
     write_vectors,
 )
+
+
+def foreign_flags(command: str, message: str) -> set[str]:
+    """Flags in a message that the command does not have, and nobody gave; what stands in backticks is another's."""
+    message = re.sub(r"unrecognized arguments: [^;(]*|`[^`]*`", "", message)
+    named = set(re.findall(r"(?<![\w-])--([a-z_]+)(\.?)", message))
+    known = {"config", "help", "trust", "trust_remote_code"}
+    if command in TRAINING_COMMANDS:
+        known |= {"ckpt_path", "data", "model", "seed_everything", "trainer"}
+        return {name for name, dot in named if not dot} - known
+    return {name for name, _ in named} - known - set(inspect.signature(read_signature(COMMANDS[command])).parameters)
 
 
 @pytest.fixture
@@ -42,6 +56,8 @@ def refused(capsys, tmp_path):
         new = {str(path.relative_to(tmp_path)) for path in set(tmp_path.rglob("*")) - before}
         assert {name for name in new if not name.endswith(".lock")} <= set(left)
         assert last.startswith("hyperofa: ")
+        command = " ".join(map(str, words[:2])) if words[0] == "vectors" else str(words[0])
+        assert command not in COMMANDS | TRAINING_COMMANDS or not foreign_flags(command, last)
         return last.removeprefix("hyperofa: ")
 
     return run
@@ -316,7 +332,7 @@ def test_text_is_read_by_the_model_of_the_bundle(found, refused, model_folders, 
     words += ["--trainer.logger", "false", "--trainer.default_root_dir", tmp_path]
     if found == "another":
         message = (
-            rf"--source_model .*roberta: expected the model that --data.bundle {other} was prepared with, found other"
+            rf"--data.bundle {other}: its source model, .*roberta: expected the model that --data.bundle {other} was"
         )
         match(message, refused(*words, left=("config.yaml",)))
     else:

@@ -204,20 +204,20 @@ class Bundle:
         found = f"{array.shape} {array.dtype}"
         self._expect(name, array.shape == shape and array.dtype == dtype, f"{shape} {np.dtype(dtype)}, found {found}")
 
-    def check_source(self, vocabulary: Vocabulary, path: str) -> None:
+    def check_source(self, vocabulary: Vocabulary, named: str) -> None:
         """Refuse a model that is not the one the bundle was prepared with.
 
         Args:
             vocabulary: of the model.
-            path: where it comes from, for the message.
+            named: how it was, flag and path, for the message.
 
         Raises:
             InputError: it has other embeddings.
         """
         if hash_rows(vocabulary) != self.meta.source_hash:
             raise InputError(
-                f"--source_model {path}: expected the model that {self.flag} {self.path} was prepared with, found "
-                "other embeddings; prepare again, or give the right one"
+                f"{named}: expected the model that {self.flag} {self.path} was prepared with, found other embeddings; "
+                "prepare again, or give the right one"
             )
 
     def _array(self, name: str) -> np.ndarray:

@@ -344,7 +344,7 @@ def load_source(bundle: Bundle, source: SourceModel) -> tuple[PreTrainedModel, V
     """
     model = source.load()
     vocabulary = read_vocabulary(model)
-    bundle.check_source(vocabulary, source.name)
+    bundle.check_source(vocabulary, f"--source_model {source.name}")
     return model, vocabulary
 
 

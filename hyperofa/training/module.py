@@ -159,7 +159,7 @@ class HyperModule(lightning.LightningModule):
         data = self._data
         path, flag = data.bundle.source_model, data.bundle.source_flag
         model = load_model(path, flag)
-        data.bundle.check_source(read_vocabulary(model), path)
+        data.bundle.check_source(read_vocabulary(model), f"{flag} {path}")
         data.cut_texts(longest(model, None, MAX_TOKENS), stage)
         try:
             return FrozenPLM(model, **self._plm_options, head=data.objective is not None)
