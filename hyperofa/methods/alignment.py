@@ -98,7 +98,8 @@ def link_words(
 ) -> sp.coo_matrix:
     """IBM model 1 by expectation maximisation, then the most probable source word of each target word.
 
-    Memory is 4 bytes for each source and target word that stand in one pair.
+    Memory is 4 bytes for each source and target word that stand in one pair, and 8 for each two words that do so in
+    some thousand pairs.
 
     Args:
         source: word ids from 1 of each sentence.
