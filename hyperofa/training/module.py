@@ -47,6 +47,7 @@ class HyperModule(lightning.LightningModule):
         word_dim: d; taken from the bundle.
         coordinate_dim: K; taken from the bundle.
         net: builds the hypernetwork from the two widths, with its own defaults; SourceAttention if not given.
+        usage: tell the net how tokens are used, if it is one that can be told (`Net.ask_for_usage`).
         token_weight: weight of the loss on source tokens, where that stream is on.
         token_epochs: epochs in which that weight falls to zero, in equal steps; `None` to keep it.
         contrastive_weight: λ, the part of the contrastive loss in it; the rest is the distance.
@@ -85,6 +86,7 @@ class HyperModule(lightning.LightningModule):
         word_dim: int,
         coordinate_dim: int,
         net: Callable[[int, int], Net] | None = None,
+        usage: bool = True,
         token_weight: NonNegative = 1.0,
         token_epochs: Count | None = None,
         contrastive_weight: NonNegative = 0.1,
@@ -113,7 +115,7 @@ class HyperModule(lightning.LightningModule):
         # A class as the default would, in jsonargparse, hand its arguments on to the class that is named instead.
         make = SourceAttention if net is None else net
         check_size(lambda: make(word_dim, coordinate_dim), _TOO_LARGE, _TENSORS, _ELEMENTS)
-        self.net = make(word_dim, coordinate_dim)
+        self.net, self._usage = make(word_dim, coordinate_dim), usage
         check_registered(self.net)
         if compile:
             self.net.compile(dynamic=True)  # in place: the names of its weights stay; batches are of many shapes
@@ -144,7 +146,7 @@ class HyperModule(lightning.LightningModule):
         data = self._data
         if data.reads_text and stage in ("fit", "validate") and not self._plm:
             self._plm.append(self._load_plm(stage))
-        if stage == "fit" and data.reads_text:
+        if stage == "fit" and data.reads_text and self._usage:
             self.net.ask_for_usage(0 if data.objective is None else len(data.bundle.words.languages))
         if stage == "fit":
             tell_unread(self._changed, data)

@@ -56,7 +56,7 @@ def tell_unread(changed: Mapping[str, Any], data: HyperDataModule) -> None:
         ),
         Use(
             (
-                "text_weight", "sentence_weight", "language_weight", "sentence_temperature", "cosine_weight",
+                "usage", "text_weight", "sentence_weight", "language_weight", "sentence_temperature", "cosine_weight",
                 "hidden_weight", "kl_weight", "layers", "precision", "gradient_checkpointing",
             ),
             text,

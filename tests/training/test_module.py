@@ -189,12 +189,14 @@ def test_text_tells_a_net_how_tokens_are_used(fitted, bundles, text_file, tmp_pa
     """How often and as what part of a word; a language model also in which languages; tokens alone nothing."""
     flags = ["--data.text", str(text_file), *TINY_TEXT, "--data.judges", "sentence"]
     runs = {**fitted, "sentence": fit("fit", bundles["bert"], tmp_path, *flags)}
+    runs["untold"] = fit("fit", bundles["bert"], tmp_path / "untold", *flags[:-2], "--model.usage", "false")
     asked = {}
     for name, run in runs.items():
         net = Hypernetwork.load(run / "checkpoints" / "best.ckpt", Bundle.load(bundles["bert"])).net
         asked[name] = net.frequency, net.forms, net.languages
         assert not net.forms or net.form_rows.count_nonzero() > 0 < net.form_match.count_nonzero()
-    assert asked == {"fit": (True, True, 2), "sentence": (True, True, 0), "tokens": (False, False, 0)}
+    nothing = False, False, 0
+    assert asked == {"fit": (True, True, 2), "sentence": (True, True, 0), "tokens": nothing, "untold": nothing}
 
 
 def test_a_token_cannot_see_itself(bundles):
