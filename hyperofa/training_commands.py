@@ -19,6 +19,7 @@ from hyperofa.export.watching import TokenTable
 from hyperofa.flags import Parser, gather_lists
 from hyperofa.runtime.folders import whole_file
 from hyperofa.runtime.processes import bar_hidden
+from hyperofa.runtime.text_files import check_texts
 from hyperofa.training.checkpoints import read_checkpoint
 from hyperofa.training.curves import EpochLines
 from hyperofa.training.datamodule import HyperDataModule
@@ -142,17 +143,20 @@ class _KnownSettings(Exception):
 class _CheckingCLI(HyperCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
+        data = self.config[self.config.subcommand].data
+        for flag in ("text", "parallel"):
+            check_texts(data[flag] or [], f"--data.{flag}")
         raise _KnownSettings
 
 
 def check(words: list[str]) -> None:
-    """Parse a command line as `run` does, and stop there.
+    """Parse a command line as `run` does, see that its texts are there, and stop there.
 
     Args:
         words: the command and its flags.
 
     Raises:
-        InputError: flags that the command does not have or take.
+        InputError: flags that the command does not have or take, or a text that is missing or none.
     """
     with suppress(_KnownSettings):
         run(words, _CheckingCLI)

@@ -1,4 +1,4 @@
-"""Whether the commands of an ablation would take its settings: asked before any of them runs."""
+"""Whether the commands of an ablation would take its settings and find its files: asked before any of them runs."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -6,17 +6,24 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
+
 from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
-from hyperofa.evaluation.evaluate import evaluate
+from hyperofa.evaluation.evaluate import evaluate, read_samples
+from hyperofa.evaluation.task import Request
 from hyperofa.experiments.cells import fit_words
 from hyperofa.experiments.grid import Cell, nested
 from hyperofa.export.checks import check_options
 from hyperofa.export.export import export
 from hyperofa.flags import Parser
 from hyperofa.methods.registry import method_named
+from hyperofa.pretraining.corpus import files_by_language
+from hyperofa.pretraining.evaluation import Evaluation
 from hyperofa.pretraining.pretrain import pretrain
 from hyperofa.runtime.scratch import scratch_folder
+from hyperofa.runtime.text_files import check_texts
+from hyperofa.vectors.conversion import open_specs
 
 # What a cell adds itself.
 _OWN: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
@@ -28,13 +35,14 @@ _OWN: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
 
 
 def check_settings(cells: Sequence[Cell]) -> None:
-    """Parse every stage's settings as its command does; each combination once, whatever the seed.
+    """Parse every stage's settings as its command does, and look at its files; each combination of them once.
 
     Args:
         cells: all of the ablation.
 
     Raises:
-        InputError: a setting that a command does not have or take, with the method and the stage that it is of.
+        InputError: a setting that a command does not have or take, or a file that is not there or does not serve, with
+            the method and the stage that it is of.
     """
     seen: set[str] = set()
     for cell in cells:
@@ -59,9 +67,37 @@ def _parse(stage: str, settings: dict[str, Any]) -> None:
     parser.add_function_arguments(command)
     # It puts what it parsed into lists that it is given.
     parsed = parser.instantiate(parser.parse_object(deepcopy(nested({**own, **settings}))))
-    if stage == "export":
-        options = {name: parsed[name] for name in ("ofa_share", "least_confidence", "mixing")}
-        check_options(method_named(parsed.method), **options, parallel=parsed.parallel or ())
+    _LOOK[stage](parsed)
+
+
+def _look_at_vectors(parsed: Namespace) -> None:
+    open_specs(parsed.vectors, parsed.allow_pickle)
+
+
+def _look_at_method(parsed: Namespace) -> None:
+    options = {name: parsed[name] for name in ("ofa_share", "least_confidence", "mixing")}
+    check_options(method_named(parsed.method), **options, parallel=parsed.parallel or ())
+    check_texts(parsed.parallel or [], "--parallel")
+
+
+def _look_at_samples(parsed: Namespace) -> None:
+    read_samples(Request(parsed.data, parsed.text or [], parsed.languages, parsed.sentences, parsed.layer))
+
+
+def _look_at_text(parsed: Namespace) -> None:
+    for flag in ("text", "validation_text"):
+        for files in files_by_language(parsed[flag], f"--{flag}").values() if parsed[flag] else ():
+            check_texts(files, f"--{flag}")
+    if parsed.evaluation.asked:
+        Evaluation(parsed.evaluation, parsed.training)
+
+
+_LOOK: dict[str, Callable[[Namespace], None]] = {
+    "prepare": _look_at_vectors,
+    "export": _look_at_method,
+    "evaluate": _look_at_samples,
+    "pretrain": _look_at_text,
+}
 
 
 def _parse_fit(cell: Cell) -> None:

@@ -501,7 +501,7 @@ def test_an_ablation_killed_half_way_ends_as_one_left_alone(config, tmp_path, mo
 def test_cells_that_refuse_their_input_say_so(config, tmp_path, monkeypatch, capsys):
     settings = yaml.safe_load(config.read_text())
     del settings["methods"]["HYPEROFA"]
-    settings["evaluate"]["languages"] = ["xxx"]
+    settings["prepare"]["source_model"] = str(tmp_path / "nowhere")
     config.write_text(yaml.safe_dump(settings))
 
     def run(output, keep):
@@ -516,11 +516,11 @@ def test_cells_that_refuse_their_input_say_so(config, tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit, match="1"):
         main(["ablate", "--config", str(config), "--output", str(tmp_path / "out")])
     said = capsys.readouterr()
-    assert "--languages xxx: expected languages with sentences" in said.out
+    assert f"--source_model {tmp_path / 'nowhere'}: expected" in said.out
     assert "1 failed of 1 cells" in said.out
     assert "every cell failed" in said.err.splitlines()[-1]
     assert {row["status"] for row in rows_of(tmp_path / "out")} == {"failed"}
-    assert "--languages xxx" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "--source_model" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("key", "value", "message"), [
@@ -532,6 +532,11 @@ def test_cells_that_refuse_their_input_say_so(config, tmp_path, monkeypatch, cap
     ("fit.trainer.max_epochs", "many", "HYPEROFA: fit: .*max_epochs: expected a whole number or null, found many"),
     ("fit.model.net", "os.system", "HYPEROFA: fit: .*expected a class of hyperofa"),
     ("fit.config", "nowhere.yaml", "HYPEROFA: fit: --config: .*nowhere.yaml"),
+    ("prepare.vectors", ["nowhere.vec"], r"\w+: prepare: --vectors nowhere.vec: expected a file of word vectors"),
+    ("fit.data.text", ["nowhere.txt"], "HYPEROFA: fit: --data.text nowhere.txt: expected a text file, found none"),
+    ("evaluate.data", "nowhere", r"\w+: evaluate: --data nowhere: "),
+    ("evaluate.languages", ["xxx"], r"\w+: evaluate: --languages xxx: expected languages with sentences"),
+    ("pretrain.text", ["deu=nowhere.txt"], r"\w+: pretrain: --text nowhere.txt: expected a text file, found none"),
     ("fit.config", None, "HYPEROFA: fit: HYPEROFA: expected fit.config"),
 ])  # fmt: skip
 def test_settings_are_checked_before_anything_runs(key, value, message, config, tmp_path, capsys):
