@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa import evaluate
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.export.initialise import initialise
-from hyperofa.models.loading import mean_pool
 from hyperofa.models.source import source_of
 from hyperofa.runtime.text_files import read_pairs
+from hyperofa.training.plm_loss import FrozenPLM, Sentences
 
 HELD_OUT = 1_000
 LONGEST = 128  # tokens
@@ -37,17 +38,16 @@ def is_held_out(english: str, share: float) -> bool:
 
 
 class Reader:
-    """Sentence vectors of a model, of unit length."""
+    """Sentence vectors of the frozen source model, read through a vocabulary's rows, of unit length."""
 
-    def __init__(self, model, tokenizer) -> None:
-        self.model, self.tokenizer = model.eval(), tokenizer
+    def __init__(self, plm: FrozenPLM, tokenizer: PreTrainedTokenizerBase, rows: Tensor) -> None:
+        self.plm, self.tokenizer, self.rows = plm, tokenizer, rows
 
     def __call__(self, texts: list[str]) -> Tensor:
-        """`(B, E)`."""
+        """`(B, E)`; gradients flow to the rows."""
         batch = self.tokenizer(texts, padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
-        mask = batch["attention_mask"]
-        hidden = self.model(input_ids=batch["input_ids"], attention_mask=mask, output_hidden_states=True).hidden_states
-        return mean_pool(hidden[-1], mask)
+        tokens, slots = batch["input_ids"].unique(return_inverse=True)
+        return self.plm.encode(self.rows[tokens], Sentences(slots, batch["attention_mask"]))[:, 0]
 
 
 class Expected:
@@ -77,13 +77,21 @@ def loss_of(found: Tensor, expected: Tensor) -> Tensor:
     return cross_entropy(scores, torch.arange(len(found))) + 1 - (found * expected).sum(1).mean()
 
 
+def started(bundle: Bundle, start: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model whose rows are trained, as it begins."""
+    if Path(start).is_dir():
+        return AutoModel.from_pretrained(start), AutoTokenizer.from_pretrained(start)
+    initialised = initialise(bundle, start)
+    return initialised.to_model(), initialised.tokenizer()
+
+
 def main() -> None:
     """Train for some minutes, save, score."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data", "source_model", "bundle", "output"):
         parser.add_argument(name)
     parser.add_argument("--minutes", type=float, default=9)
-    parser.add_argument("--start", default="ofa_tuned", help="method that the rows start from")
+    parser.add_argument("--start", default="ofa_tuned", help="method that gives the first rows, or a model's folder")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--sentences", type=int, default=500)
@@ -97,11 +105,13 @@ def main() -> None:
     pairs = [pair for pair in pairs if not is_held_out(pair[0], share)]
 
     source = source_of(asked.source_model)
-    expected = Expected(Reader(source.load(), source.load_tokenizer()))
-    initialised = initialise(bundle, asked.start)
-    model = initialised.to_model().requires_grad_(False)
-    rows = model.get_input_embeddings().weight.requires_grad_(True)
-    reader = Reader(model, initialised.tokenizer())
+    plm, source_tokenizer = source.load(), source.load_tokenizer()
+    source_rows = plm.get_input_embeddings().weight.detach().clone()
+    frozen = FrozenPLM(plm)
+    expected = Expected(Reader(frozen, source_tokenizer, source_rows))
+    model, tokenizer = started(bundle, asked.start)
+    rows = model.get_input_embeddings().weight.detach().clone().requires_grad_(True)
+    reader = Reader(frozen, tokenizer, rows)
     optimiser = torch.optim.Adam([rows], lr=asked.rate)
     state = {"step": 0, "seconds": 0.0, "curve": []}
     saved = output / "state.pt"
@@ -132,8 +142,9 @@ def main() -> None:
             print(*state["curve"][-1], flush=True)
     state["seconds"] += time.perf_counter() - start
     torch.save({"rows": rows.data, "optimiser": optimiser.state_dict(), "state": state}, saved)
-    model.requires_grad_(False).save_pretrained(output / "model")
-    reader.tokenizer.save_pretrained(output / "model")
+    model.get_input_embeddings().weight.data.copy_(rows.data)
+    model.save_pretrained(output / "model")
+    tokenizer.save_pretrained(output / "model")
     scores = evaluate(output / "model", asked.source_model, asked.data, sentences=asked.sentences)
     means = {task: of for task, of in scores.means().items() if "top1" in of}
     (output / "result.json").write_text(json.dumps({"means": means, **state}))

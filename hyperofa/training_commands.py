@@ -2,7 +2,6 @@
 
 import sys
 import traceback
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.fit import run_key, train
 from hyperofa.training.module import HyperModule
 from hyperofa.training.resumption import Resumption, run_dir, warn_if_unfinished
-from hyperofa.training.trainers import hide_advertisements, refusals_told
+from hyperofa.training.trainers import hush_lightning, refusals_told
 
 
 class LightningParser(Parser, LightningArgumentParser):
@@ -181,9 +180,7 @@ def run(words: list[str], command_line: type[HyperCLI] = HyperCLI) -> str | None
     Raises:
         InputError: a mistake of the user.
     """
-    for category in (DeprecationWarning, FutureWarning):  # Lightning's own, which a user can do nothing about
-        warnings.filterwarnings("ignore", category=category, module=r"lightning\.")
-    hide_advertisements()
+    hush_lightning()
     done = _of_one_command(words[0], command_line)(
         HyperModule,
         HyperDataModule,

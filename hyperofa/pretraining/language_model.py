@@ -45,7 +45,7 @@ from hyperofa.runtime.processes import bar_hidden
 from hyperofa.training.checkpoints import write_whole
 from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.samplers import GroupedBatches
-from hyperofa.training.trainers import hide_advertisements, quiet, refusals_told
+from hyperofa.training.trainers import hush_lightning, quiet, refusals_told
 
 _TRAINER = TrainerOptions()
 _ADVICE = "give a lower --training.learning_rate"
@@ -312,7 +312,7 @@ def train(
     scored = None if evaluate is None else partial(evaluate, model, tokenizer)
     saved = None if save is None else partial(save, model, tokenizer)
     module = LanguageModelling(model, training, blocks, mask_id, vocabulary, new_rows, scored)
-    hide_advertisements()
+    hush_lightning()
     with isolate_rng():
         lightning.seed_everything(training.seed, verbose=False)
         trainer = _make_trainer(training, options, _Saving(checkpoint, saved))

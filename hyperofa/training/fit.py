@@ -31,7 +31,7 @@ from hyperofa.training.divergence import StopDiverged
 from hyperofa.training.hypernetwork import Hypernetwork, file_names, split_options
 from hyperofa.training.module import HyperModule
 from hyperofa.training.resumption import Resumption, is_unfinished
-from hyperofa.training.trainers import hide_advertisements, refusals_told
+from hyperofa.training.trainers import hush_lightning, refusals_told
 
 BEST = "best.ckpt"
 _RUN, _STATES = "run", "checkpoints"  # folders of a run that is not finished, and what it can be gone on with
@@ -116,7 +116,7 @@ def fit(
     files = file_names(text)
     recipe = ON_TEXT if files else ON_TOKENS
     of_data, of_module = split_options({**recipe.options, "seed": seed, **options})
-    hide_advertisements()
+    hush_lightning()
     with isolate_rng():
         lightning.seed_everything(seed, verbose=False)
         data = HyperDataModule(str(opened.path), files, **of_data)

@@ -29,8 +29,10 @@ def refusals_told() -> Iterator[None]:
         raise InputError(f"--trainer: {error}") from None
 
 
-def hide_advertisements() -> None:
-    """Keep back what Lightning says of other products."""
+def hush_lightning() -> None:
+    """Keep back what Lightning says of other products and of its own future, about which a user can do nothing."""
+    for category in (DeprecationWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"lightning\.")
     logging.getLogger(rank_zero.__name__).addFilter(_is_no_advertisement)
     warnings.filterwarnings("ignore", message=r"Starting from v1\.9\.0, `tensorboardX`")
 

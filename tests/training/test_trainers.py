@@ -1,6 +1,7 @@
 """What a Trainer refuses is the user's mistake, wherever one is made."""
 
 import logging
+import warnings
 
 import pytest
 from transformers.utils import logging as transformers_logging
@@ -8,7 +9,7 @@ from transformers.utils import logging as transformers_logging
 from hyperofa.errors import InputError
 from hyperofa.pretraining.language_model import _make_trainer, _Saving
 from hyperofa.pretraining.settings import TrainerOptions, Training
-from hyperofa.training.trainers import quiet, refusals_told
+from hyperofa.training.trainers import hush_lightning, quiet, refusals_told
 
 
 @pytest.mark.parametrize("error", [OverflowError("too large"), ImportError("no such"), RuntimeError("nothing there")])
@@ -25,6 +26,16 @@ def test_what_is_told_already_stays_as_it_is():
 def test_a_number_that_no_machine_has_room_for():
     with pytest.raises(InputError, match="trainer: cannot fit"):
         _make_trainer(Training(steps=1), TrainerOptions("cpu", devices=10**22), _Saving(None, None))
+
+
+def test_what_no_user_can_change_is_not_told():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        hush_lightning()
+        for number, category in enumerate((DeprecationWarning, FutureWarning, UserWarning)):
+            warnings.warn_explicit("of Lightning", category, "trainer.py", number, module="lightning.pytorch.trainer")
+            warnings.warn_explicit("of the user", category, "mine.py", number, module="mine")
+    assert [str(each.message) for each in said] == ["of the user", "of the user", "of Lightning", "of the user"]
 
 
 def test_quiet():
