@@ -30,11 +30,12 @@ def refusals_told() -> Iterator[None]:
 
 
 def hush_lightning() -> None:
-    """Keep back what Lightning says of other products and of its own future, about which a user can do nothing."""
+    """Keep back what Lightning says of other products, of its own future, and of metrics as if they were not synced."""
     for category in (DeprecationWarning, FutureWarning):
         warnings.filterwarnings("ignore", category=category, module=r"lightning\.")
     logging.getLogger(rank_zero.__name__).addFilter(_is_no_advertisement)
-    warnings.filterwarnings("ignore", message=r"Starting from v1\.9\.0, `tensorboardX`")
+    for message in (r"Starting from v1\.9\.0, `tensorboardX`", r"It is recommended to use `self\.log\(.*sync_dist"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
