@@ -2,10 +2,10 @@
 
 import sys
 import traceback
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -18,7 +18,6 @@ from hyperofa.export.watching import TokenTable
 from hyperofa.flags import Parser, gather_lists
 from hyperofa.runtime.folders import whole_file
 from hyperofa.runtime.processes import bar_hidden
-from hyperofa.runtime.text_files import check_texts
 from hyperofa.training.checkpoints import read_checkpoint
 from hyperofa.training.curves import EpochLines
 from hyperofa.training.datamodule import HyperDataModule
@@ -135,30 +134,33 @@ class HyperCLI(LightningCLI):
             sys.stdout.write(f"best checkpoint: {self.best}\n")
 
 
-class _KnownSettings(Exception):
+class _Parsed(Exception):
     """A command line was parsed, and no more is wanted."""
 
 
-class _CheckingCLI(HyperCLI):
+class _ParsingCLI(HyperCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
-        data = self.config[self.config.subcommand].data
-        for flag in ("text", "parallel"):
-            check_texts(data[flag] or [], f"--data.{flag}")
-        raise _KnownSettings
+        raise _Parsed(self.config[self.config.subcommand])
 
 
-def check(words: list[str]) -> None:
-    """Parse a command line as `run` does, see that its texts are there, and stop there.
+def parse(words: list[str]) -> Namespace:
+    """Parse a command line as `run` does, and stop there.
 
     Args:
         words: the command and its flags.
 
+    Returns:
+        The command's settings.
+
     Raises:
-        InputError: flags that the command does not have or take, or a text that is missing or none.
+        InputError: flags that the command does not have or take.
     """
-    with suppress(_KnownSettings):
-        run(words, _CheckingCLI)
+    try:
+        run(words, _ParsingCLI)
+    except _Parsed as known:
+        return cast(Namespace, known.args[0])
+    raise AssertionError("a command line was not parsed")
 
 
 def _of_one_command(command: str, command_line: type[HyperCLI]) -> type[HyperCLI]:

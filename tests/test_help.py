@@ -114,10 +114,10 @@ def test_examples_are_right(command):
     if command in cli.TRAINING_COMMANDS:
         words = [word for word in words if word not in ("--ckpt_path", "best.ckpt")]  # which is looked into
         if command == "fit":
-            training_commands.check(use_presets([name, *words]))
+            training_commands.parse(use_presets([name, *words]))
         else:
             with pytest.raises(InputError, match="ckpt_path: expected a checkpoint"):
-                training_commands.check(use_presets([name, *words]))
+                training_commands.parse(use_presets([name, *words]))
     elif command not in cli._WITHOUT_FLAGS:
         function = read_signature(cli.COMMANDS[command])
         parser = auto_parser(function, as_positional=False, parser_class=Parser)

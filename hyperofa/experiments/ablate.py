@@ -127,7 +127,7 @@ def ablate(
         >>> import hyperofa
         >>> inputs = {"source_model": "bert", "target_tokenizer": "tokenizer", "vectors": ["words.vec"]}
         >>> methods = {"OFA": {"export.method": "ofa"}, "random": {"export.method": "random"}}
-        >>> settings = {"prepare": inputs, "methods": methods, "grid": {"seed": [0, 1]}}
+        >>> settings = {"prepare": inputs, "evaluate": {"data": "data"}, "methods": methods, "grid": {"seed": [0, 1]}}
         >>> commands = hyperofa.ablate("ablation", **settings, print_commands=True)  # or run it, without this
         >>> len(commands.splitlines())  # a seed changes nothing about OFA
         3

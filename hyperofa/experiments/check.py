@@ -101,7 +101,9 @@ _LOOK: dict[str, Callable[[Namespace], None]] = {
 
 
 def _parse_fit(cell: Cell) -> None:
-    from hyperofa.training_commands import check
+    from hyperofa.training_commands import parse
 
     with scratch_folder("hyperofa-ablate-") as folder:
-        check(fit_words(cell, Path("x"), folder))
+        parsed = parse(fit_words(cell, Path("x"), folder))
+    for flag in ("text", "parallel"):
+        check_texts(parsed.data[flag] or [], f"--data.{flag}")
