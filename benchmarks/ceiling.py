@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,14 @@ HELD_OUT = 1_000
 LONGEST = 128  # tokens
 
 
-def is_held_out(english: str, share: float) -> bool:
-    """Whether a sentence is among those that are not trained on; the same for all of its translations."""
-    return zlib.crc32(english.encode()) < share * 2**32
+def hold_out(pairs: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Pairs to train on and pairs to see how it goes, a tenth at most; all translations of a sentence stay together."""
+    hashes = [zlib.crc32(english.encode()) for english, _ in pairs]
+    last = sorted(hashes)[min(HELD_OUT, len(pairs) // 10 + 1) - 1]
+    sides: tuple[list[tuple[str, str]], list[tuple[str, str]]] = [], []
+    for pair, number in zip(pairs, hashes, strict=True):
+        sides[number <= last].append(pair)
+    return sides
 
 
 class Reader:
@@ -99,10 +105,7 @@ def main() -> None:
     asked = parser.parse_args()
     output, bundle = Path(asked.output), Bundle.load(asked.bundle)
     output.mkdir(parents=True, exist_ok=True)
-    pairs = read_pairs([Path(asked.data) / "parallel.tsv"])
-    share = min(0.1, HELD_OUT / len(pairs))
-    held_out = [pair for pair in pairs if is_held_out(pair[0], share)][:HELD_OUT]
-    pairs = [pair for pair in pairs if not is_held_out(pair[0], share)]
+    pairs, held_out = hold_out(read_pairs([Path(asked.data) / "parallel.tsv"]))
 
     source = source_of(asked.source_model)
     plm, source_tokenizer = source.load(), source.load_tokenizer()
