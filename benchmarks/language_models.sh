@@ -3,8 +3,9 @@
 #
 # DATA holds make_lm.py, build.py, score_lm.py, parallel/ and heldout.tsv.gz (see benchmarks/README.md); LANGUAGES are those
 # that the vocabulary is for, as in deu,spa,fin. KIND is causal or masked, SENTENCES how many verses a language are scored,
-# WORDS the size of the vocabulary, LM_STEPS those of the source model, UNTIED=1 unties its head, STEPS are those of continual
-# pretraining (0 for none), RATE and WARMUP its learning rate, BLOCKS × BLOCK tokens a step. What is there is not made again.
+# WORDS the size of the vocabulary, LM_STEPS those of the source model, LAYERS and WIDTH its size, UNTIED=1 unties its head,
+# STEPS are those of continual pretraining (0 for none), RATE and WARMUP its learning rate, BLOCKS × BLOCK tokens a step.
+# What is there is not made again.
 set -euo pipefail
 data=$1 output=$2 languages=$3
 kind=${KIND:-causal} sentences=${SENTENCES:-500} words=${WORDS:-50000} steps=${STEPS:-0}
@@ -12,7 +13,7 @@ here=$(dirname "$0")
 mkdir -p "$output/models"
 
 [ -f "$output/$kind/config.json" ] || python "$data/make_lm.py" --kind "$kind" --steps "${LM_STEPS:-3000}" \
-  ${UNTIED:+--untied} --output "$output/$kind"
+  ${UNTIED:+--untied} ${LAYERS:+--layers "$LAYERS"} ${WIDTH:+--width "$WIDTH"} --output "$output/$kind"
 [ -f "$output/vectors.vec" ] || python "$data/build.py" --languages "$languages" --vocab-size "$words" --output "$output"
 [ -d "$output/bundle" ] || hyperofa prepare --source_model "$output/$kind" --target_tokenizer "$output/target_tokenizer" \
   --vectors "$output/vectors.vec" --source_languages eng --output "$output/bundle"
