@@ -26,7 +26,7 @@ done
 @pytest.fixture
 def submit(tmp_path):
     """Run the script as a job of two nodes with four tasks of eight CPUs each; the words of its steps."""
-    for name, text in {"srun": SRUN, "scontrol": "#!/bin/sh\necho first\necho second\n"}.items():
+    for name, text in {"srun": SRUN, "scontrol": "#!/bin/sh\necho first\nseq 100000\n"}.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
         (tmp_path / name).chmod(0o755)
     variables = {
