@@ -34,13 +34,19 @@ LONGEST = 128  # tokens
 
 
 def hold_out(pairs: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Pairs to train on and pairs to see how it goes, a tenth at most; all translations of a sentence stay together."""
+    """Pairs to train on, and `HELD_OUT` or a tenth to see how it goes; a sentence's translations stay together."""
     hashes = [zlib.crc32(english.encode()) for english, _ in pairs]
     last = sorted(hashes)[min(HELD_OUT, len(pairs) // 10 + 1) - 1]
     sides: tuple[list[tuple[str, str]], list[tuple[str, str]]] = [], []
     for pair, number in zip(pairs, hashes, strict=True):
         sides[number <= last].append(pair)
     return sides
+
+
+def tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Padded token ids `(B, L)` and the mask."""
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
+    return batch["input_ids"], batch["attention_mask"]
 
 
 class Reader:
@@ -51,24 +57,23 @@ class Reader:
 
     def __call__(self, texts: list[str]) -> Tensor:
         """`(B, E)`; gradients flow to the rows."""
-        batch = self.tokenizer(texts, padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
-        tokens, slots = batch["input_ids"].unique(return_inverse=True)
-        return self.plm.encode(self.rows[tokens], Sentences(slots, batch["attention_mask"]))[:, 0]
+        ids, mask = tokenise(self.tokenizer, texts)
+        tokens, slots = ids.unique(return_inverse=True)
+        return self.plm.encode(self.rows[tokens], Sentences(slots, mask))[:, 0]
 
 
 class Expected:
     """Sentence vectors of the untouched model, each computed once."""
 
-    def __init__(self, reader: Reader) -> None:
-        self.reader, self.known = reader, {}
+    def __init__(self, plm: FrozenPLM, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.plm, self.tokenizer, self.known = plm, tokenizer, {}
 
-    @torch.no_grad()
     def __call__(self, texts: list[str]) -> Tensor:
         """`(B, E)`."""
         new = sorted({text for text in texts if text not in self.known}, key=len)
         for start in range(0, len(new), 64):
             some = new[start : start + 64]
-            self.known.update(zip(some, self.reader(some), strict=True))
+            self.known.update(zip(some, self.plm.encode_ids(*tokenise(self.tokenizer, some))[:, 0], strict=True))
         return torch.stack([self.known[text] for text in texts])
 
 
@@ -108,10 +113,8 @@ def main() -> None:
     pairs, held_out = hold_out(read_pairs([Path(asked.data) / "parallel.tsv"]))
 
     source = source_of(asked.source_model)
-    plm, source_tokenizer = source.load(), source.load_tokenizer()
-    source_rows = plm.get_input_embeddings().weight.detach().clone()
-    frozen = FrozenPLM(plm)
-    expected = Expected(Reader(frozen, source_tokenizer, source_rows))
+    frozen = FrozenPLM(source.load())
+    expected = Expected(frozen, source.load_tokenizer())
     model, tokenizer = started(bundle, asked.start)
     rows = model.get_input_embeddings().weight.detach().clone().requires_grad_(True)
     reader = Reader(frozen, tokenizer, rows)
