@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hyperofa.models.manifest import verify
     from hyperofa.models.trim import trim
     from hyperofa.nets.registry import register_net
+    from hyperofa.pretraining.distill import distill
     from hyperofa.pretraining.pretrain import pretrain
     from hyperofa.training.fit import fit
     from hyperofa.training.hypernetwork import Hypernetwork
@@ -39,6 +40,7 @@ _HOMES = {
     "convert_vectors": "vectors.formats",
     "Diagnosis": "inspection.doctor",
     "diagnose": "inspection.doctor",
+    "distill": "pretraining.distill",
     "doctor": "inspection.doctor",
     "inspect_vectors": "inspection.vector_info",
     "evaluate": "evaluation.evaluate",
@@ -67,6 +69,7 @@ __all__ = [
     "align_vectors",
     "convert_vectors",
     "diagnose",
+    "distill",
     "doctor",
     "evaluate",
     "expand",

@@ -14,6 +14,7 @@ _NEXT = {
     "fit": "hyperofa export --bundle BUNDLE --method hyperofa --checkpoint {path} --output DIR",
     "export": f"{_MEASURE}\nhyperofa pretrain --config pretrain --model {{path}} --text FILE --output DIR",
     "pretrain": "",
+    "distill": _MEASURE,
     "expand": "hyperofa prepare --source_model MODEL --target_tokenizer {path} --vectors FILE --output DIR",
     "trim": _MEASURE,
     "vectors train": _VECTORS,

@@ -10,6 +10,7 @@ COMMANDS = {
     "verify": "hyperofa.models.manifest:verify",
     "evaluate": "hyperofa.evaluation.evaluate:evaluate",
     "pretrain": "hyperofa.pretraining.pretrain:pretrain",
+    "distill": "hyperofa.pretraining.distill:distill",
     "hewitt": "hyperofa.experiments.hewitt:hewitt",
     "ablate": "hyperofa.experiments.ablate:ablate",
     "config": "hyperofa.presets:config",

@@ -35,6 +35,8 @@ EXAMPLES = {
     "verify": "hyperofa verify data/model",
     "evaluate": "hyperofa evaluate --model data/model --source_model bert-base-uncased --data DATA --languages deu fra",
     "pretrain": "hyperofa pretrain --model data/model --text german.txt --training.steps 2000 --output data/trained",
+    "distill": "hyperofa distill --model data/model --source_model all-MiniLM-L6-v2 --parallel deu=pairs.tsv "
+    "--output data/distilled",
     "hewitt": "hyperofa hewitt --config hewitt --text german.txt --vectors deu=wiki.de.vec --output data/hewitt",
     "ablate": "hyperofa ablate --config ablate --output data/ablation",
     "config": "hyperofa config show fit",
@@ -82,6 +84,10 @@ SUBJECTS: dict[str, dict[str, tuple[str, ...]]] = {
     "export": {
         "rows": ("checkpoint", "copied", "ofa_share", "least_confidence", "parallel", "seed"),
         "folder": ("source_model", "factorised", "pad_to_multiple_of", "text", "scores", "overwrite", "push_to_hub"),
+    },
+    "distill": {
+        "what is held out": ("validation_parallel", "validation_pairs"),
+        "run": ("baseline", "new_rows", "resume", "overwrite"),
     },
     "hewitt": {
         "comparison": ("methods", "checkpoint", "epochs", "words", "count", "validation_lines", "max_words"),

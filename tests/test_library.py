@@ -43,6 +43,8 @@ def files(model_folders, tokenizer_folders, vector_file, text_file, bundles, fit
     for language, lines in (("eng", ENGLISH * 2), ("deu", GERMAN * 2)):
         verses = (f"verse {number}\t{line}\n" for number, line in enumerate(lines))
         (folder / f"{language}.tsv").write_text("".join(verses), encoding="utf-8")
+    pairs = "".join(f"{one}\t{other}\n" for one, other in zip(ENGLISH, GERMAN, strict=True))
+    (folder / "pairs.tsv").write_text(pairs, encoding="utf-8")
     (folder / "data").mkdir()
     with gzip.open(folder / "data" / "heldout.tsv.gz", "wt", encoding="utf-8") as file:
         for language, texts in (("eng", ENGLISH), ("deu", GERMAN)):

@@ -28,7 +28,8 @@ from hyperofa.export.export import export
 from hyperofa.flags import Parser
 from hyperofa.methods.registry import method_named
 from hyperofa.presets import find_config
-from hyperofa.pretraining.curves import Point, area
+from hyperofa.pretraining.curves import area
+from hyperofa.pretraining.points import Point
 from hyperofa.pretraining.pretrain import pretrain
 from hyperofa.runtime.folders import write_json
 from hyperofa.runtime.locks import locked

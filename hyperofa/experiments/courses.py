@@ -12,7 +12,8 @@ import numpy as np
 from hyperofa.experiments.cells import PlainPoint
 from hyperofa.experiments.grid import shown
 from hyperofa.experiments.results import Outcome, labels
-from hyperofa.pretraining.curves import CurveComparison, Point
+from hyperofa.pretraining.curves import CurveComparison
+from hyperofa.pretraining.points import LanguagePoint
 
 ALL = "all text"
 
@@ -56,10 +57,13 @@ class Progress:
 HEADS = ("before", "after", "mean over the steps", "steps to the end of {}", "steps saved")
 
 
-def curve_of(outcome: Outcome) -> list[Point]:
+def curve_of(outcome: Outcome) -> list[LanguagePoint]:
     """The curve of a finished cell; empty where nothing was pretrained."""
     found: list[dict[str, Any]] = (outcome.result or {}).get("curve", [])
-    return [Point(train_loss=math.nan, **{name: point[name] for name in PlainPoint.__annotations__}) for point in found]
+    return [
+        LanguagePoint(train_loss=math.nan, **{name: point[name] for name in PlainPoint.__annotations__})
+        for point in found
+    ]
 
 
 def courses(outcomes: Sequence[Outcome], baseline: str) -> list[Progress]:
@@ -70,7 +74,7 @@ def courses(outcomes: Sequence[Outcome], baseline: str) -> list[Progress]:
         baseline: method whose end the others are to reach, at the same width and seed.
     """
     names = labels(outcomes)
-    curves: dict[tuple[str, str], dict[int, list[Point]]] = {}
+    curves: dict[tuple[str, str], dict[int, list[LanguagePoint]]] = {}
     for outcome in outcomes:
         if points := curve_of(outcome):
             curves.setdefault((names[outcome.cell.id], shown(outcome.cell.width)), {})[outcome.cell.seed] = points

@@ -20,8 +20,9 @@ from hyperofa.methods.registry import compared_by, method_named
 from hyperofa.models.expand import expand
 from hyperofa.models.loading import load_model
 from hyperofa.pretraining.corpus import tokenise_lines
-from hyperofa.pretraining.curves import Point, plot_curves, write_curves
+from hyperofa.pretraining.curves import plot_curves, write_curves
 from hyperofa.pretraining.language_model import check_options, train
+from hyperofa.pretraining.points import LanguagePoint
 from hyperofa.pretraining.settings import TrainerOptions, Training
 from hyperofa.runtime.calls import one_call
 from hyperofa.runtime.folders import new_folder, write_json
@@ -47,7 +48,7 @@ class Hewitt:
 
     path: Path
     words: list[str]
-    curves: dict[str, list[Point]]
+    curves: dict[str, list[LanguagePoint]]
     safety: dict[str, DistributionShift]
 
     def __str__(self) -> str:
@@ -140,7 +141,7 @@ def hewitt(
         if trains:
             checkpoint = folder / "hypernetwork" / BEST
             _fit(bundle, text, epochs, training.seed, checkpoint.parent)
-        curves: dict[str, list[Point]] = {}
+        curves: dict[str, list[LanguagePoint]] = {}
         safety: dict[str, DistributionShift] = {}
         for method in chosen:
             path = folder / "models" / method.name

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub import EvalResult, ModelCardData
 from transformers import PreTrainedModel
@@ -198,48 +198,56 @@ def trained_card(
     *,
     name: str,
     base: dict[str, Any],
+    lesson: Literal["pretraining", "distillation"],
     steps: int,
     new_steps: int,
-    bits: dict[str, tuple[float, float]],
+    measure: str,
+    values: dict[str, tuple[float, float]],
     call: Call,
+    embeds_sentences: bool = False,
     folder: str = "path/to/this/folder",
 ) -> str:
-    """The text of README.md for a model whose pretraining went on.
+    """The text of README.md for a model that was trained on.
 
     Args:
         model: as written.
         name: of the model that it was before.
         base: front matter of the card of that model: what it tells the hub holds for this one, but for its scores.
+        lesson: what it was trained by.
         steps: of training, all together.
         new_steps: of these, with all but the new rows frozen.
-        bits: bits per byte of held-out text before and after, by language.
+        measure: what was measured on what is held out.
+        values: of that before and after, by language.
         call: that made it.
+        embeds_sentences: whether it has the modules of sentence-transformers.
         folder: hub id or path that it will be loaded from.
     """
     loader, task = auto_class(model)
     kept = ("base_model", "language", "license", "license_name", "license_link", "datasets")
-    tags = dict.fromkeys([*base.get("tags", ["hyperofa"]), "continual-pretraining"])
+    tag = "continual-pretraining" if lesson == "pretraining" else "knowledge-distillation"
+    tags = dict.fromkeys([*base.get("tags", ["hyperofa"]), tag])
     front = ModelCardData(
         **{key: base.get(key) for key in kept},  # type: ignore[arg-type]
-        library_name="transformers",
-        pipeline_tag=task,
-        tags=[tag for tag in tags if tag != "sentence-transformers"],
+        library_name="sentence-transformers" if embeds_sentences else "transformers",
+        pipeline_tag="sentence-similarity" if embeds_sentences else task,
+        tags=[tag for tag in tags if embeds_sentences or tag != "sentence-transformers"],
     )
-    shown = Path(name).name
+    shown, trust = Path(name).name, ", trust_remote_code=True" if is_factorised(model) else ""
     phase = f", the first {new_steps:,} of them of its new rows alone" if new_steps else ""
     lines = [
         *_front_matter(front, shown),
-        f"# {shown}, pretrained on",
+        f"# {shown}, {'pretrained on' if lesson == 'pretraining' else 'distilled'}",
         "",
-        f"This is `{shown}` ({type(model).__name__}) after {steps:,} more steps of pretraining{phase}.",
+        f"This is `{shown}` ({type(model).__name__}) after {steps:,} more steps of {lesson}{phase}.",
         "",
-        "| held-out text | bits per byte before | after |",
+        f"| held-out text | {measure} before | after |",
         "|---|---:|---:|",
-        *(f"| {text or 'all'} | {before:.3f} | {after:.3f} |" for text, (before, after) in bits.items()),
+        *(f"| {text or 'all'} | {before:.3f} | {after:.3f} |" for text, (before, after) in values.items()),
         "",
-        "`curve.csv` has them on the way, `pretraining.json` the settings.",
+        f"`curve.csv` has them on the way, `{lesson}.json` the settings.",
         "",
-        *_loading(loader, folder, ", trust_remote_code=True" if is_factorised(model) else ""),
+        *_loading(loader, folder, trust),
+        *(_SENTENCES.format(folder=folder, trust=trust).splitlines() if embeds_sentences else []),
         *_making(call),
     ]
     return "\n".join(lines) + "\n"

@@ -9,13 +9,54 @@ import re
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any, Literal
 
+from hyperofa.errors import InputError
 from hyperofa.runtime.hub import find_file
 
 MODULES = "modules.json"
 _SETTINGS = ("config_sentence_transformers.json", "sentence_bert_config.json")
 _WEIGHTS = "model.safetensors"
 _NAME = re.compile(r"[\w-]+")  # a folder beside modules.json, nowhere else
+_POOLING = "Pooling"  # the class of a module, in whatever package of sentence-transformers
+_MODES: dict[str, "Pooling"] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+
+Pooling = Literal["mean", "cls"]
+"""What of the last hidden states is a sentence's vector: their mean over all tokens, or that of the first token."""
+
+
+def pooling_of(source: str, flag: str = "--source_model") -> Pooling:
+    """How a model's sentence vectors are made, by its modules; by the mean where it has none.
+
+    Args:
+        source: folder or hub id of the model.
+        flag: command-line flag named in errors.
+
+    Raises:
+        InputError: in another way, or modules that say no way.
+    """
+    listed = find_file(source, MODULES)
+    if listed is None:
+        return "mean"
+    try:
+        modules = {each["type"].rpartition(".")[2]: each["path"] for each in json.loads(listed.read_text("utf-8"))}
+        settings: dict[str, Any] = {}
+        if folder := modules.get(_POOLING):
+            if not _NAME.fullmatch(folder):
+                raise ValueError(f"{folder} is no folder beside it")
+            config = find_file(source, f"{folder}/config.json")
+            settings = {} if config is None else json.loads(config.read_text("utf-8"))
+        asked = {name for name, on in settings.items() if name.startswith("pooling_mode") and on is True}
+        named = settings.get("pooling_mode", "mean" if not asked else "")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{flag} {source}: expected modules of sentence-transformers in {MODULES}; {error}") from None
+    for setting, pooling in _MODES.items():
+        if asked == {setting} or named == pooling:
+            return pooling
+    raise InputError(
+        f"{flag} {source}: expected sentence vectors that are the mean of all tokens or the first token (cls), found "
+        f"{' '.join(sorted(asked)) or named}"
+    )
 
 
 def copy_modules(source: str, folder: Path) -> bool:

@@ -37,6 +37,11 @@ class SourceModel:
     in_memory: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
     flag: str = "--source_model"
 
+    @property
+    def has_home(self) -> bool:
+        """Whether its name is that of a folder or a hub id."""
+        return self.in_memory is None or bool(self.in_memory[0].name_or_path)
+
     def load(self) -> PreTrainedModel:
         """The model, the caller's to change, in evaluation mode.
 
@@ -59,7 +64,7 @@ class SourceModel:
         Args:
             folder: where it was saved.
         """
-        if self.in_memory is not None and self.in_memory[0].name_or_path:
+        if self.in_memory is not None and self.has_home:
             copy_modules(self.name, folder)
             card = find_file(self.name, "README.md")
             if card is not None:

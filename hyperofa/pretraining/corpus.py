@@ -136,6 +136,11 @@ def files_by_language(specs: Sequence[str | Path], flag: str) -> dict[str, list[
     return found
 
 
+def as_list(given: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    """Files that were given as one or as several."""
+    return [given] if isinstance(given, str | Path) else given
+
+
 def tokenise_lines(
     tokenizer: PreTrainedTokenizerBase, train: Sequence[str], val: Sequence[str], language: str = UNNAMED
 ) -> TokenisedText:

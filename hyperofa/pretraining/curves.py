@@ -1,79 +1,22 @@
-"""Curves of pretraining: what a model is worth after how many steps, and how much sooner than another."""
+"""Curves of training: what a model is worth after how many steps, and how much sooner than another."""
 
 import csv
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hyperofa.evaluation.scores import Scores
 from hyperofa.evaluation.task import UNNAMED
+from hyperofa.pretraining.points import LanguagePoint, Point
 from hyperofa.runtime.pictures import save_picture
-from hyperofa.runtime.records import check_kind
 
 Axis = Literal["step", "tokens", "seconds"]
-_NONE = Scores({}, {})
 _HIGHEST = 1e12  # of a plotted perplexity: ruined models reach numbers that no axis can show
-_COLUMNS = ("step", "train_loss", "loss", "perplexity", "bits_per_byte", "tokens", "bytes")
-
-
-@dataclass(frozen=True)
-class Point:
-    """What a model is worth after some steps, on the validation text.
-
-    Attributes:
-        step: optimizer steps so far.
-        train_loss: mean over the steps since the last point, nats a token; nan at the first.
-        loss: nats a token.
-        perplexity: e to the loss.
-        bits_per_byte: of the text that the asked tokens stand for.
-        tokens: read in training so far, special ones too, by all processes.
-        bytes: of the text that they stand for.
-        seconds: of training so far, without what is measured and written on the way.
-        languages: bits per byte of each language.
-        scores: of the evaluation tasks; empty where none was run.
-    """
-
-    step: int
-    train_loss: float
-    loss: float
-    perplexity: float
-    bits_per_byte: float
-    tokens: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-    languages: Mapping[str, float] = field(default_factory=dict)
-    scores: Scores = _NONE
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, from which `from_dict` makes the same point."""
-        plain = asdict(replace(self, scores=_NONE))
-        plain |= {"languages": dict(self.languages), "scores": self.scores.as_dict()}
-        return plain | {"train_loss": None if math.isnan(self.train_loss) else self.train_loss}  # JSON has no NaN
-
-    @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> "Point":
-        """The point of `as_dict`.
-
-        Raises:
-            InputError: it is something else.
-        """
-        kinds = get_type_hints(cls) | {"train_loss": float | None, "scores": dict[str, Any]}
-        check_kind(found, kinds, "expected a point of a curve")
-        loss = math.nan if found["train_loss"] is None else found["train_loss"]
-        read = {"train_loss": loss, "scores": Scores.from_dict(found["scores"])}
-        return cls(**{name: found[name] for name in kinds} | read)
-
-
-def without_times(point: Point) -> dict[str, Any]:
-    """All that is the same for equal seeds, as plain data."""
-    return {name: value for name, value in point.as_dict().items() if name != "seconds"}
 
 
 @dataclass(frozen=True)
@@ -109,21 +52,27 @@ class CurveComparison:
     baseline: str
 
     @property
+    def measure(self) -> str:
+        """What the number is called that they are compared by."""
+        return self.curves[self.baseline][-1].MEASURE
+
+    @property
     def languages(self) -> list[str]:
-        """Those of the validation text; none where nobody said what language it is in."""
+        """Those of what is held out; none where nobody said what language it is in."""
         found = list(next(iter(self.curves.values()))[0].languages)
         return [] if found == [UNNAMED] else found
 
     def courses(self, language: str | None = None) -> dict[str, Course]:
-        """What became of bits per byte, by model.
+        """What became of the number that they are compared by, by model.
 
         Args:
             language: one of `languages`; all text if not given.
         """
-        goal, last = bits(self.curves[self.baseline][-1], language), self.curves[self.baseline][-1].step
+        end = self.curves[self.baseline][-1]
+        goal, last = end.of(language), end.step
         found = {}
         for name, curve in self.curves.items():
-            values = [bits(point, language) for point in curve]
+            values = [point.of(language) for point in curve]
             axes: tuple[Axis, ...] = ("step", "tokens", "seconds")
             reached = {axis: first_below([getattr(point, axis) for point in curve], values, goal) for axis in axes}
             steps = reached["step"]
@@ -139,7 +88,7 @@ class CurveComparison:
     def as_dict(self) -> dict[str, Any]:
         """Plain data; equal for equal seeds, so without seconds."""
         models: dict[str, Any] = {
-            name: {"curve": [without_times(point) for point in curve]} for name, curve in self.curves.items()
+            name: {"curve": [point.without_times() for point in curve]} for name, curve in self.curves.items()
         }
         for language in [None, *self.languages]:
             for name, course in self.courses(language).items():
@@ -160,9 +109,9 @@ class CurveComparison:
 
     def rows(self) -> list[list[str]]:
         """A table; the first row and the first column are heads."""
-        goal = self.curves[self.baseline][-1].bits_per_byte
-        last = self.curves[self.baseline][-1].step
-        heads = ["bits per byte", "before", f"after {last:,}", "mean over steps", f"steps to {goal:.3f}", "steps saved"]
+        end = self.curves[self.baseline][-1]
+        goal, last = end.value, end.step
+        heads = [end.MEASURE, "before", f"after {last:,}", "mean over steps", f"steps to {goal:.3f}", "steps saved"]
         rows = [heads]
         for name, course in self.courses().items():
             steps, saved = course.reached["step"], course.steps_saved
@@ -176,16 +125,6 @@ class CurveComparison:
             for row, course in zip(rows[1:], self.courses(language).values(), strict=True):
                 row += [f"{course.before:.3f}", f"{course.after:.3f}"]
         return rows
-
-
-def bits(point: Point, language: str | None = None) -> float:
-    """Bits per byte of a language, or of all text.
-
-    Args:
-        point: of a curve.
-        language: one of those it has; all text if not given.
-    """
-    return point.bits_per_byte if language is None else point.languages[language]
 
 
 def area(steps: Sequence[float], values: Sequence[float]) -> float:
@@ -237,11 +176,12 @@ def write_curves(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
 def _cells(name: str, point: Point) -> Iterator[tuple[str, str]]:
     if name:
         yield "name", name
-    for column in _COLUMNS:
+    for column in point.COLUMNS:
         value = getattr(point, column)
         yield column, str(value) if isinstance(value, int) else f"{value:.6g}"
     if list(point.languages) != [UNNAMED]:
-        yield from ((f"bits_per_byte {language}", f"{value:.6g}") for language, value in point.languages.items())
+        head = point.MEASURE.replace(" ", "_")
+        yield from ((f"{head} {language}", f"{value:.6g}") for language, value in point.languages.items())
     means = point.scores.means()
     for task, found in sorted(point.scores.items()):
         for metric, by_language in sorted(found.items()):
@@ -252,23 +192,23 @@ def _cells(name: str, point: Point) -> Iterator[tuple[str, str]]:
             )
 
 
-def plot_curves(curves: Mapping[str, Sequence[Point]], picture: Path, new_steps: int = 0) -> None:
-    """Plot perplexity and bits per byte over the steps.
+def plot_curves(
+    curves: Mapping[str, Sequence[Point]], picture: Path, new_steps: int = 0, kind: type[Point] = LanguagePoint
+) -> None:
+    """Plot what a kind of points has to show over the steps.
 
     Args:
         curves: by name, for the legend.
         picture: PNG file to write.
         new_steps: steps of the first phase, marked by a line.
+        kind: of the points.
     """
     figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for name, curve in curves.items():
-        steps = [point.step for point in curve]
-        _line(left, steps, [min(point.perplexity, _HIGHEST) for point in curve], name)
-        _line(right, steps, [min(point.bits_per_byte, _HIGHEST) for point in curve], name)
-    left.set(title="validation perplexity", xlabel="step", yscale="log")
-    right.set(title="bits per byte", xlabel="step", yscale="log")
-    for axes in (left, right):
+    for axes, (name, title) in zip(figure.subplots(1, len(kind.PANELS)), kind.PANELS.items(), strict=True):
+        for label, curve in curves.items():
+            values = [min(getattr(point, name), _HIGHEST) for point in curve]
+            _line(axes, [point.step for point in curve], values, label)
+        axes.set(title=title, xlabel="step", yscale="log" if kind is LanguagePoint else "linear")
         if new_steps:
             axes.axvline(new_steps, color="grey", linestyle=":", label="new rows only before")
         if any(curves) or new_steps:
@@ -277,7 +217,7 @@ def plot_curves(curves: Mapping[str, Sequence[Point]], picture: Path, new_steps:
 
 
 def plot_comparison(comparison: CurveComparison, pictures: Sequence[Path], new_steps: int = 0) -> None:
-    """Plot bits per byte against steps and tokens, and each language and task against steps.
+    """Plot what is compared against steps and tokens, and each language and task against steps.
 
     Args:
         comparison: the curves.
@@ -300,8 +240,8 @@ def plot_comparison(comparison: CurveComparison, pictures: Sequence[Path], new_s
     for language in comparison.languages:
         axes = next(places)
         for name, curve in curves.items():
-            _line(axes, [point.step for point in curve], [bits(point, language) for point in curve], name)
-        axes.set(title=f"bits per byte, {language}", xlabel="step")
+            _line(axes, [point.step for point in curve], [point.of(language) for point in curve], name)
+        axes.set(title=f"{comparison.measure}, {language}", xlabel="step")
     for task, metric in sorted(tasks):
         axes = next(places)
         for name, curve in curves.items():
@@ -320,7 +260,7 @@ def plot_comparison(comparison: CurveComparison, pictures: Sequence[Path], new_s
 
 
 def plot_seconds(comparison: CurveComparison, picture: Path) -> None:
-    """Plot bits per byte against seconds: apart from all else, as no two runs take equally long.
+    """Plot what is compared against seconds: apart from all else, as no two runs take equally long.
 
     Args:
         comparison: the curves.
@@ -334,7 +274,7 @@ def plot_seconds(comparison: CurveComparison, picture: Path) -> None:
 
 
 def _plot_courses(axes: Axes, comparison: CurveComparison, axis: Axis, label: str) -> None:
-    """Draw bits per byte of all text, and where the baseline ends.
+    """Draw what is compared, of all languages, and where the baseline ends.
 
     Args:
         axes: to draw on.
@@ -343,9 +283,9 @@ def _plot_courses(axes: Axes, comparison: CurveComparison, axis: Axis, label: st
         label: its name.
     """
     for name, curve in comparison.curves.items():
-        _line(axes, [getattr(point, axis) for point in curve], [point.bits_per_byte for point in curve], name)
-    axes.axhline(comparison.curves[comparison.baseline][-1].bits_per_byte, color="grey", lw=0.8)
-    axes.set(title="bits per byte", xlabel=label)
+        _line(axes, [getattr(point, axis) for point in curve], [point.value for point in curve], name)
+    axes.axhline(comparison.curves[comparison.baseline][-1].value, color="grey", lw=0.8)
+    axes.set(title=comparison.measure, xlabel=label)
 
 
 def _line(axes: Axes, places: Sequence[float], values: Sequence[float], name: str) -> None:

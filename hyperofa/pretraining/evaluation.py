@@ -18,10 +18,12 @@ class Evaluation:
         training: of the models.
 
     Raises:
-        InputError: no data for it, or steps at which no point of the curve is.
+        InputError: no data for it, no source model, or steps at which no point of the curve is.
     """
 
     def __init__(self, options: EvaluationOptions, training: Training) -> None:
+        if options.source_model is None:
+            raise InputError("--evaluation.source_model: expected the model to compare with, found none")
         self._every, self._total = options.every or training.evaluate_every, training.total
         if self._every % training.evaluate_every:
             raise InputError(
@@ -30,7 +32,7 @@ class Evaluation:
             )
         self._request = Request(options.data, options.text or [], options.languages, options.sentences, options.layer)
         self._samples = read_samples(self._request, options.tasks)
-        self._source_model = SourceModel(str(options.source_model), flag="--evaluation.source_model")
+        self._source_model = SourceModel(options.source_model, flag="--evaluation.source_model")
         self._source: LoadedModel | None = None
 
     def __call__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, step: int) -> Scores:

@@ -1,4 +1,4 @@
-"""How a language model is trained and what is measured on the way, as the flags of `hyperofa pretrain` say it."""
+"""How a model is trained on and what is measured on the way, as the flags of `pretrain` and `distill` say it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,16 @@ class Training:
         evaluate_every: steps between two points of the curve; what a killed run goes on from is written at each.
         save_every: steps between two models that are kept, in `checkpoints/step-N`, each a Hugging Face folder; a
             multiple of evaluate_every, 0 for none.
-        batch_size: blocks a step and process.
+        batch_size: blocks of text, or pairs of sentences, a step and process.
         accumulate: batches whose gradients make one step.
-        block_size: tokens a block, at most as many as the model has positions for.
+        block_size: tokens a block, or a sentence, at most; never more than the model has positions for.
         learning_rate: highest value. Each phase warms up; the second falls linearly to 0.
+        new_learning_rate: of the first phase, the same if not given.
         warmup_steps: of each phase.
         weight_decay: on weight matrices; none on embeddings, biases and norms.
         clip: largest norm of the gradient.
-        sampling: of several languages, each is drawn in proportion to its bytes of text to this power: 1 as much as
-            there is, 0 all alike; XLM-R (Conneau et al. 2020, §3.1) takes 0.3.
+        sampling: of several languages, each is drawn in proportion to its bytes of text, or pairs, to this power: 1 as
+            much as there is, 0 all alike; XLM-R (Conneau et al. 2020, §3.1) takes 0.3.
         seed: of the order, the masks and the dropout.
     """
 
@@ -37,6 +38,7 @@ class Training:
     accumulate: Count = 1
     block_size: Count = 256
     learning_rate: Positive = 5e-5
+    new_learning_rate: Positive | None = None
     warmup_steps: Size = 50
     weight_decay: NonNegative = 0.01
     clip: NonNegative = 1.0
@@ -59,11 +61,38 @@ class Training:
         return self.new_steps + self.steps
 
     def rate(self, step: int) -> float:
-        """What the learning rate is multiplied with at a step."""
+        """What `learning_rate` is multiplied with at a step."""
         first = step < self.new_steps
         own = step if first else step - self.new_steps
         warm = min(1.0, (own + 1) / (self.warmup_steps + 1))
-        return warm if first else warm * max(0.0, 1 - own / self.steps) if self.steps else warm
+        if first:
+            return warm * (self.new_learning_rate or self.learning_rate) / self.learning_rate
+        return warm * max(0.0, 1 - own / self.steps) if self.steps else warm
+
+
+@dataclass(frozen=True)
+class DistillationLoss:
+    """What makes a sentence lie where the source model has it.
+
+    Attributes:
+        temperature: of InfoNCE over the batch: each text must find its own sentence.
+        contrastive_weight: of that.
+        cosine_weight: of the mean of 1 - cosine.
+        source_share: share of a batch in which a sentence of the source language stands for its translation, so that
+            what the model knew stays known; where only new rows are trained, it hardly forgets.
+        layer: hidden state whose mean over the tokens is a sentence's vector, -1 the last.
+    """
+
+    temperature: Positive = 0.05
+    contrastive_weight: NonNegative = 1.0
+    cosine_weight: NonNegative = 1.0
+    source_share: Share = 0.0
+    layer: int = -1
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "loss.")
+        if not self.contrastive_weight + self.cosine_weight:
+            raise InputError("--loss.contrastive_weight, --loss.cosine_weight: expected one above 0, found both 0")
 
 
 @dataclass(frozen=True)
@@ -117,8 +146,6 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         check_ranges(self, "evaluation.")
-        if (self.data is not None or self.text) and self.source_model is None:
-            raise InputError("--evaluation.source_model: expected the model to compare with, found none")
 
     @property
     def asked(self) -> bool:

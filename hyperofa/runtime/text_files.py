@@ -99,7 +99,19 @@ def read_pairs(paths: Sequence[str | Path], flag: str = "--data.parallel") -> li
     Raises:
         InputError: a file is missing or empty, or a line has not two columns.
     """
-    pairs = []
+    return list(iterate_pairs(paths, flag))
+
+
+def iterate_pairs(paths: Sequence[str | Path], flag: str = "--data.parallel") -> Iterator[tuple[str, str]]:
+    """The same as `read_pairs`, pair by pair, for text that is larger than memory.
+
+    Args:
+        paths: files.
+        flag: command-line flag named in errors.
+
+    Raises:
+        InputError: a file is missing or empty, or a line has not two columns.
+    """
     for path in paths:
         for number, line in enumerate(lines_of(Path(path), flag), 1):
             columns = line.split("\t")
@@ -108,8 +120,7 @@ def read_pairs(paths: Sequence[str | Path], flag: str = "--data.parallel") -> li
                     f"{flag} {path} line {number}: expected a source sentence, a tab and its translation, "
                     f"found {len(columns)} columns"
                 )
-            pairs.append((columns[0].strip(), columns[1].strip()))
-    return pairs
+            yield columns[0].strip(), columns[1].strip()
 
 
 def hold_out(lines: Sequence[str], count: int, seed: int) -> tuple[list[str], list[str]]:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hyperofa.errors import InputError
-from hyperofa.models.loading import mean_pool
+from hyperofa.models.loading import choose_attention, mean_pool
 from hyperofa.runtime.devices import best_device, has_fast_bfloat16
 from hyperofa.training.language_loss import Head
 from hyperofa.training.language_views import LanguageViews
@@ -59,8 +59,7 @@ class FrozenPLM:
         depth = _depth(model)
         if wrong := [layer for layer in layers if not -depth - 1 <= layer <= depth]:
             raise InputError(f"--model.layers: expected numbers from {-depth - 1} to {depth}, found {wrong}")
-        if model.device.type == "cpu" and not torch.cuda.is_available():
-            model.set_attn_implementation("eager")  # three times faster than sdpa in bfloat16 with a mask, measured
+        choose_attention(model)
         self._head = Head(model.eval()) if head else None  # before its numbers lose precision
         half = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(best_device()))
         self.model = model.eval().requires_grad_(False).to(torch.bfloat16 if half else torch.float32)

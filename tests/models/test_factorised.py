@@ -29,7 +29,7 @@ from hyperofa.models.loading import load_model
 from hyperofa.models.manifest import verify
 from hyperofa.models.saving import save_model
 from hyperofa.models.vocabulary import read_vocabulary
-from hyperofa.pretraining.pretrain import read_new_rows
+from hyperofa.pretraining.runs import read_new_rows
 from tests.conftest import ENGLISH, GERMAN
 from tests.models.families import BART, CASES, DIM, FAMILIES, SIZE, SPECIALS, build, kept, make, outputs, text_of
 

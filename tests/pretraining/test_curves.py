@@ -12,7 +12,8 @@ import hyperofa
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.models.loading import load_model
-from hyperofa.pretraining.curves import CurveComparison, Point, area, first_below
+from hyperofa.pretraining.curves import CurveComparison, area, first_below
+from hyperofa.pretraining.points import LanguagePoint
 from hyperofa.pretraining.pretrain import pretrain
 from hyperofa.pretraining.results import PretrainedModels
 from hyperofa.pretraining.settings import EvaluationOptions
@@ -37,9 +38,10 @@ def curve(*values, every=10, **languages):
     points = []
     for number, value in enumerate(values):
         of = {language: series[number] for language, series in languages.items()}
-        points.append(
-            Point(number * every, 1.0, 1.0, 1.0, value, number * every * 8, 0, float(number), of or {"text": 0})
-        )
+        points.append(LanguagePoint(
+            step=number * every, train_loss=1.0, loss=1.0, perplexity=1.0, bits_per_byte=value,
+            tokens=number * every * 8, seconds=float(number), languages=of or {"text": 0},
+        ))  # fmt: skip
     return points
 
 
@@ -182,12 +184,11 @@ def test_mistakes(models, folders, test_data, tmp_path):
         ({"baseline": "best"}, "baseline: expected the name of a model, ofa or large, found best"),
         ({"text": []}, "text: expected files of text, found none"),
         ({"evaluation": options(every=3)}, "evaluation.every: expected a multiple"),
+        ({"evaluation": EvaluationOptions(test_data)}, "evaluation.source_model: expected the model to compare with"),
         ({"evaluation": options(tasks=["t"])}, "expected tasks among .*retrieval"),
     ):
         with pytest.raises(InputError, match=message):
             pretrain(**{"model": both, "text": text, "output": output, "training": small(), "trainer": QUIET} | given)
-    with pytest.raises(InputError, match=r"evaluation.source_model: expected the model to compare with"):
-        EvaluationOptions(test_data)
     with pytest.raises(InputError, match=r"training.save_every: expected a multiple of .* 2, found 3"):
         small(save_every=3)
     assert not output.exists()

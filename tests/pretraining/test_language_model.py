@@ -6,8 +6,9 @@ import pytest
 from huggingface_hub import metadata_load
 
 from hyperofa.errors import InputError
-from hyperofa.pretraining import pretrain as module
-from hyperofa.pretraining.language_model import LanguageModelling, _Saving
+from hyperofa.pretraining import runs
+from hyperofa.pretraining.language_model import LanguageModelling
+from hyperofa.pretraining.phases import Saving
 from hyperofa.pretraining.pretrain import pretrain
 from hyperofa.pretraining.settings import EvaluationOptions
 from hyperofa.runtime.marks import unfinished_key
@@ -71,10 +72,10 @@ def test_each_model_has_a_card_that_the_hub_reads(whole):
 PLACES = {
     "before the first step": (LanguageModelling, "training_step", 0),
     "before a point of the curve": (LanguageModelling, "training_step", 3),
-    "when a model is kept but not noted": (_Saving, "on_train_epoch_end", 1),
-    "when the last point is noted": (module, "write_trained", 0),
+    "when a model is kept but not noted": (Saving, "on_train_epoch_end", 1),
+    "when the last point is noted": (runs, "write_trained", 0),
     "within the second model": (LanguageModelling, "training_step", 9),
-    "when all models are written": (module, "write_comparison", 0),
+    "when all models are written": (runs, "write_comparison", 0),
 }
 
 

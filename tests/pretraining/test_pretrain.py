@@ -19,7 +19,8 @@ from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.pretraining.blocks import IGNORED, BlockBatches, BlockOrder, Blocks, SteppedBatches, frame_of
 from hyperofa.pretraining.corpus import tokenise_lines
 from hyperofa.pretraining.language_model import train
-from hyperofa.pretraining.pretrain import pretrain, read_new_rows
+from hyperofa.pretraining.pretrain import pretrain
+from hyperofa.pretraining.runs import read_new_rows
 from hyperofa.pretraining.settings import Training
 from hyperofa.runtime.text_files import hold_out
 from hyperofa.training.samplers import Draw

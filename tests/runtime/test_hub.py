@@ -14,7 +14,7 @@ from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.evaluation.scores import Metric, Scores
 from hyperofa.models.card import CardFields
-from hyperofa.models.sentence_modules import copy_modules
+from hyperofa.models.sentence_modules import copy_modules, pooling_of
 from hyperofa.runtime import hub
 from tests.conftest import contents
 
@@ -260,3 +260,29 @@ def test_a_plain_model_has_no_modules(model_folders, tmp_path):
     assert not copy_modules(str(model_folders["bert"]), tmp_path)
     assert not copy_modules("no/such-model", Path(tmp_path))
     assert contents(tmp_path) == []
+
+
+@pytest.mark.parametrize(("settings", "expected"), [
+    (POOLING, "mean"),
+    ('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}', "cls"),
+    ('{"pooling_mode": "cls"}', "cls"),
+    ("{}", "mean"),
+    ('{"pooling_mode_max_tokens": true}', "found pooling_mode_max_tokens"),
+    ('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}', "found pooling_mode_cls_token pooling_mode"),
+    ('{"pooling_mode": "lasttoken"}', "found lasttoken"),
+    ("[]", "expected modules of sentence-transformers in modules.json"),
+])  # fmt: skip
+def test_how_sentence_vectors_are_made(sentence_model, settings, expected):
+    (sentence_model / "1_Pooling" / "config.json").write_text(settings, encoding="utf-8")
+    if expected in ("mean", "cls"):
+        assert pooling_of(str(sentence_model)) == expected
+    else:
+        with pytest.raises(InputError, match=expected):
+            pooling_of(str(sentence_model), "--source_model")
+
+
+def test_what_pools_lies_beside_the_modules(sentence_model, model_folders):
+    (sentence_model / "modules.json").write_text(MODULES.replace('"1_Pooling"', '"../1_Pooling"'), encoding="utf-8")
+    with pytest.raises(InputError, match=r"\.\./1_Pooling is no folder beside it"):
+        pooling_of(str(sentence_model))
+    assert pooling_of(str(model_folders["bert"])) == "mean"

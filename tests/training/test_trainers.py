@@ -7,7 +7,7 @@ import pytest
 from transformers.utils import logging as transformers_logging
 
 from hyperofa.errors import InputError
-from hyperofa.pretraining.language_model import _make_trainer, _Saving
+from hyperofa.pretraining.phases import make_trainer
 from hyperofa.pretraining.settings import TrainerOptions, Training
 from hyperofa.training.trainers import hush_lightning, quiet, refusals_told
 
@@ -25,7 +25,7 @@ def test_what_is_told_already_stays_as_it_is():
 
 def test_a_number_that_no_machine_has_room_for():
     with pytest.raises(InputError, match="trainer: cannot fit"):
-        _make_trainer(Training(steps=1), TrainerOptions("cpu", devices=10**22), _Saving(None, None))
+        make_trainer(Training(steps=1), TrainerOptions("cpu", devices=10**22))
 
 
 def test_what_no_user_can_change_is_not_told():
