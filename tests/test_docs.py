@@ -39,6 +39,10 @@ BUDGET = {
     "doctor": ["--measure", "false"],
     "vectors": ["--dim", "4", "--min_count", "1"],
     "fit": [*TINY_TEXT, *QUIET],
+    "distill": [
+        *("--training.new_steps", "2", "--training.evaluate_every", "1", "--training.batch_size", "2"),
+        *("--trainer.accelerator", "cpu"),
+    ],
     "pretrain": [
         *("--training.new_steps", "1", "--training.steps", "2", "--training.evaluate_every", "1"),
         *("--training.batch_size", "2", "--training.block_size", "16", "--trainer.accelerator", "cpu"),
@@ -54,13 +58,15 @@ def stand_ins(model_folders, tokenizer_folders, vector_file, text_file, bundles,
     (root / "german.txt").write_text("".join(f"{line}\n" for line in GERMAN * 6), encoding="utf-8")
     for language, texts in (("eng", ENGLISH), ("deu", GERMAN)):
         (root / f"{language}.tsv").write_text("".join(f"{i}\t{text}\n" for i, text in enumerate(texts)), "utf-8")
+    pairs = (f"{one}\t{other}\n" for one, other in zip(ENGLISH, GERMAN, strict=True))
+    (root / "pairs.tsv").write_text("".join(pairs), encoding="utf-8")
     (root / "DATA").mkdir()
     with gzip.open(root / "DATA" / "heldout.tsv.gz", "wt", encoding="utf-8") as file:
         for language, texts in (("eng", ENGLISH), ("deu", GERMAN)):
             file.writelines(f"{language}\t{number}\t{text}\n" for number, text in enumerate(texts))
     hyperofa.initialise(bundles["bert"], "mean").save(root / "model")
     return {
-        **{name: root / name for name in ("german.txt", "eng.tsv", "deu.tsv", "DATA")},
+        **{name: root / name for name in ("german.txt", "eng.tsv", "deu.tsv", "pairs.tsv", "DATA")},
         "bert-base-uncased": model_folders["bert"],
         "TOKENIZER": tokenizer_folders["unigram"],
         "vectors.vec": vector_file,
