@@ -4,6 +4,7 @@ It goes to standard error, so that what a command prints can be piped. No file h
 bytes.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -13,6 +14,8 @@ _NEXT = {
     "prepare": "hyperofa fit --data.bundle {path} --data.text FILE",
     "fit": "hyperofa export --bundle BUNDLE --method hyperofa --checkpoint {path} --output DIR",
     "export": f"{_MEASURE}\nhyperofa pretrain --config pretrain --model {{path}} --text FILE --output DIR",
+    "export, without a head": f"{_MEASURE}\n"
+    "hyperofa distill --config distill --model {path} --source_model MODEL --parallel FILE --output DIR",
     "pretrain": "",
     "distill": _MEASURE,
     "expand": "hyperofa prepare --source_model MODEL --target_tokenizer {path} --vectors FILE --output DIR",
@@ -37,9 +40,19 @@ def close(command: str, path: str | Path | None, seconds: float) -> None:
     """
     if path is None or command not in _NEXT:
         return
-    steps = _NEXT[command].format(path=path).splitlines()
+    headless = f"{command}, without a head"
+    steps = _NEXT[headless if headless in _NEXT and _has_no_head(path) else command].format(path=path).splitlines()
     lines = [f"wrote {path} in {duration(seconds)}", *(f"next: {step}" for step in steps)]
     sys.stderr.write("".join(f"{line}\n" for line in lines))
+
+
+def _has_no_head(path: str | Path) -> bool:
+    """Whether a model folder has a body alone, as sentence encoders do, which says nothing of any token."""
+    try:
+        names = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))["architectures"]
+        return all(name.endswith("Model") and "Head" not in name for name in names)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def duration(seconds: float, tenths: bool = True) -> str:

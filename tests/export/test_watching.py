@@ -151,3 +151,13 @@ def test_a_command_ends_with_what_it_wrote_and_what_comes_next(bundles, tmp_path
     for nothing in (("config", tmp_path), ("export", None)):
         close(*nothing, 1)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("architecture", "command"), [
+    ("BertModel", "distill"), ("BertForMaskedLM", "pretrain"), ("GPT2LMHeadModel", "pretrain"), (None, "pretrain"),
+])  # fmt: skip
+def test_a_model_without_a_head_learns_from_parallel_text(architecture, command, tmp_path, capfd):
+    if architecture is not None:
+        (tmp_path / "config.json").write_text(f'{{"architectures": ["{architecture}"]}}', encoding="utf-8")
+    close("export", tmp_path, 1)
+    assert f"next: hyperofa {command} --config {command} --model {tmp_path} " in capfd.readouterr().err
