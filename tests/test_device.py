@@ -9,12 +9,14 @@ import torch
 from lightning import Trainer, seed_everything
 from lightning.fabric.utilities import move_data_to_device
 
+import hyperofa
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.export.prediction import predict
 from hyperofa.models.loading import load_model
 from hyperofa.nets.mlp import MLP
 from hyperofa.nets.setformer import SetFormer
 from hyperofa.nets.source_attention import SourceAttention
+from hyperofa.pretraining.settings import TrainerOptions, Training
 from hyperofa.training.datamodule import HyperDataModule
 from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.losses import normalised_l1
@@ -23,6 +25,7 @@ from hyperofa.training.plm_loss import FrozenPLM
 from hyperofa.training.text_views import ViewCounts
 from hyperofa.training.word_sets import WordIndices
 from hyperofa.vectors.neighbours import nearest
+from tests.conftest import ENGLISH
 from tests.nets.test_net import BUILD, net, word_sets
 from tests.nets.test_source_attention import SELF_INDEX, listed, queries, random_memory, sets_of
 from tests.training.test_module import fit, weights
@@ -147,6 +150,20 @@ def test_prediction_on_a_gpu_agrees_with_a_cpu(name, fitted, bundles, monkeypatc
         monkeypatch.setattr("hyperofa.training.predict_tokens.best_device", lambda device=device: torch.device(device))
         rows.append(predict(Hypernetwork.load(fitted[name] / "checkpoints" / "best.ckpt", bundle), bundle).coordinates)
     np.testing.assert_allclose(rows[1], rows[0], rtol=0, atol=2e-3)
+
+
+@gpu
+def test_distillation_on_a_gpu_ends_near_one_on_a_cpu(model_folders, tmp_path):
+    (tmp_path / "pairs.tsv").write_text("".join(f"{one}\t{one}\n" for one in ENGLISH), encoding="utf-8")
+    training = Training(steps=2, new_steps=2, evaluate_every=2, batch_size=4, block_size=32)
+    ends = [
+        hyperofa.distill(
+            model_folders["xlmr"], model_folders["bert"], tmp_path / "pairs.tsv", tmp_path / accelerator,
+            training=training, trainer=TrainerOptions(accelerator, progress=False), new_rows=list(range(20, 200)),
+        ).curve[-1].loss
+        for accelerator in ("cpu", "gpu")
+    ]  # fmt: skip
+    assert ends[1] == pytest.approx(ends[0], rel=0.05)
 
 
 @gpu

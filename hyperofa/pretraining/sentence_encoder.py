@@ -25,7 +25,8 @@ from hyperofa.pretraining.points import SentencePoint
 from hyperofa.pretraining.settings import DistillationLoss, Training
 from hyperofa.runtime.devices import best_device, has_fast_bfloat16
 
-_TOGETHER = 32  # texts, of like length: less padding to read
+_FEWEST = 32  # texts of like length that are read together: less padding to read
+_GROUPS = 4  # at most, of any batch
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def sentence_vectors(model: PreTrainedModel, ids: Tensor, mask: Tensor, layer: i
     body = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
     lengths = mask.sum(1)
     order, parts = lengths.argsort(stable=True), []
-    for rows in order.split(_TOGETHER):
+    for rows in order.split(max(_FEWEST, -(-len(order) // _GROUPS))):
         part, read = ids[rows, : int(lengths[rows].max())], mask[rows, : int(lengths[rows].max())]
         states = body(input_ids=part, attention_mask=read, output_hidden_states=True).hidden_states
         if not -len(states) <= layer < len(states):
