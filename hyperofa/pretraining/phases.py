@@ -71,7 +71,7 @@ class PhasedTraining(lightning.LightningModule, ABC, Generic[Batch]):
         curve: points so far.
 
     Raises:
-        InputError: a first phase without rows to train.
+        InputError: a first phase without rows to train, or with rows that the model has not.
     """
 
     POINT: type[Point]
@@ -83,6 +83,12 @@ class PhasedTraining(lightning.LightningModule, ABC, Generic[Batch]):
         super().__init__()
         if training.new_steps and (new_rows is None or not len(new_rows)):
             raise InputError("--training.new_steps: expected 0, as the model has no rows that are known to be new")
+        count = len(vocabulary_parameters(model)[0])
+        if training.new_steps and new_rows is not None and not 0 <= int(new_rows.min()) <= int(new_rows.max()) < count:
+            raise InputError(
+                f"--new_rows: expected ids from 0 to {count - 1}, as the model has rows for, found "
+                f"{new_rows.min()} to {new_rows.max()}; give ids of its tokens, or its own provenance.tsv"
+            )
         self.model = model.float()
         self.curve: list[Point] = []
         self.evaluate: Callable[[int], Scores] | None = None
