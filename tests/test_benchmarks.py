@@ -9,15 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoModel
-
-from tests.conftest import ENGLISH, GERMAN
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
-import ceiling  # noqa: E402
 import device  # noqa: E402
 import peers  # noqa: E402
 import plain  # noqa: E402
@@ -115,26 +110,6 @@ def test_floors_add_searches_at_the_better_rate():
     for rates, floor in ((RATES, 0.1 + 0.2), (RATES | {"int8": 1e9}, 0.1 + 0.8), (RATES | {"read": 1e6}, 5.0)):
         (row,) = summarise([measured("ofa", "product", 9.0, searched=8e9, traffic=5e6)], rates)
         assert row["floor"] == pytest.approx(floor)
-
-
-def test_the_ceiling_goes_on_where_it_was(bundles, model_folders, tmp_path, monkeypatch, capsys):
-    """Rows of a method, trained on pairs for an instant, then those of the model that came of it."""
-    with gzip.open(tmp_path / "heldout.tsv.gz", "wt", encoding="utf-8") as file:
-        file.writelines(f"{language}\t{n}\t{text}\n" for language, texts in (("eng", ENGLISH), ("deu", GERMAN))
-                        for n, text in enumerate(texts))  # fmt: skip
-    pairs = "".join(f"{one}\t{other}\n" for one, other in zip(ENGLISH, GERMAN, strict=True))
-    (tmp_path / "parallel.tsv").write_text(pairs, encoding="utf-8")
-    (bundle, model), steps = (bundles["bert"], model_folders["bert"]), []
-    for start in ("mean", "mean", str(tmp_path / "out" / "model")):
-        output = tmp_path / ("out" if start == "mean" else "second")
-        words = [tmp_path, model, bundle, output, "--minutes", 0.01, "--batch", 4, "--start", start]
-        monkeypatch.setattr(sys, "argv", ["ceiling.py", *map(str, words)])
-        ceiling.main()
-        steps.append(json.loads((output / "result.json").read_text())["step"])
-    assert 0 < steps[0] < steps[1]
-    models = [AutoModel.from_pretrained(tmp_path / name / "model") for name in ("out", "second")]
-    assert not torch.equal(*(model.get_input_embeddings().weight for model in models))
-    assert "steps" in capsys.readouterr().out
 
 
 def test_growth_is_an_exponent():

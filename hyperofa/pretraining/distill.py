@@ -20,7 +20,7 @@ from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.idle import Use, check_read
 from hyperofa.runtime.processes import is_first_process
 
-_LOSS, _TRAINER, _EVALUATION = DistillationLoss(), TrainerOptions(), EvaluationOptions()
+_LOSS, _TRAINER, _EVALUATION = DistillationLoss(), TrainerOptions(precision="auto"), EvaluationOptions()
 _TRAINING = Training(steps=0, new_steps=1000, batch_size=64, block_size=128, new_learning_rate=1e-3)
 
 

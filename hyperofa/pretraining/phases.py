@@ -26,6 +26,7 @@ from hyperofa.models.factorised import factor_owners
 from hyperofa.pretraining.blocks import BlockOrder, SteppedBatches
 from hyperofa.pretraining.points import Point
 from hyperofa.pretraining.settings import TrainerOptions, Training
+from hyperofa.runtime.devices import best_device, has_fast_bfloat16
 from hyperofa.runtime.processes import bar_hidden
 from hyperofa.training.checkpoints import write_whole
 from hyperofa.training.divergence import StopDiverged
@@ -374,13 +375,15 @@ def make_trainer(
         InputError: an option does not serve.
     """
     shows_bar = not bar_hidden(not options.progress)
+    device = torch.device("cpu") if options.accelerator == "cpu" else best_device()
+    fast = "bf16-mixed" if has_fast_bfloat16(device) else "32-true"
     with refusals_told():
         return lightning.Trainer(
             accelerator=options.accelerator,
             devices=options.devices,
             num_nodes=options.num_nodes,
             strategy=options.strategy,
-            precision=options.precision,  # type: ignore[arg-type]
+            precision=fast if options.precision == "auto" else options.precision,  # type: ignore[arg-type]
             max_steps=training.total,
             max_epochs=-1,
             gradient_clip_val=training.clip,

@@ -104,7 +104,7 @@ class TrainerOptions:
         devices: processes on each node.
         num_nodes: machines.
         strategy: auto, ddp, …
-        precision: 32-true, bf16-mixed, …
+        precision: 32-true, bf16-mixed, …; or auto, bf16-mixed where the hardware is fast at it.
         progress: show a progress bar.
     """
 

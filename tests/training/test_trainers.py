@@ -28,6 +28,15 @@ def test_a_number_that_no_machine_has_room_for():
         make_trainer(Training(steps=1), TrainerOptions("cpu", devices=10**22))
 
 
+@pytest.mark.parametrize(("fast", "asked", "given"), [
+    (True, "auto", "bf16-mixed"), (False, "auto", "32-true"), (True, "32-true", "32-true"),
+])  # fmt: skip
+def test_precision_follows_the_machine_where_it_may(fast, asked, given, monkeypatch):
+    monkeypatch.setattr("hyperofa.pretraining.phases.has_fast_bfloat16", lambda device: fast and device.type == "cpu")
+    with quiet():
+        assert make_trainer(Training(steps=1), TrainerOptions("cpu", precision=asked)).precision == given
+
+
 def test_what_no_user_can_change_is_not_told():
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
