@@ -12,12 +12,12 @@ overlap.npz           target ids, source ids, kinds (`tokens.Overlap`)
 split.npz             ids of the covered source tokens: train, val, test
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -26,14 +26,16 @@ from hyperofa import reference
 from hyperofa.bundle.native import with_native
 from hyperofa.bundle.pooling import frequency_means
 from hyperofa.bundle.sharing import fetch, push
+from hyperofa.bundle.usage import Usage, token_usage
 from hyperofa.errors import InputError
 from hyperofa.models.vocabulary import Vocabulary, hash_rows
 from hyperofa.runtime.folders import read_json
-from hyperofa.runtime.records import misfit, open_array, open_arrays
+from hyperofa.runtime.records import are_ids, misfit, open_array, open_arrays
 from hyperofa.tokens.canonical import SPELLED_KINDS, Overlap, Token, canonical_tokens, extends, load_tokenizer
 from hyperofa.tokens.matching import Matches
 from hyperofa.vectors.store import WordVectors
 
+T = TypeVar("T")
 FORMAT = 1
 _ROWS = 65_536  # looked at together
 _FIELDS = {"space": "training_fingerprint"}  # of layout 1, where a field has another name
@@ -191,9 +193,9 @@ class Bundle:
         self._expect("overlap.npz", same and overlap.kinds.ndim == 1, "three lists of one length")
         bounds = ((overlap.target_ids, meta.target_tokens), (overlap.source_ids, meta.source_tokens))
         for ids, bound in (*bounds, (overlap.kinds, len(SPELLED_KINDS))):
-            self._expect("overlap.npz", _are_ids(ids, bound), f"ids from 0 to {bound - 1}")
+            self._expect("overlap.npz", are_ids(ids, bound), f"ids from 0 to {bound - 1}")
         for ids in self.split.values():
-            self._expect("split.npz", _are_ids(ids, meta.source_tokens), f"ids from 0 to {meta.source_tokens - 1}")
+            self._expect("split.npz", are_ids(ids, meta.source_tokens), f"ids from 0 to {meta.source_tokens - 1}")
         self._expect("split.npz", len(self.split["train"]) > 0, "tokens to train on")
 
     def _expect(self, name: str, holds: bool, expected: str) -> None:
@@ -271,7 +273,7 @@ class Bundle:
     def _matches(self, side: Side) -> Matches:
         matches = Matches.load(self.path / side)
         sizes = {len(getattr(matches, name)) for name in ("words", "share", "position", "variants")}
-        whole = len(sizes) == 1 and _are_ids(matches.words, len(self.words))
+        whole = len(sizes) == 1 and are_ids(matches.words, len(self.words))
         self._expect(side, whole, f"matches of its {len(self.words)} words")
         shares = bool((matches.share > 0).all() and (matches.share <= 1).all())
         self._expect(f"{side}/share.npy", shares, "shares above 0, up to 1")
@@ -343,9 +345,7 @@ class Bundle:
 
     def tokenizer(self, side: Side) -> PreTrainedTokenizerBase:
         """The tokenizer of one side: one object for all, not to be saved, for a call may leave it truncating."""
-        if side not in self._tokenizers:
-            self._tokenizers[side] = self.load_tokenizer(side)
-        return self._tokenizers[side]
+        return self._once("tokenizer", side, lambda: self.load_tokenizer(side))
 
     def load_tokenizer(self, side: Side) -> PreTrainedTokenizerBase:
         """The same in an object of its own."""
@@ -353,16 +353,21 @@ class Bundle:
 
     def tokens(self, side: Side) -> list[Token | None]:
         """Canonical tokens of one side by id."""
-        if side not in self._tokens:
-            self._tokens[side] = canonical_tokens(self.tokenizer(side))
-        return self._tokens[side]
+        return self._once("tokens", side, lambda: canonical_tokens(self.tokenizer(side)))
+
+    def usage(self, side: Side) -> Usage:
+        """How the tokens of one side are used."""
+        size = self.meta.source_tokens if side == "source" else self.meta.target_tokens
+        return self._once("usage", side, lambda: token_usage(self.tokenizer(side), self.words, size))
+
+    def _once(self, what: str, side: Side, make: Callable[[], T]) -> T:
+        """What was made of one side when it was first asked for."""
+        if (what, side) not in self._made:
+            self._made[what, side] = make()
+        return cast(T, self._made[what, side])
 
     @cached_property
-    def _tokenizers(self) -> dict[Side, PreTrainedTokenizerBase]:
-        return {}
-
-    @cached_property
-    def _tokens(self) -> dict[Side, list[Token | None]]:
+    def _made(self) -> dict[tuple[str, Side], Any]:
         return {}
 
     @cached_property
@@ -393,8 +398,3 @@ class Bundle:
         rows.append(("coordinate dim (explained)", f"{self.meta.coordinate_dim} ({self.meta.explained:.1%})"))
         width = max(len(name) for name, _ in rows)
         return "\n".join([f"bundle {self.path}", *(f"  {name:<{width}}  {value:>12}" for name, value in rows)])
-
-
-def _are_ids(ids: np.ndarray, bound: int) -> bool:
-    """Whether an array lists integers from 0 to `bound` - 1."""
-    return ids.ndim == 1 and ids.dtype.kind in "iu" and (not len(ids) or (ids.min() >= 0 and int(ids.max()) < bound))

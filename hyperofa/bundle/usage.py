@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer as BackendTokenizer
+from transformers import PreTrainedTokenizerBase
 
 from hyperofa.nets.inputs import FORMS
+from hyperofa.tokens.canonical import bare_backend
 from hyperofa.vectors.spelling import WORD_START
 from hyperofa.vectors.store import WordVectors
 
@@ -39,23 +40,23 @@ class Usage(NamedTuple):
     forms: np.ndarray
 
 
-def token_usage(tokenizer: BackendTokenizer, words: WordVectors, size: int) -> Usage:
+def token_usage(tokenizer: PreTrainedTokenizerBase, words: WordVectors, size: int) -> Usage:
     """How tokens are used in text of the vector file's words.
 
     Unlike the matches of a token, each word is spelled here as it stands in text, and counts once for every token that
     it is cut into. The word of rank r in its language counts 1 / (1 + r) (Zipf).
 
     Args:
-        tokenizer: of the vocabulary, not truncating.
+        tokenizer: of the vocabulary.
         words: the vector file.
         size: tokens of the vocabulary.
     """
     counts = np.zeros((len(words.languages), size))
     uses = np.zeros((len(FORMS) + 1, size))  # the last, of any form
-    frequent = np.flatnonzero(words.ranks < _FREQUENT)
+    backend, frequent = bare_backend(tokenizer), np.flatnonzero(words.ranks < _FREQUENT)
     for start in range(0, len(frequent), _CHUNK):
         numbers, spelled, parts = zip(*_spellings(words, frequent[start : start + _CHUNK]), strict=True)
-        encodings = tokenizer.encode_batch_fast(list(spelled), add_special_tokens=False)
+        encodings = backend.encode_batch_fast(list(spelled), add_special_tokens=False)
         lengths = np.array([len(encoding.ids) for encoding in encodings])
         kept = lengths > 0
         rows, lengths = np.array(numbers)[kept], lengths[kept]

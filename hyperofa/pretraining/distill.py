@@ -10,11 +10,11 @@ from hyperofa.models.sentence_modules import pooling_of
 from hyperofa.models.source import ModelLike, source_of
 from hyperofa.pretraining.corpus import as_list, files_by_language
 from hyperofa.pretraining.pairs import ParallelCorpus, tokenise_pairs
-from hyperofa.pretraining.phases import check_trainer
 from hyperofa.pretraining.results import DISTILLATION, Pretrained, PretrainedModels
 from hyperofa.pretraining.runs import ModelsLike, Run, TextLike, learners_of, train_models, with_new_rows
 from hyperofa.pretraining.sentence_encoder import SentenceDistillation, Teacher, reader_of
 from hyperofa.pretraining.settings import DistillationLoss, EvaluationOptions, TrainerOptions, Training
+from hyperofa.pretraining.trainer import check_trainer
 from hyperofa.runtime.calls import written_call
 from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.idle import Use, check_read

@@ -27,9 +27,10 @@ from hyperofa.pretraining.blocks import (
     language_weights,
 )
 from hyperofa.pretraining.corpus import TokenisedText
-from hyperofa.pretraining.phases import Data, Evaluator, PhasedTraining, Saver, check_trainer, ratio, train_phases
+from hyperofa.pretraining.phases import Data, PhasedTraining, ratio
 from hyperofa.pretraining.points import LanguagePoint
 from hyperofa.pretraining.settings import TrainerOptions, Training
+from hyperofa.pretraining.trainer import Evaluator, Saver, check_trainer, train_phases
 
 _TRAINER = TrainerOptions()
 

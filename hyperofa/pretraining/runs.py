@@ -21,10 +21,11 @@ from hyperofa.models.manifest import PROVENANCE
 from hyperofa.models.saving import save_model
 from hyperofa.models.source import ModelLike, SourceModel, content_hash, source_of
 from hyperofa.pretraining.evaluation import Evaluation
-from hyperofa.pretraining.phases import PhasedTraining, train_phases
+from hyperofa.pretraining.phases import PhasedTraining
 from hyperofa.pretraining.points import Point
 from hyperofa.pretraining.results import Lesson, Pretrained, PretrainedModels, write_comparison, write_trained
 from hyperofa.pretraining.settings import EvaluationOptions, TrainerOptions, Training
+from hyperofa.pretraining.trainer import train_phases
 from hyperofa.runtime.calls import Call
 from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.folders import fingerprint, kept_folder, sha256_file, write_json

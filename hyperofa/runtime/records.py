@@ -148,3 +148,13 @@ def open_arrays(path: str | Path, names: Sequence[str]) -> list[np.ndarray]:
     except Exception as error:  # a damaged file may raise anything
         reason = " ".join(str(error).split())
     raise InputError(f"{path}: expected arrays of plain numbers; {reason}")
+
+
+def are_ids(ids: np.ndarray, bound: int) -> bool:
+    """Whether an array lists integers from 0 to `bound` - 1.
+
+    Args:
+        ids: of any kind and shape.
+        bound: number of things that there are.
+    """
+    return ids.ndim == 1 and ids.dtype.kind in "iu" and (not len(ids) or (ids.min() >= 0 and int(ids.max()) < bound))

@@ -10,11 +10,9 @@ from torch.nn.functional import embedding
 
 from hyperofa import reference
 from hyperofa.bundle.bundle import Bundle, Side
-from hyperofa.bundle.usage import token_usage
 from hyperofa.errors import InputError
 from hyperofa.nets.inputs import FEATURES, Memory, WordSets
 from hyperofa.nets.net import Net
-from hyperofa.tokens.canonical import bare_backend
 from hyperofa.tokens.matching import pooling_weights
 from hyperofa.vectors.centring import centred
 from hyperofa.vectors.neighbours import NeighbourIndex
@@ -240,10 +238,7 @@ def tell_usage(net: Net, memory: Memory, bundle: Bundle, self_index: Mapping[Sid
             f"net.languages: expected {len(bundle.words.languages)}, as many as the word vectors have, found "
             f"{net.languages}; leave it out"
         )
-    usages = [
-        token_usage(bare_backend(bundle.tokenizer(side)), bundle.words, len(indices))
-        for side, indices in self_index.items()
-    ]
+    usages = [bundle.usage(side) for side in self_index]
     order = np.argsort(np.concatenate(list(self_index.values())))
     frequencies, languages, shares, forms = (
         torch.from_numpy(np.concatenate(part)[order]) for part in zip(*usages, strict=True)

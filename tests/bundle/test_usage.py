@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
+import hyperofa
+from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.usage import token_usage
+from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.vectors.spelling import WORD_START
 
 VOCABULARY = ["▁die", "▁Die", "▁Haus", "s", "▁the", "▁house", "▁", "?"]
@@ -18,10 +22,14 @@ class Words:
     boundaries = np.array([WORD_START, WORD_START, WORD_START, WORD_START, 0, WORD_START])
 
 
-def tokenizer() -> Tokenizer:
+def tokenizer() -> PreTrainedTokenizerFast:
     words = Tokenizer(models.WordLevel({token: number for number, token in enumerate(VOCABULARY)}, unk_token="?"))
-    words.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
-    return words
+    return spaced(words)
+
+
+def spaced(backend: Tokenizer) -> PreTrainedTokenizerFast:
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
 def test_words_count_as_they_stand_in_text():
@@ -45,8 +53,7 @@ def test_tokens_are_of_the_languages_that_use_them():
 
     german, english = 0.5 / 1.5, 0.5 / 1.75
     known = Tokenizer(models.WordLevel({"▁hat": 0, "▁the": 1, "?": 2, "unused": 3}, unk_token="?"))
-    known.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
-    found = token_usage(known, Both, 4)
+    found = token_usage(spaced(known), Both, 4)
     assert found.languages.shape == (4, 2)
     np.testing.assert_array_equal(found.languages[[0, 1]], [[0, 1], [1, 0]])
     np.testing.assert_allclose(found.shares[0], np.array([german, english]) / (german + english), rtol=1e-6)
@@ -64,8 +71,7 @@ def test_tokens_are_parts_of_words():
 
     vocabulary = {"?": 0, "▁Haus": 1, "s": 2, "▁the": 3, "▁The": 4, "unused": 5}
     pieces = Tokenizer(models.Unigram([(piece, -1.0) for piece in vocabulary], unk_id=0))
-    pieces.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
-    forms = token_usage(pieces, Pieces, len(vocabulary)).forms
+    forms = token_usage(spaced(pieces), Pieces, len(vocabulary)).forms
     np.testing.assert_allclose(forms[1], [1, 0.5, 0.5, 1])
     np.testing.assert_allclose(forms[2], [0.5, 1, 0.5, 0])
     np.testing.assert_allclose(forms[[3, 4]], [[1, 1, 1, 0], [1, 1, 1, 1]])
@@ -83,3 +89,15 @@ def test_no_words_make_all_tokens_alike():
     assert found.log_frequencies == pytest.approx(np.log(0.01))
     assert not found.shares.any()
     assert not found.forms.any()
+
+
+def test_usage_is_counted_once_a_side(bundles, fitted, monkeypatch):
+    """An export predicts target tokens, and held-out ones of both sides to know how far its rows can be trusted."""
+    counted = []
+    monkeypatch.setattr(
+        "hyperofa.bundle.bundle.token_usage", lambda *given: counted.append(given[2]) or token_usage(*given)
+    )
+    bundle = Bundle.load(bundles["bert"])
+    hypernetwork = Hypernetwork.load(fitted["fit"] / "checkpoints" / "best.ckpt", bundle)
+    hyperofa.initialise(bundle, "hyperofa", hypernetwork=hypernetwork)
+    assert sorted(counted) == sorted([bundle.meta.source_tokens, bundle.meta.target_tokens])

@@ -20,9 +20,9 @@ from hyperofa.models.vocabulary import read_vocabulary
 from hyperofa.pretraining.corpus import files_by_language
 from hyperofa.pretraining.distill import distill
 from hyperofa.pretraining.pairs import PairBatches, ParallelCorpus, Reader, tokenise_pairs
-from hyperofa.pretraining.phases import Saving
 from hyperofa.pretraining.sentence_encoder import SentenceDistillation, distillation_losses, sentence_vectors
 from hyperofa.pretraining.settings import DistillationLoss, EvaluationOptions
+from hyperofa.pretraining.trainer import Saving
 from hyperofa.training.samplers import Draw
 from tests import forked
 from tests.conftest import CONFIGS, ENGLISH, GERMAN

@@ -8,9 +8,9 @@ from huggingface_hub import metadata_load
 from hyperofa.errors import InputError
 from hyperofa.pretraining import runs
 from hyperofa.pretraining.language_model import LanguageModelling
-from hyperofa.pretraining.phases import Saving
 from hyperofa.pretraining.pretrain import pretrain
 from hyperofa.pretraining.settings import EvaluationOptions
+from hyperofa.pretraining.trainer import Saving
 from hyperofa.runtime.marks import unfinished_key
 from tests import forked
 from tests.pretraining.conftest import LINES, QUIET, make_causal, small

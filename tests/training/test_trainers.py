@@ -7,8 +7,8 @@ import pytest
 from transformers.utils import logging as transformers_logging
 
 from hyperofa.errors import InputError
-from hyperofa.pretraining.phases import make_trainer
 from hyperofa.pretraining.settings import TrainerOptions, Training
+from hyperofa.pretraining.trainer import make_trainer
 from hyperofa.training.trainers import hush_lightning, quiet, refusals_told
 
 
@@ -32,7 +32,7 @@ def test_a_number_that_no_machine_has_room_for():
     (True, "auto", "bf16-mixed"), (False, "auto", "32-true"), (True, "32-true", "32-true"),
 ])  # fmt: skip
 def test_precision_follows_the_machine_where_it_may(fast, asked, given, monkeypatch):
-    monkeypatch.setattr("hyperofa.pretraining.phases.has_fast_bfloat16", lambda device: fast and device.type == "cpu")
+    monkeypatch.setattr("hyperofa.pretraining.trainer.has_fast_bfloat16", lambda device: fast and device.type == "cpu")
     with quiet():
         assert make_trainer(Training(steps=1), TrainerOptions("cpu", precision=asked)).precision == given
 
