@@ -18,8 +18,8 @@ from hyperofa.export.checks import check_options
 from hyperofa.export.export import export
 from hyperofa.flags import Parser
 from hyperofa.methods.registry import method_named
-from hyperofa.pretraining.corpus import files_by_language
 from hyperofa.pretraining.evaluation import Evaluation
+from hyperofa.pretraining.language_files import files_by_language
 from hyperofa.pretraining.pretrain import pretrain
 from hyperofa.runtime.scratch import scratch_folder
 from hyperofa.runtime.text_files import check_texts

@@ -108,6 +108,29 @@ def choose_attention(model: PreTrainedModel) -> None:
         model.set_attn_implementation("eager")
 
 
+def hidden_state(model: PreTrainedModel, ids: Tensor, mask: Tensor, layer: int, flag: str = "--layer") -> Tensor:
+    """One layer's hidden states.
+
+    Args:
+        model: an encoder or decoder; of an encoder-decoder the encoder is used.
+        ids: `(B, L)` int64.
+        mask: `(B, L)` int64, 1 for a token.
+        layer: index into the hidden states, 0 the embeddings, -1 the last layer.
+        flag: command-line flag named in errors.
+
+    Returns:
+        `(B, L, E)`.
+
+    Raises:
+        InputError: no such layer.
+    """
+    body = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    states = body(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    if not -len(states) <= layer < len(states):
+        raise InputError(f"{flag}: expected a number from {-len(states)} to {len(states) - 1}, found {layer}")
+    return states[layer]
+
+
 def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
     """Unit sentence vectors: the mean over the tokens.
 
@@ -145,7 +168,6 @@ def encode(
         `(N, E)` float32 on the CPU, in the order of `sentences`; the protocol of the OFA and HYPEROFA papers, which
         read layer 8.
     """
-    body = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
     length = longest(model, tokenizer, _LONGEST)
     order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
     vectors = torch.empty(len(sentences), 0)
@@ -154,11 +176,8 @@ def encode(
         chosen = order[start : start + batch_size]
         texts = [sentences[i] for i in chosen]
         batch = tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt").to(model.device)
-        output = body(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True)
-        states = output.hidden_states
-        if not -len(states) <= layer < len(states):
-            raise InputError(f"--layer: expected a number from {-len(states)} to {len(states) - 1}, found {layer}")
-        pooled = mean_pool(states[layer], batch["attention_mask"]).cpu()
+        hidden = hidden_state(model, batch["input_ids"], batch["attention_mask"], layer)
+        pooled = mean_pool(hidden, batch["attention_mask"]).cpu()
         if not vectors.shape[1]:
             vectors = torch.empty(len(sentences), pooled.shape[1])
         vectors[chosen] = pooled

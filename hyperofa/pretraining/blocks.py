@@ -60,8 +60,12 @@ def frame_of(tokenizer: PreTrainedTokenizerBase, length: int, objective: Objecti
     room = length - len(before) - len(after)
     if room < 2:
         raise InputError(f"expected --training.block_size above {length - room + 1}, found {length}")
-    pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
-    return Frame(before, after, room, pad, objective)
+    return Frame(before, after, room, padding_id(tokenizer), objective)
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What fills a sequence that is too short."""
+    return next((int(i) for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
 
 class BlockArrays(NamedTuple):
@@ -236,7 +240,17 @@ def language_weights(streams: Sequence[TokenStream], exponent: float) -> list[fl
         streams: text of each language.
         exponent: the power, from 0 to 1.
     """
-    powers = np.array([float(stream.sizes.sum(dtype=np.int64)) ** exponent for stream in streams])
+    return shares_of([int(stream.sizes.sum(dtype=np.int64)) for stream in streams], exponent)
+
+
+def shares_of(sizes: Sequence[int], exponent: float) -> list[float]:
+    """How often each language is drawn: in proportion to how much there is of it, to a power; they add up to 1.
+
+    Args:
+        sizes: of each language.
+        exponent: the power, from 0 to 1.
+    """
+    powers = np.array(sizes, float) ** exponent
     return (powers / powers.sum()).tolist()
 
 

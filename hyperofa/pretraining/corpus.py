@@ -4,12 +4,10 @@ A text may be larger than memory: it is read line by line, and its tokens are wr
 only what it needs.
 """
 
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from tokenizers import Encoding
@@ -19,14 +17,12 @@ from transformers import PreTrainedTokenizerBase
 from hyperofa.errors import InputError
 from hyperofa.evaluation.task import UNNAMED
 from hyperofa.models.source import content_hash
+from hyperofa.pretraining.language_files import PARTS, LanguageFiles, Part, write_once
 from hyperofa.runtime.hashing import sha256_text
-from hyperofa.runtime.locks import locked
 from hyperofa.runtime.processes import bar_hidden
 from hyperofa.runtime.text_files import choose_held_out, iterate_lines
 from hyperofa.tokens.canonical import bare_backend
-from hyperofa.vectors.spelling import split_spec
 
-Part = Literal["train", "val"]
 _LINES = 10_000  # made tokens of at a time
 _COLUMNS = {"ids": np.int32, "sizes": np.int32, "separators": np.bool_}
 
@@ -60,30 +56,12 @@ class TokenisedText:
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """Files of text by language.
+class Corpus(LanguageFiles):
+    """Files of text; lines of `train` are held out."""
 
-    Attributes:
-        train: to train on.
-        val: to measure on; without any, lines of `train` are held out.
-        held_out: how many lines of each language, at most a tenth.
-        seed: of the choice.
-    """
+    FLAG = "text"
 
-    train: dict[str, list[Path]]
-    val: dict[str, list[Path]]
-    held_out: int
-    seed: int
     _chosen: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
-
-    @property
-    def files(self) -> list[Path]:
-        """All of them."""
-        return [path for part in (self.train, self.val) for paths in part.values() for path in paths]
-
-    def languages(self, part: Part) -> list[str]:
-        """In the order in which they were given."""
-        return list(self.val if part == "val" and self.val else self.train)
 
     def lines(self, part: Part, language: str) -> Iterator[str]:
         """The text of a language, line by line.
@@ -96,13 +74,13 @@ class Corpus:
             InputError: a file is missing or not text, or there is too little to hold a line out.
         """
         if self.val:
-            files, flag = (self.train, "--text") if part == "train" else (self.val, "--validation_text")
-            yield from iterate_lines(files[language], flag)
+            yield from iterate_lines((self.train if part == "train" else self.val)[language], self.flag(part))
             return
         if language not in self._chosen:
-            total = sum(1 for _ in iterate_lines(self.train[language], "--text"))
-            self._chosen[language] = choose_held_out(total, self.held_out, self.seed, _flag(language))
-        lines = iterate_lines(self.train[language], "--text")
+            total = sum(1 for _ in iterate_lines(self.train[language], self.flag("train")))
+            flag = self.flag("train", language)
+            self._chosen[language] = choose_held_out(total, self.held_out, self.seed, flag)
+        lines = iterate_lines(self.train[language], self.flag("train"))
         for line, held in zip(lines, self._chosen[language], strict=True):
             if held == (part == "val"):
                 yield line
@@ -113,32 +91,9 @@ class Corpus:
         Raises:
             InputError: a file is missing or not text, or there is too little to hold a line out.
         """
-        for part in ("train", "val"):
+        for part in PARTS:
             for language in self.languages(part):
                 next(self.lines(part, language))
-
-
-def files_by_language(specs: Sequence[str | Path], flag: str) -> dict[str, list[Path]]:
-    """Files by language, of `LANGUAGE=FILE` or `FILE`.
-
-    Args:
-        specs: as somebody gave them; those without a language are text of one unnamed language.
-        flag: command-line flag named in errors.
-
-    Raises:
-        InputError: none was given.
-    """
-    found: dict[str, list[Path]] = {}
-    for language, path in map(split_spec, map(str, specs)):
-        found.setdefault(UNNAMED if language is None else language, []).append(path)
-    if not found:
-        raise InputError(f"{flag}: expected files of text, found none")
-    return found
-
-
-def as_list(given: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
-    """Files that were given as one or as several."""
-    return [given] if isinstance(given, str | Path) else given
 
 
 def tokenise_lines(
@@ -175,26 +130,17 @@ def tokenise(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, folder: Path, p
     """
     ends = tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id
     place = folder / sha256_text(content_hash(tokenizer), repr(ends))[:16]
-    with locked(place):
-        if not place.is_dir():
-            partial = place.with_name(f"{place.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)  # of a killed process
-            for part in ("train", "val"):
-                for language in corpus.languages(part):
-                    lines = corpus.lines(part, language)
-                    title = f"tokens of {language}, {part}"
-                    shown = tqdm(lines, title, unit=" lines", leave=False, disable=bar_hidden(not progress))
-                    _write(partial / part / language, _tokenise(shown, tokenizer))
-            partial.rename(place)
-    flags: dict[Part, str] = {"train": "--text", "val": "--validation_text" if corpus.val else "--text"}
+
+    def write(part: Part, language: str, empty: Path) -> None:
+        lines, title = corpus.lines(part, language), f"tokens of {language}, {part}"
+        shown = tqdm(lines, title, unit=" lines", leave=False, disable=bar_hidden(not progress))
+        _write(empty, _tokenise(shown, tokenizer))
+
+    write_once(place, corpus, write)
     return TokenisedText(*(
-        [_check(_open(place / part / language), flag) for language in corpus.languages(part)]
-        for part, flag in flags.items()
+        [_check(_open(place / part / language), corpus.flag(part)) for language in corpus.languages(part)]
+        for part in PARTS
     ))  # fmt: skip
-
-
-def _flag(language: str) -> str:
-    return "--text" if language == UNNAMED else f"--text {language}"
 
 
 _Columns = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -1,6 +1,7 @@
 """Knowledge distillation: sentence encoders and parallel text in, model folders and their curves out."""
 
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hyperofa.models.sentence_modules import pooling_of
 from hyperofa.models.source import ModelLike, source_of
-from hyperofa.pretraining.corpus import as_list, files_by_language
 from hyperofa.pretraining.pairs import ParallelCorpus, tokenise_pairs
 from hyperofa.pretraining.results import DISTILLATION, Pretrained, PretrainedModels
-from hyperofa.pretraining.runs import ModelsLike, Run, TextLike, learners_of, train_models, with_new_rows
+from hyperofa.pretraining.runs import ModelsLike, Run, TextLike, learners_of, shared_uses, train_models
 from hyperofa.pretraining.sentence_encoder import SentenceDistillation, Teacher, reader_of
 from hyperofa.pretraining.settings import DistillationLoss, EvaluationOptions, TrainerOptions, Training
 from hyperofa.pretraining.trainer import check_trainer
@@ -84,48 +84,34 @@ def distill(
         [0, 1, 2]
     """
     call = written_call(distill, locals())
-    learners = learners_of(model, baseline)
+    learners = learners_of(model, baseline, training, new_rows)
     source = source_of(source_model)
-    corpus = ParallelCorpus(
-        files_by_language(as_list(parallel), "--parallel"),
-        files_by_language(as_list(validation_parallel), "--validation_parallel") if validation_parallel else {},
-        validation_pairs,
-        training.seed,
-    )
+    corpus = ParallelCorpus.given(parallel, validation_parallel, validation_pairs, training.seed)
     corpus.check()
     check_read(
         distill, locals(),
-        Use(("baseline",), not learners.alone, "with several models"),
-        Use(("new_rows",), training.new_steps > 0, "with --training.new_steps"),
-        Use(("training.new_learning_rate",), training.new_steps > 0 or training.new_learning_rate is None,
-            "with --training.new_steps"),
+        *shared_uses(learners.alone, training, evaluation),
         Use(("training.learning_rate",), training.steps > 0 or training.new_learning_rate is None,
             "with --training.steps"),
         Use(("validation_pairs",), not corpus.val, "without --validation_parallel"),
-        Use(("evaluation",), evaluation.asked, "with --evaluation.data or --evaluation.text"),
     )  # fmt: skip
     pooling = pooling_of(source.name) if source.has_home else "mean"
-    teacher: list[Teacher] = []
+
+    @cache
+    def teacher() -> Teacher:
+        return Teacher(source.load(), source.load_tokenizer(), pooling).half()
 
     def make(
         model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: np.ndarray | None, work: Path
     ) -> SentenceDistillation:
-        if not teacher:
-            teacher.append(Teacher(source.load(), source.load_tokenizer(), pooling))
-        known = teacher[0]
+        known = teacher()
         readers = reader_of(model, tokenizer, training), reader_of(known.model, known.tokenizer, training)
         check_trainer(training, trainer)
         shown = trainer.progress and is_first_process()
         pairs = tokenise_pairs(corpus, *readers, work, loss.source_share > 0, shown)
-        return SentenceDistillation(model, tokenizer, known.half(), pairs, training, loss, rows)
+        return SentenceDistillation(model, tokenizer, known, pairs, training, loss, rows)
 
-    settings = {
-        "source_model": source.name,
-        "parallel": {language: list(map(str, paths)) for language, paths in corpus.train.items()},
-        "validation_parallel": {language: list(map(str, paths)) for language, paths in corpus.val.items()},
-        "validation_pairs": validation_pairs,
-        "loss": asdict(loss),
-    }
+    settings = {"source_model": source.name, "validation_pairs": validation_pairs, "loss": asdict(loss)}
     asked = replace(evaluation, source_model=evaluation.source_model or source.name) if evaluation.asked else evaluation
-    run = Run(DISTILLATION, make, training, trainer, asked, corpus.files, settings, source)
-    return train_models(with_new_rows(learners, training, new_rows), run, output, call, resume, overwrite)
+    run = Run(DISTILLATION, make, training, trainer, asked, corpus, settings, source)
+    return train_models(learners, run, output, call, resume, overwrite)

@@ -90,12 +90,11 @@ class LanguageModelling(PhasedTraining[TextBlock]):
         nats, tokens, size = self._nats(batch)
         self.add(self.language(dataloader_idx), nats=nats, tokens=tokens, bytes=size)
 
-    def point(self, sums: Mapping[str, Mapping[str, float]], read: tuple[int, int], **shared: Any) -> LanguagePoint:
+    def point(self, sums: Mapping[str, Mapping[str, float]], **shared: Any) -> LanguagePoint:
         """Loss, perplexity and bits per byte.
 
         Args:
             sums: as of `PhasedTraining`.
-            read: likewise.
             shared: likewise.
         """
         nats, tokens, size = (sum(each[name] for each in sums.values()) for name in self.SUMS)
@@ -104,14 +103,9 @@ class LanguageModelling(PhasedTraining[TextBlock]):
             loss=loss,
             perplexity=float(np.exp(min(loss, 700.0))),
             bits_per_byte=ratio(nats / np.log(2), size),
-            tokens=read[0],
-            bytes=read[1],
             languages={name: ratio(each["nats"] / np.log(2), each["bytes"]) for name, each in sorted(sums.items())},
             **shared,
         )
-
-    def _read_before(self) -> tuple[int, int]:
-        return (self.curve[-1].tokens, self.curve[-1].bytes) if self.curve else (0, 0)
 
 
 def train(

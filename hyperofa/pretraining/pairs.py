@@ -4,7 +4,6 @@ Parallel text may be larger than memory: it is read line by line, and its tokens
 reads only what it needs.
 """
 
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -20,11 +19,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa.errors import InputError
-from hyperofa.evaluation.task import UNNAMED
 from hyperofa.models.source import content_hash, own_tokenizer
-from hyperofa.pretraining.corpus import Part
+from hyperofa.pretraining.language_files import PARTS, LanguageFiles, Part, write_once
 from hyperofa.runtime.hashing import sha256_text
-from hyperofa.runtime.locks import locked
 from hyperofa.runtime.processes import bar_hidden
 from hyperofa.runtime.text_files import iterate_pairs
 from hyperofa.training.batches import pad
@@ -36,31 +33,15 @@ _KINDS = {"ids": np.int32, "ends": np.int64}
 
 
 @dataclass(frozen=True)
-class ParallelCorpus:
-    """Files of pairs, a source sentence and its translation, by language.
+class ParallelCorpus(LanguageFiles):
+    """Files of pairs, a source sentence and its translation.
 
-    Attributes:
-        train: to train on.
-        val: to measure on; without any, sentences of `train` are held out, with all of their translations into any
-            language.
-        held_out: how many source sentences of each language, at most a tenth.
-        seed: of the choice.
+    Of `train` source sentences are held out, with all of their translations into any language.
     """
 
-    train: dict[str, list[Path]]
-    val: dict[str, list[Path]]
-    held_out: int
-    seed: int
+    FLAG = "parallel"
+
     _chosen: dict[str, set[int]] = field(default_factory=dict, repr=False)
-
-    @property
-    def files(self) -> list[Path]:
-        """All of them."""
-        return [path for part in (self.train, self.val) for paths in part.values() for path in paths]
-
-    def languages(self, part: Part) -> list[str]:
-        """In the order in which they were given."""
-        return list(self.val if part == "val" and self.val else self.train)
 
     def pairs(self, part: Part, language: str) -> Iterator[tuple[str, str]]:
         """The pairs of a language, one by one.
@@ -73,13 +54,12 @@ class ParallelCorpus:
             InputError: a file is missing or no parallel text, or there is too little to hold a sentence out.
         """
         if self.val:
-            files, flag = (self.train, "--parallel") if part == "train" else (self.val, "--validation_parallel")
-            yield from iterate_pairs(files[language], flag)
+            yield from iterate_pairs((self.train if part == "train" else self.val)[language], self.flag(part))
             return
         if not self._chosen:
             self._chosen.update({each: self._choose(each) for each in self.train})
         held = self._chosen[language] if part == "val" else set().union(*self._chosen.values())
-        for pair in iterate_pairs(self.train[language], "--parallel"):
+        for pair in iterate_pairs(self.train[language], self.flag("train")):
             if (self._number(pair[0]) in held) == (part == "val"):
                 yield pair
 
@@ -89,13 +69,12 @@ class ParallelCorpus:
 
     def _choose(self, language: str) -> set[int]:
         """Sentences that are held out: those with the lowest numbers, which languages share as far as they can."""
-        pairs = iterate_pairs(self.train[language], "--parallel")
+        pairs = iterate_pairs(self.train[language], self.flag("train"))
         numbers = np.unique(np.fromiter((self._number(sentence) for sentence, _ in pairs), np.uint64))
         if len(numbers) < 2:
-            shown = "--parallel" if language == UNNAMED else f"--parallel {language}"
             raise InputError(
-                f"{shown}: expected at least 2 different source sentences, to train on one and measure on another; "
-                f"found {len(numbers)}"
+                f"{self.flag('train', language)}: expected at least 2 different source sentences, to train on one and "
+                f"measure on another; found {len(numbers)}"
             )
         return set(numbers[: max(1, min(self.held_out, len(numbers) // 10))].tolist())
 
@@ -107,12 +86,12 @@ class ParallelCorpus:
         """
         if self.held_out < 1:
             raise InputError(f"--validation_pairs: expected at least 1, found {self.held_out}")
-        for part in ("train", "val"):
+        for part in PARTS:
             for language in self.languages(part):
                 if next(self.pairs(part, language), None) is None:
                     raise InputError(
-                        f"--parallel {language}: expected sentences that are not held out with another language, "
-                        "found none; give --validation_parallel"
+                        f"{self.flag(part, language)}: expected sentences that are not held out with another "
+                        "language, found none; give --validation_parallel"
                     )
 
 
@@ -194,25 +173,14 @@ def tokenise_pairs(
     """
     place = folder / sha256_text(learner.name, source.name)[:16]
     learning, teaching = (Reader(own_tokenizer(each.tokenizer), each.length) for each in (learner, source))
-    with locked(place):
-        if not place.is_dir():
-            partial = place.with_name(f"{place.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)  # of a killed process
-            for part in ("train", "val"):
-                for language in corpus.languages(part):
-                    title = f"tokens of {language}, {part}"
-                    shown = tqdm(
-                        corpus.pairs(part, language),
-                        title,
-                        unit=" pairs",
-                        leave=False,
-                        disable=bar_hidden(not progress),
-                    )
-                    _write(partial / part / language, shown, learning, teaching, own)
-            partial.rename(place)
-    return TokenisedPairs(*(
-        [_open(place / part / language) for language in corpus.languages(part)] for part in ("train", "val")
-    ))  # fmt: skip
+
+    def write(part: Part, language: str, empty: Path) -> None:
+        pairs, title = corpus.pairs(part, language), f"tokens of {language}, {part}"
+        shown = tqdm(pairs, title, unit=" pairs", leave=False, disable=bar_hidden(not progress))
+        _write(empty, shown, learning, teaching, own)
+
+    write_once(place, corpus, write)
+    return TokenisedPairs(*([_open(place / part / language) for language in corpus.languages(part)] for part in PARTS))
 
 
 def _write(folder: Path, pairs: Iterable[tuple[str, str]], learner: Reader, source: Reader, own: bool) -> None:

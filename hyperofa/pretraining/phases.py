@@ -90,18 +90,17 @@ class PhasedTraining(lightning.LightningModule, ABC, Generic[Batch]):
         self._began: float | None = None
         self._seconds = 0.0
         if not training.steps:  # no other parameter ever needs a gradient
-            rows = {id(parameter) for parameter in vocabulary_parameters(model)}
+            rows = self._row_parameters()
             for parameter in model.parameters():
                 parameter.requires_grad_(id(parameter) in rows)
 
     @abstractmethod
-    def point(self, sums: Mapping[str, Mapping[str, float]], read: tuple[int, int], **shared: Any) -> Point:
+    def point(self, sums: Mapping[str, Mapping[str, float]], **shared: Any) -> Point:
         """What the curve says of the model as it is.
 
         Args:
             sums: of each language's validation data, by `SUMS`.
-            read: what was counted of all that was trained on so far.
-            shared: what every point has.
+            shared: what every point has, and what was read so far.
         """
 
     def learn(self, loss: Tensor, read: Sequence[Tensor], size: int) -> Tensor:
@@ -109,7 +108,7 @@ class PhasedTraining(lightning.LightningModule, ABC, Generic[Batch]):
 
         Args:
             loss: of the batch.
-            read: two counts of what it was read from.
+            read: what it was read from, counted as `POINT.READ` says.
             size: items in the batch.
         """
         self.add("", train=loss.detach(), steps=torch.ones(()))
@@ -160,22 +159,20 @@ class PhasedTraining(lightning.LightningModule, ABC, Generic[Batch]):
             sums.setdefault(language, {})[name] = float(metric.compute()) if metric.update_called else 0.0
             metric.reset()
         trained = sums.pop("")
-        new, before = self.trainer.strategy.reduce(self._read.to(self.device), reduce_op="sum"), self._read_before()
+        new = self.trainer.strategy.reduce(self._read.to(self.device), reduce_op="sum")
         self._read = torch.zeros_like(new)
+        before = [getattr(self.curve[-1], name) if self.curve else 0 for name in self.POINT.READ]
+        read = {name: old + more for name, old, more in zip(self.POINT.READ, before, new.tolist(), strict=True)}
         step = self.trainer.global_step
         point = self.point(
             sums,
-            (before[0] + int(new[0]), before[1] + int(new[1])),
+            **read,
             step=step,
             train_loss=ratio(trained["train"], trained["steps"]),
             seconds=self._seconds,
         )
         self.log("val/loss", point.loss, prog_bar=True, sync_dist=True)
         self.curve.append(replace(point, scores=self._scores(step)) if np.isfinite(point.loss) else point)
-
-    @abstractmethod
-    def _read_before(self) -> tuple[int, int]:
-        """What was counted up to the last point of the curve."""
 
     def _scores(self, step: int) -> Scores:
         """What the evaluation tasks say, on the first process; they may leave the model on another device."""
@@ -189,7 +186,7 @@ class PhasedTraining(lightning.LightningModule, ABC, Generic[Batch]):
         """In phase one, leave no gradient but that of the new rows."""
         if self.trainer.global_step >= self._training.new_steps:
             return
-        rows = {id(parameter) for parameter in vocabulary_parameters(self.model)}
+        rows = self._row_parameters()
         for parameter in self.model.parameters():
             if id(parameter) not in rows:
                 parameter.grad = None
@@ -199,7 +196,7 @@ class PhasedTraining(lightning.LightningModule, ABC, Generic[Batch]):
 
     def configure_optimizers(self) -> Any:
         """AdamW, with the warm-up and decay of `Training.rate`."""
-        rows = {id(parameter) for parameter in vocabulary_parameters(self.model)}
+        rows = self._row_parameters()
         groups: dict[float, list[nn.Parameter]] = {self._training.weight_decay: [], 0.0: []}
         for parameter in self.model.parameters():
             plain = parameter.ndim < 2 or id(parameter) in rows
@@ -233,6 +230,10 @@ class PhasedTraining(lightning.LightningModule, ABC, Generic[Batch]):
             )
             for each in self._data.val.values()
         ]
+
+    def _row_parameters(self) -> set[int]:
+        """The `id`s of the parameters with one row or entry per token."""
+        return {id(parameter) for parameter in vocabulary_parameters(self.model)}
 
     def _place(self) -> tuple[int, int]:
         return self.trainer.global_rank, self.trainer.world_size

@@ -19,6 +19,7 @@ class Point(ABC):
     Attributes:
         MEASURE: what `value` is called.
         COLUMNS: attributes that a table has.
+        READ: attributes that count what was trained on so far, by all processes.
         PANELS: attributes that a picture of one curve has, and their names.
         step: optimizer steps so far.
         train_loss: mean over the steps since the last point; nan at the first.
@@ -31,6 +32,7 @@ class Point(ABC):
 
     MEASURE: ClassVar[str]
     COLUMNS: ClassVar[tuple[str, ...]]
+    READ: ClassVar[tuple[str, str]]
     PANELS: ClassVar[Mapping[str, str]]
 
     step: int
@@ -96,6 +98,7 @@ class LanguagePoint(Point):
 
     MEASURE = "bits per byte"
     COLUMNS = ("step", "train_loss", "loss", "perplexity", "bits_per_byte", "tokens", "bytes")
+    READ = ("tokens", "bytes")
     PANELS: ClassVar = {"perplexity": "validation perplexity", "bits_per_byte": MEASURE}
 
     perplexity: float
@@ -124,6 +127,7 @@ class SentencePoint(Point):
 
     MEASURE = "distillation loss"
     COLUMNS = ("step", "train_loss", "loss", "found", "tokens", "pairs")
+    READ = ("tokens", "pairs")
     PANELS: ClassVar = {"loss": MEASURE, "found": "% found among their batch"}
 
     found: float

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hyperofa.pretraining.corpus import Corpus, as_list, files_by_language, tokenise
+from hyperofa.pretraining.corpus import Corpus, tokenise
 from hyperofa.pretraining.language_model import LanguageModelling, check_options
 from hyperofa.pretraining.results import PRETRAINING, Pretrained, PretrainedModels
-from hyperofa.pretraining.runs import ModelsLike, Run, TextLike, learners_of, train_models, with_new_rows
+from hyperofa.pretraining.runs import ModelsLike, Run, TextLike, learners_of, shared_uses, train_models
 from hyperofa.pretraining.settings import EvaluationOptions, TrainerOptions, Training
 from hyperofa.runtime.calls import written_call
 from hyperofa.runtime.files import FilePath
@@ -75,21 +75,13 @@ def pretrain(
         [0, 1, 2]
     """
     call = written_call(pretrain, locals())
-    learners = learners_of(model, baseline)
-    corpus = Corpus(
-        files_by_language(as_list(text), "--text"),
-        files_by_language(as_list(validation_text), "--validation_text") if validation_text else {},
-        validation_lines,
-        training.seed,
-    )
+    learners = learners_of(model, baseline, training, new_rows)
+    corpus = Corpus.given(text, validation_text, validation_lines, training.seed)
     corpus.check()
     check_read(
         pretrain, locals(),
-        Use(("baseline",), not learners.alone, "with several models"),
-        Use(("new_rows",), training.new_steps > 0, "with --training.new_steps"),
-        Use(("training.new_learning_rate",), training.new_steps > 0, "with --training.new_steps"),
+        *shared_uses(learners.alone, training, evaluation),
         Use(("validation_lines",), not corpus.val, "without --validation_text"),
-        Use(("evaluation",), evaluation.asked, "with --evaluation.data or --evaluation.text"),
     )  # fmt: skip
 
     def make(
@@ -99,10 +91,6 @@ def pretrain(
         read = tokenise(corpus, tokenizer, work, trainer.progress and is_first_process())
         return LanguageModelling(model, tokenizer, read, training, rows)
 
-    settings = {
-        "text": {language: list(map(str, paths)) for language, paths in corpus.train.items()},
-        "validation_text": {language: list(map(str, paths)) for language, paths in corpus.val.items()},
-        "validation_lines": validation_lines,
-    }
-    run = Run(PRETRAINING, make, training, trainer, evaluation, corpus.files, settings)
-    return train_models(with_new_rows(learners, training, new_rows), run, output, call, resume, overwrite)
+    settings = {"validation_lines": validation_lines}
+    run = Run(PRETRAINING, make, training, trainer, evaluation, corpus, settings)
+    return train_models(learners, run, output, call, resume, overwrite)

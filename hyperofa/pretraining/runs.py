@@ -21,6 +21,7 @@ from hyperofa.models.manifest import PROVENANCE
 from hyperofa.models.saving import save_model
 from hyperofa.models.source import ModelLike, SourceModel, content_hash, source_of
 from hyperofa.pretraining.evaluation import Evaluation
+from hyperofa.pretraining.language_files import LanguageFiles
 from hyperofa.pretraining.phases import PhasedTraining
 from hyperofa.pretraining.points import Point
 from hyperofa.pretraining.results import Lesson, Pretrained, PretrainedModels, write_comparison, write_trained
@@ -30,6 +31,7 @@ from hyperofa.runtime.calls import Call
 from hyperofa.runtime.files import FilePath
 from hyperofa.runtime.folders import fingerprint, kept_folder, sha256_file, write_json
 from hyperofa.runtime.hashing import sha256_text
+from hyperofa.runtime.idle import Use
 from hyperofa.runtime.marks import unfinished_key
 from hyperofa.runtime.processes import is_first_process
 from hyperofa.runtime.records import read_record
@@ -68,38 +70,41 @@ class Learners:
     baseline: str
     new_rows: Mapping[str, np.ndarray | None]
 
-    def folders(self, output: Path) -> dict[str, Path]:
-        """Where each is written."""
-        return {name: output if self.alone else output / name for name in self.sources}
 
-
-def learners_of(model: ModelsLike, baseline: str | None) -> Learners:
-    """What a user gave as one model or several, which rows are new not yet being known.
+def learners_of(
+    model: ModelsLike, baseline: str | None, training: Training, new_rows: Sequence[int] | None
+) -> Learners:
+    """What a user gave as one model or several.
 
     Args:
         model: as `pretrain` takes it.
         baseline: name of a model.
+        training: of them.
+        new_rows: ids; what each model's provenance says if not given.
 
     Raises:
-        InputError: something else.
+        InputError: something else, or a model whose new rows nobody knows.
     """
     sources, alone = _sources(model)
-    return Learners(sources, alone, _baseline(list(sources), baseline), {})
+    base = _baseline(list(sources), baseline)
+    return Learners(sources, alone, base, {name: _new_rows(each, training, new_rows) for name, each in sources.items()})
 
 
-def with_new_rows(learners: Learners, training: Training, given: Sequence[int] | None) -> Learners:
-    """The same, and which rows are trained first.
+def shared_uses(alone: bool, training: Training, evaluation: EvaluationOptions) -> list[Use]:
+    """What settings that any training has are of.
 
     Args:
-        learners: the models.
-        training: of them.
-        given: ids; what each model's provenance says if not given.
-
-    Raises:
-        InputError: a model whose new rows nobody knows.
+        alone: whether there is one model.
+        training: of it.
+        evaluation: on the way.
     """
-    rows = {name: _new_rows(source, training, given) for name, source in learners.sources.items()}
-    return replace(learners, new_rows=rows)
+    first = training.new_steps > 0
+    return [
+        Use(("baseline",), not alone, "with several models"),
+        Use(("new_rows",), first, "with --training.new_steps"),
+        Use(("training.new_learning_rate",), first or training.new_learning_rate is None, "with --training.new_steps"),
+        Use(("evaluation",), evaluation.asked, "with --evaluation.data or --evaluation.text"),
+    ]
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ class Run:
         trainer: of the Trainer.
         evaluation: what is measured on the way.
         files: that they learn from, and that are measured.
-        settings: to be noted beside each model.
+        settings: to be noted beside each model, with the files.
         teacher: a model that they learn from.
     """
 
@@ -122,7 +127,7 @@ class Run:
     training: Training
     trainer: TrainerOptions
     evaluation: EvaluationOptions
-    files: Sequence[str | Path]
+    files: LanguageFiles
     settings: Mapping[str, Any]
     teacher: SourceModel | None = None
 
@@ -148,12 +153,13 @@ def train_models(
     sources, alone = learners.sources, learners.alone
     settings = {
         "model": {name: source.name for name, source in sources.items()},
+        **run.files.settings,
         **run.settings,
         "training": asdict(training),
     }
     # Of a folder of test data what lies in it: the output may be below it.
     measured = [path for path in evaluation.data.iterdir() if path.is_file()] if evaluation.data else []
-    others: list[str | Path] = [*run.files, *sorted(measured), *(evaluation.text or [])]
+    others: list[str | Path] = [*run.files.files, *sorted(measured), *(evaluation.text or [])]
     others += [] if evaluation.source_model is None else [evaluation.source_model]
     read = [*sources.values(), *([] if run.teacher is None else [run.teacher])]
     inputs = [*(each.name for each in read if each.in_memory is None), *others]
@@ -161,7 +167,7 @@ def train_models(
     options = replace(run.trainer, progress=True), evaluation, learners.baseline, rows, alone, run.lesson.name
     key = _key(settings, read, others, repr(options))
     output = Path(output)
-    folders = learners.folders(output)
+    folders = {name: output if alone else output / name for name in sources}
     work = output / _WORK / key[:16]
     unfinished = [_WORK, _SAVED] if alone else [_WORK, *sources]
     writing = kept_folder(

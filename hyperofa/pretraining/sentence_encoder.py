@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hyperofa.errors import InputError
-from hyperofa.models.loading import choose_attention, mean_pool
+from hyperofa.models.loading import choose_attention, hidden_state, mean_pool
 from hyperofa.models.objectives import longest
 from hyperofa.models.sentence_modules import Pooling
-from hyperofa.pretraining.blocks import BlockOrder
+from hyperofa.pretraining.blocks import BlockOrder, padding_id, shares_of
 from hyperofa.pretraining.pairs import PairBatch, PairBatches, Reader, TokenisedPairs
 from hyperofa.pretraining.phases import Data, PhasedTraining, ratio
 from hyperofa.pretraining.points import SentencePoint
@@ -83,8 +82,7 @@ class SentenceDistillation(PhasedTraining[PairBatch]):
     ) -> None:
         pads = padding_id(tokenizer), padding_id(teacher.tokenizer)
         train = PairBatches(pairs.train, pads, loss.source_share)
-        powers = np.array(train.counts, float) ** training.sampling
-        order = BlockOrder(train.counts, (powers / powers.sum()).tolist(), training.seed)
+        order = BlockOrder(train.counts, shares_of(train.counts, training.sampling), training.seed)
         val = {stream.language: PairBatches([stream], pads) for stream in pairs.val}
         super().__init__(model, training, Data(train, order, val), new_rows)
         choose_attention(model)
@@ -111,26 +109,20 @@ class SentenceDistillation(PhasedTraining[PairBatch]):
         count = torch.tensor(float(len(losses)))
         self.add(self.language(dataloader_idx), loss=losses.sum(), found=found.float().sum(), pairs=count)
 
-    def point(self, sums: Mapping[str, Mapping[str, float]], read: tuple[int, int], **shared: Any) -> SentencePoint:
+    def point(self, sums: Mapping[str, Mapping[str, float]], **shared: Any) -> SentencePoint:
         """Loss, and percent found.
 
         Args:
             sums: as of `PhasedTraining`.
-            read: likewise.
             shared: likewise.
         """
         losses, found, pairs = (sum(each[name] for each in sums.values()) for name in self.SUMS)
         return SentencePoint(
             loss=ratio(losses, pairs),
             found=100 * ratio(found, pairs),
-            tokens=read[0],
-            pairs=read[1],
             languages={name: ratio(each["loss"], each["pairs"]) for name, each in sorted(sums.items())},
             **shared,
         )
-
-    def _read_before(self) -> tuple[int, int]:
-        return (self.curve[-1].tokens, self.curve[-1].pairs) if self.curve else (0, 0)
 
 
 def distillation_losses(
@@ -171,15 +163,11 @@ def sentence_vectors(model: PreTrainedModel, ids: Tensor, mask: Tensor, layer: i
     Returns:
         `(B, E)` float32, each vector of length 1.
     """
-    body = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
     lengths = mask.sum(1)
     order, parts = lengths.argsort(stable=True), []
     for rows in order.split(max(_FEWEST, -(-len(order) // _GROUPS))):
         part, read = ids[rows, : int(lengths[rows].max())], mask[rows, : int(lengths[rows].max())]
-        states = body(input_ids=part, attention_mask=read, output_hidden_states=True).hidden_states
-        if not -len(states) <= layer < len(states):
-            raise InputError(f"--loss.layer: expected a number from {-len(states)} to {len(states) - 1}, found {layer}")
-        hidden = states[layer]
+        hidden = hidden_state(model, part, read, layer, "--loss.layer")
         parts.append(mean_pool(hidden, read) if pooling == "mean" else normalize(hidden[:, 0].float(), dim=1))
     return torch.cat(parts)[order.argsort()]
 
@@ -196,11 +184,6 @@ def reader_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, traini
         InputError: there is no room for a sentence.
     """
     return Reader(tokenizer, longest(model, tokenizer, training.block_size))
-
-
-def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What fills a sequence that is too short."""
-    return next((int(i) for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
 
 def _leave_unread(model: PreTrainedModel, pooling: Pooling, layer: int) -> None:

@@ -17,6 +17,23 @@ def small(**changes):
     return Training(**settings | {"learning_rate": 1e-2} | changes)
 
 
+class Interrupted(BaseException):
+    """As a kill: nothing catches it."""
+
+
+def interrupt(monkeypatch, owner, name, calls):
+    """Have a function raise `Interrupted` once it was called so often."""
+    real, left = getattr(owner, name), [calls]
+
+    def interrupted(*args):
+        if left[0] == 0:
+            raise Interrupted
+        left[0] -= 1
+        return real(*args)
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
 def make_causal(tokenizer_folder, folder, **config):
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
     torch.manual_seed(0)

@@ -10,7 +10,8 @@ from hyperofa.errors import InputError
 from hyperofa.evaluation.task import UNNAMED
 from hyperofa.pretraining import corpus as module
 from hyperofa.pretraining.blocks import BlockOrder, Blocks, frame_of, language_weights
-from hyperofa.pretraining.corpus import Corpus, files_by_language, tokenise, tokenise_lines
+from hyperofa.pretraining.corpus import Corpus, tokenise, tokenise_lines
+from hyperofa.pretraining.language_files import files_by_language
 from hyperofa.pretraining.pretrain import pretrain
 from hyperofa.runtime.text_files import hold_out, read_lines
 from tests.pretraining.conftest import LINES, QUIET, small

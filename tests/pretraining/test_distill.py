@@ -17,8 +17,8 @@ from hyperofa.errors import InputError
 from hyperofa.models.loading import encode, load_model
 from hyperofa.models.objectives import longest
 from hyperofa.models.vocabulary import read_vocabulary
-from hyperofa.pretraining.corpus import files_by_language
 from hyperofa.pretraining.distill import distill
+from hyperofa.pretraining.language_files import files_by_language
 from hyperofa.pretraining.pairs import PairBatches, ParallelCorpus, Reader, tokenise_pairs
 from hyperofa.pretraining.sentence_encoder import SentenceDistillation, distillation_losses, sentence_vectors
 from hyperofa.pretraining.settings import DistillationLoss, EvaluationOptions
@@ -26,7 +26,7 @@ from hyperofa.pretraining.trainer import Saving
 from hyperofa.training.samplers import Draw
 from tests import forked
 from tests.conftest import CONFIGS, ENGLISH, GERMAN
-from tests.pretraining.conftest import QUIET, small
+from tests.pretraining.conftest import QUIET, Interrupted, interrupt, small
 
 
 @pytest.fixture(scope="module")
@@ -208,24 +208,12 @@ def test_all_parameters_learn_after_that(world, tmp_path):
     assert trained.curve[-1].loss < trained.curve[0].loss - 0.05
 
 
-class Interrupted(BaseException):
-    """As a kill: nothing catches it."""
-
-
 @pytest.mark.parametrize(("owner", "name", "calls"), [
     (SentenceDistillation, "training_step", 0), (SentenceDistillation, "training_step", 3),
     (Saving, "on_train_epoch_end", 1),
 ])  # fmt: skip
 def test_the_same_call_goes_on(owner, name, calls, world, whole, tmp_path, monkeypatch):
-    real, left = getattr(owner, name), [calls]
-
-    def interrupted(*args):
-        if left[0] == 0:
-            raise Interrupted
-        left[0] -= 1
-        return real(*args)
-
-    monkeypatch.setattr(owner, name, interrupted)
+    interrupt(monkeypatch, owner, name, calls)
     with pytest.raises(Interrupted):
         distill(output=tmp_path / "out", **given(world))
     monkeypatch.undo()

@@ -13,11 +13,7 @@ from hyperofa.pretraining.settings import EvaluationOptions
 from hyperofa.pretraining.trainer import Saving
 from hyperofa.runtime.marks import unfinished_key
 from tests import forked
-from tests.pretraining.conftest import LINES, QUIET, make_causal, small
-
-
-class Interrupted(BaseException):
-    """As a kill: nothing catches it."""
+from tests.pretraining.conftest import LINES, QUIET, Interrupted, interrupt, make_causal, small
 
 
 @pytest.fixture(scope="module")
@@ -82,15 +78,7 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 def test_the_same_call_goes_on(place, world, whole, tmp_path, monkeypatch):
     owner, name, calls = PLACES[place]
-    real, left = getattr(owner, name), [calls]
-
-    def interrupted(*args):
-        if left[0] == 0:
-            raise Interrupted
-        left[0] -= 1
-        return real(*args)
-
-    monkeypatch.setattr(owner, name, interrupted)
+    interrupt(monkeypatch, owner, name, calls)
     with pytest.raises(Interrupted):
         pretrain(output=tmp_path / "out", **arguments(world))
     monkeypatch.undo()
