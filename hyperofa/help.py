@@ -12,6 +12,7 @@ import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
+from os import PathLike
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -111,7 +112,7 @@ SUBJECTS: dict[str, dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 """Flags of the commands that have many, by heading; the others come first."""
 
-_VALUES = {bool: "true|false", int: "N", float: "X", str: "TEXT", Path: "PATH", dict: "{KEY: VALUE}"}
+_VALUES = {bool: "true|false", int: "N", float: "X", str: "TEXT", PathLike: "TEXT", Path: "PATH", dict: "{KEY: VALUE}"}
 _LISTED = "`methods.registry.METHODS`"  # which are listed below the flags
 _INDENT = 34
 _WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
@@ -286,7 +287,7 @@ def _describe(kind: Any) -> tuple[str, str]:
         return _describe(inner[0])[0], str(inner[1])
     if origin in (Union, UnionType):
         found = [_describe(each) for each in inner if each is not NoneType]
-        return "|".join(value for value, _ in found), "; ".join(limits for _, limits in found if limits)
+        return "|".join(dict.fromkeys(value for value, _ in found)), "; ".join(limits for _, limits in found if limits)
     if origin is Literal:
         return "|".join(map(str, inner)), ""
     if origin is tuple:

@@ -14,31 +14,30 @@ split.npz             ids of the covered source tokens: train, val, test
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference
+from hyperofa.bundle.meta import Meta
 from hyperofa.bundle.native import with_native
 from hyperofa.bundle.pooling import frequency_means
 from hyperofa.bundle.sharing import fetch, push
 from hyperofa.bundle.usage import Usage, token_usage
 from hyperofa.errors import InputError
 from hyperofa.models.vocabulary import Vocabulary, hash_rows
-from hyperofa.runtime.folders import read_json
-from hyperofa.runtime.records import are_ids, misfit, open_array, open_arrays
+from hyperofa.runtime.records import are_ids, open_array, open_arrays
 from hyperofa.tokens.canonical import SPELLED_KINDS, Overlap, Token, canonical_tokens, extends, load_tokenizer
 from hyperofa.tokens.matching import Matches
 from hyperofa.vectors.store import WordVectors
 
 T = TypeVar("T")
-FORMAT = 1
 _ROWS = 65_536  # looked at together
-_FIELDS = {"space": "training_fingerprint"}  # of layout 1, where a field has another name
 OWN_MODEL = "source/model"
 Side = Literal["source", "target"]
 SplitName = Literal["train", "val", "test"]
@@ -46,96 +45,28 @@ Pooling = Literal["weighted", "duplicates", "frequency"]
 
 
 @dataclass(frozen=True)
-class Meta:
-    """What `meta.json` holds.
-
-    Attributes:
-        format: version of the folder layout.
-        source_model: folder or hub id of the PLM.
-        source_hash: hash of the PLM's embedding rows.
-        target_hash: hash of the target vocabulary.
-        training_fingerprint: hash of all that a hypernetwork is trained on; nets fit every bundle with the same one.
-        word_dim: d.
-        embedding_dim: E.
-        input_dim: K_in, width of the input coordinates.
-        output_dim: K_out, width of the output coordinates; 0 without an untied head.
-        source_tokens: S, rows of the source embeddings.
-        target_tokens: T, highest target id + 1.
-        source_languages: languages whose words count on the source side; `None` for all.
-        target_languages: likewise on the target side.
-        explained: part of the source rows' squared norm that F P keeps.
-        counts: the numbers of `Bundle.summary`.
-        seed: of the split.
-        versions: of the packages.
-        reference: made as the published code does (`reference.QUIRKS`).
-    """
-
-    format: int
-    source_model: str
-    source_hash: str
-    target_hash: str
-    training_fingerprint: str
-    word_dim: int
-    embedding_dim: int
-    input_dim: int
-    output_dim: int
-    source_tokens: int
-    target_tokens: int
-    source_languages: list[str] | None
-    target_languages: list[str] | None
-    explained: float
-    counts: dict[str, int]
-    seed: int
-    versions: dict[str, str]
-    reference: bool = False
-
-    @property
-    def coordinate_dim(self) -> int:
-        """K, the width a hypernetwork predicts."""
-        return self.input_dim + self.output_dim
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Meta":
-        """Meta of the object in `meta.json`."""
-        return cls(**{_FIELDS.get(name, name): value for name, value in values.items()})
-
-    def as_json(self) -> dict[str, Any]:
-        """The object for `meta.json`."""
-        names = {field: name for name, field in _FIELDS.items()}
-        return {names.get(name, name): value for name, value in asdict(self).items()}
-
-
-@dataclass(frozen=True)
 class Bundle:
-    """A prepared folder, memory-mapped. Made by `prepare.prepare`; open one with `Bundle.load`."""
+    """A prepared folder, memory-mapped, and a path to it. Made by `prepare.prepare`; open one with `Bundle.load`."""
 
     path: Path
     meta: Meta = field(repr=False)
     flag: str = field(default="--bundle", repr=False, compare=False)  # that named it, for errors
 
     @classmethod
-    def load(cls, path: str | Path, flag: str = "--bundle") -> "Bundle":
+    def load(cls, path: str | PathLike[str], flag: str = "--bundle") -> "Bundle":
         """Open a bundle.
 
         Args:
-            path: its folder.
+            path: its folder; or a bundle, which is opened already.
             flag: that named it, for errors.
 
         Raises:
             InputError: no bundle there, one of another layout, or a damaged one.
         """
+        if isinstance(path, cls):
+            return path
         path = Path(path)
-        if not (path / "meta.json").is_file():
-            raise InputError(
-                f"{flag} {path}: expected a folder written by `hyperofa prepare`, found no meta.json in it"
-            )
-        values = read_json(path / "meta.json")
-        found = values.get("format") if isinstance(values, dict) else None
-        if found != FORMAT or {_FIELDS.get(name, name) for name in values} != set(Meta.__dataclass_fields__):
-            raise InputError(
-                f"{flag} {path}: expected a bundle of layout {FORMAT}, found another; run `hyperofa prepare` again"
-            )
-        bundle = cls(path, Meta.from_json(values), flag)
+        bundle = cls(path, Meta.read(path, flag), flag)
         bundle._check()
         return bundle
 
@@ -165,10 +96,8 @@ class Bundle:
     def _check(self) -> None:
         """See that the parts are there and fit each other; large arrays are only measured, until they are read."""
         meta = self.meta
-        for name, kind in get_type_hints(Meta).items():
-            value = getattr(meta, name)
-            wrong = misfit(value, kind, name)
-            self._expect("meta.json", wrong is None, f"{name} of another type than {wrong}")
+        wrong = meta.misfit()
+        self._expect("meta.json", wrong is None, str(wrong))
         widths = (meta.word_dim, meta.embedding_dim, meta.input_dim, meta.output_dim + 1)
         sizes = (*widths, meta.source_tokens, meta.target_tokens)
         self._expect("meta.json", min(sizes) >= 1 and 0 <= meta.explained < 2, "widths and counts above 0")
@@ -388,6 +317,9 @@ class Bundle:
         inputs = coordinates[:, :split] @ self.input_primitives
         outputs = self.output_primitives
         return inputs, None if outputs is None else coordinates[:, split:] @ outputs
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def __str__(self) -> str:
         return self.summary()

@@ -10,8 +10,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference as published
-from hyperofa.bundle.bundle import FORMAT, OWN_MODEL, Bundle, Meta, Side, SplitName
+from hyperofa.bundle.bundle import OWN_MODEL, Bundle, Side, SplitName
 from hyperofa.bundle.factorization import Scaling, check_width, factorize
+from hyperofa.bundle.meta import FORMAT, Meta
 from hyperofa.bundle.pooling import match_shards, merge_shards
 from hyperofa.bundle.split import split_tokens
 from hyperofa.errors import InputError

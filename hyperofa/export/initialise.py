@@ -309,7 +309,7 @@ def initialise(
         my_model: hyperofa, rows ... predicted...
     """
     call = written_call(initialise, {**locals(), "cache": IN_MEMORY})
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    bundle = Bundle.load(bundle)
     given = [] if hypernetwork is None else hypernetwork if isinstance(hypernetwork, Sequence) else [hypernetwork]
     nets: list[HypernetworkLike] = [hypernetwork] if isinstance(hypernetwork, str) else list(given)
     chosen = check_choice(bundle, method, nets, ofa_share, least_confidence, mixing, parallel)

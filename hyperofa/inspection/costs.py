@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import lightning
@@ -81,16 +81,23 @@ class _Clock(lightning.Callback):
         self.validating = time.perf_counter() - self._last
 
 
-def measure_fit(bundle: Bundle, text: Sequence[str]) -> tuple[Hypernetwork, Stage]:
-    """Take a few training steps with default settings, and project all of them.
+def measure_training(bundle: Bundle, text: Sequence[str], method: str) -> list[Stage]:
+    """Project training with default settings from a few of its steps; export with the net, which knows nothing yet.
 
     Args:
         bundle: prepared inputs.
         text: files in a language that the source model knows.
-
-    Returns:
-        The net, which knows nothing yet, and what its training would take.
+        method: whose rows a net makes.
     """
+    _, counting = timed("usage", lambda: [bundle.usage(side) for side in ("source", "target")])
+    net, fitting = _measure_fit(bundle, text)
+    stages = fitting, measure_export(bundle, method, net)
+    # Here the bundle counts once for both; each is a process of its own otherwise.
+    return [replace(stage, seconds=stage.seconds + counting.seconds) for stage in stages]
+
+
+def _measure_fit(bundle: Bundle, text: Sequence[str]) -> tuple[Hypernetwork, Stage]:
+    """The net after a few steps, and what all of them would take."""
     clock = _Clock()
     settings = {"max_epochs": 1, "limit_train_batches": _STEPS, "num_sanity_val_steps": 0, "log_every_n_steps": 1}
     with warnings.catch_warnings():
@@ -103,7 +110,7 @@ def measure_fit(bundle: Bundle, text: Sequence[str]) -> tuple[Hypernetwork, Stag
     return net, Stage("fit", seconds, peak_memory(), projected=True)
 
 
-def measure_export(bundle: Bundle, method: str, net: Hypernetwork | None) -> Stage:
+def measure_export(bundle: Bundle, method: str, net: Hypernetwork | None = None) -> Stage:
     """Initialise and write a model.
 
     Args:

@@ -11,7 +11,7 @@ from hyperofa.bundle.bundle import Bundle
 from hyperofa.bundle.prepare import prepare
 from hyperofa.errors import InputError
 from hyperofa.inspection.advice import Advice, advise
-from hyperofa.inspection.costs import Stage, measure_export, measure_fit, timed
+from hyperofa.inspection.costs import Stage, measure_export, measure_training, timed
 from hyperofa.inspection.coverage import (
     LanguageCoverage,
     ScriptCoverage,
@@ -207,19 +207,17 @@ def diagnose(
         >>> found.origins == hyperofa.initialise("bundle", "ofa_tuned").counts()
         True
     """
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    bundle = Bundle.load(bundle)
     chosen = method_named(method, reference=bundle.meta.reference)
     known = bundle.meta.source_languages
     trained_on = [str(path) for code, path in map(split_spec, text) if code is None or known is None or code in known]
     plan = plan_of(bundle, chosen, trained_on)
     measured = list(stages)
     if stages:
-        net = None
-        if chosen.trained and trained_on:
-            net, stage = measure_fit(bundle, trained_on)
-            measured.append(stage)
-        if not chosen.trained or net is not None:
-            measured.append(measure_export(bundle, method, net))
+        if not chosen.trained:
+            measured.append(measure_export(bundle, method))
+        elif trained_on:
+            measured.extend(measure_training(bundle, trained_on, method))
     meta = bundle.meta
     sides = 1 + (meta.output_dim > 0)
     origins = np.bincount(plan.origins, minlength=len(ORIGINS)).tolist()
@@ -262,7 +260,7 @@ def plan_of(bundle: Bundle, method: Method, text: Sequence[str]) -> Plan:
         rows = method.predict(inputs, Context(0))
         known = rows.known if method.fallback == "ladder" else rows.known & rows.coordinates.any(1)
         return plan_rows(inputs, known, method.copied, method.fallback)
-    copied = HyperDataModule(str(bundle.path), list(text)).copied
+    copied = HyperDataModule(bundle, list(text)).copied
     return plan_rows(inputs, inputs.covered, copied, method.fallback)
 
 

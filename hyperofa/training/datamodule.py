@@ -8,6 +8,7 @@ the languages of the vector file (`translation.Translator`).
 
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,7 +112,7 @@ class HyperDataModule(lightning.LightningDataModule):
     @in_range("data.")
     def __init__(
         self,
-        bundle: str,
+        bundle: str | PathLike[str],
         text: list[str] | None = None,
         streams: Literal["text", "tokens", "both"] = "text",
         batch_size: Count = 256,

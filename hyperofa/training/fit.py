@@ -112,14 +112,14 @@ def fit(
         >>> 0 <= hypernetwork.test("bundle")["test/mrr"] <= 1
         True
     """
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    opened = Bundle.load(bundle)
     files = file_names(text)
     recipe = ON_TEXT if files else ON_TOKENS
     of_data, of_module = split_options({**recipe.options, "seed": seed, **options})
     hush_lightning()
     with isolate_rng():
         lightning.seed_everything(seed, verbose=False)
-        data = HyperDataModule(str(opened.path), files, **of_data)
+        data = HyperDataModule(opened, files, **of_data)
         module = HyperModule(data.word_dim, data.coordinate_dim, _net_maker(net), **of_module)
         own_logs = isinstance(trainer, Trainer) or "logger" in (trainer or {})
         settings = [of_data, of_module, None if own_logs else trainer, monitor, patience, seed]

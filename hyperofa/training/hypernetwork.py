@@ -264,11 +264,11 @@ class Hypernetwork:
         text: str | Path | Sequence[str | Path] | None,
         options: dict[str, Any],
     ) -> dict[str, float]:
-        opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        opened = Bundle.load(bundle)
         self.check(opened)
         of_data, of_module = split_options(options)
         settings = {"copied": self.copied, "max_words": self.max_words, "words": self.words, **of_data}
-        data = HyperDataModule(str(opened.path), file_names(text), **settings)
+        data = HyperDataModule(opened, file_names(text), **settings)
         module = HyperModule(data.word_dim, data.coordinate_dim, net=lambda *_: self.net, **of_module)
         quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False)
         trainer = lightning.Trainer(devices=1, use_distributed_sampler=False, **quiet)  # type: ignore[arg-type]

@@ -207,27 +207,27 @@ def _pair(source: _Lexis, target: _Lexis, nothing: int) -> _Candidates:
         _log_distance(neighbour_ids[:, :10].mean(1)) for neighbour_ids in (forward_cosine, backward_cosine)
     )
 
-    def score(s: np.ndarray, t: np.ndarray) -> np.ndarray:
-        distance = _log_distance(np.einsum("nd,nd->n", mapped[s], target.vectors[t]))
+    def score(cosine: np.ndarray, s: np.ndarray, t: np.ndarray) -> np.ndarray:
         unlike = np.abs(np.log1p(source.ranks[s]) - np.log1p(target.ranks[t]))
-        return (source_reach[s] + target_reach[t] - 2 * distance) / _TEMPERATURE - _RANK_WEIGHT * unlike
+        apart = source_reach[s] + target_reach[t] - 2 * _log_distance(cosine)
+        return apart / _TEMPERATURE - _RANK_WEIGHT * unlike
 
     source_ids, target_ids = (np.arange(len(side.rows)) for side in (source, target))
-    forward_pairs = np.stack([np.repeat(source_ids, forward.shape[1]), forward.ravel()], 1)
-    backward_pairs = np.stack([backward.ravel(), np.repeat(target_ids, backward.shape[1])], 1)
-    kept = []
-    for pairs, width, count in (
-        (forward_pairs, forward.shape[1], _FORWARD),
-        (backward_pairs, backward.shape[1], _BACKWARD),
+    found = []
+    for cosine, s, t, count in (
+        (forward_cosine, source_ids[:, None], forward, _FORWARD),
+        (backward_cosine, backward, target_ids[:, None], _BACKWARD),
     ):
-        scores = score(pairs[:, 0], pairs[:, 1]).reshape(-1, width)
+        scores = score(cosine, s, t)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-        kept.append((np.arange(len(scores))[:, None] * width + best).ravel())
-    pairs = np.concatenate([forward_pairs[kept[0]], backward_pairs[kept[1]]])
-    pairs = np.unique(pairs, axis=0)
-    owners = np.concatenate([pairs[:, 0], source_ids])
-    rows = np.concatenate([target.rows[pairs[:, 1]], np.full(len(source_ids), nothing)])
-    nats = np.concatenate([score(pairs[:, 0], pairs[:, 1]), np.full(len(source_ids), _NO_TRANSLATION)])
+        pairs = s * len(target_ids) + t
+        found.append([np.take_along_axis(each, best, 1).ravel() for each in (pairs, scores)])
+    pairs, scores = (np.concatenate(each) for each in zip(*found, strict=True))
+    pairs, places = np.unique(pairs, return_index=True)
+    translated, translations = np.divmod(pairs, len(target_ids))
+    owners = np.concatenate([translated, source_ids])
+    rows = np.concatenate([target.rows[translations], np.full(len(source_ids), nothing)])
+    nats = np.concatenate([scores[places], np.full(len(source_ids), _NO_TRANSLATION)])
     order = np.argsort(owners, kind="stable")
     owners, rows, weights = owners[order], rows[order], np.exp(np.minimum(nats[order], _LARGEST_SCORE))
     indptr = np.searchsorted(owners, np.arange(len(source.rows) + 1))

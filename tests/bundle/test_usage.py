@@ -91,13 +91,30 @@ def test_no_words_make_all_tokens_alike():
     assert not found.forms.any()
 
 
-def test_usage_is_counted_once_a_side(bundles, fitted, monkeypatch):
-    """An export predicts target tokens, and held-out ones of both sides to know how far its rows can be trusted."""
-    counted = []
+@pytest.fixture
+def counted(monkeypatch) -> list[int]:
+    """Sizes of the vocabularies whose usage was counted."""
+    sizes = []
     monkeypatch.setattr(
-        "hyperofa.bundle.bundle.token_usage", lambda *given: counted.append(given[2]) or token_usage(*given)
+        "hyperofa.bundle.bundle.token_usage", lambda *given: sizes.append(given[2]) or token_usage(*given)
     )
+    return sizes
+
+
+def test_an_export_counts_usage_once_a_side(bundles, fitted, counted):
+    """It predicts target tokens, and held-out ones of both sides to know how far its rows can be trusted."""
     bundle = Bundle.load(bundles["bert"])
     hypernetwork = Hypernetwork.load(fitted["fit"] / "checkpoints" / "best.ckpt", bundle)
+    hyperofa.initialise(bundle, "hyperofa", hypernetwork=hypernetwork)
+    assert sorted(counted) == sorted([bundle.meta.source_tokens, bundle.meta.target_tokens])
+
+
+def test_a_process_counts_usage_once_a_side(bundles, text_file, counted):
+    """Training, validation and export of one bundle that is open."""
+    bundle = Bundle.load(bundles["bert"])
+    assert Bundle.load(bundle) is bundle
+    few = {"max_epochs": 1, "log_every_n_steps": 1, "enable_progress_bar": False}
+    hypernetwork = hyperofa.fit(bundle, text_file, trainer=few, steps=1)
+    hypernetwork.validate(bundle, text_file)
     hyperofa.initialise(bundle, "hyperofa", hypernetwork=hypernetwork)
     assert sorted(counted) == sorted([bundle.meta.source_tokens, bundle.meta.target_tokens])
