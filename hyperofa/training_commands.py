@@ -2,10 +2,12 @@
 
 import sys
 import traceback
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -64,6 +66,21 @@ class SavedConfig(SaveConfigCallback):
         return found == settings or (not read and found.startswith(settings[: settings.index(b"==")]))
 
 
+def whole_numbers_first(parser: ArgumentParser) -> None:
+    """Let flags that take integers and floats read `1` as an integer.
+
+    `typing` keeps a union in the order in which any module first wrote it, and values are read as its first type that
+    fits: with some versions of torch `--trainer.limit_train_batches 1` was all of them.
+
+    Args:
+        parser: whose flags; changed.
+    """
+    for action in parser._actions:
+        kinds = get_args(getattr(action, "_typehint", None))
+        if int in kinds and float in kinds:
+            cast(Any, action)._typehint = reduce(or_, sorted(kinds, key=lambda kind: kind is float))
+
+
 class HyperCLI(LightningCLI):
     """LightningCLI whose module takes its widths from the bundle.
 
@@ -90,7 +107,8 @@ class HyperCLI(LightningCLI):
             raise InputError(f"--ckpt_path: expected a checkpoint of `hyperofa fit` to {command}, found none")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link the widths."""
+        """Link the widths; a whole number for a flag that also takes a fraction is a number of batches."""
+        whole_numbers_first(parser)
         for width in ("word_dim", "coordinate_dim"):
             parser.link_arguments(f"data.{width}", f"model.{width}", apply_on="instantiate")
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from hyperofa.cli import COMMANDS, TRAINING_COMMANDS, main
 from hyperofa.errors import InputError
@@ -192,6 +193,9 @@ def test_tokens_that_share_an_id(prepare_words, refused, tokenizer_folders, tmp_
     state = json.loads(path.read_text(encoding="utf-8"))
     state["model"]["vocab"]["zz"] = state["model"]["vocab"]["the"]
     path.write_text(json.dumps(state), encoding="utf-8")
+    ids = AutoTokenizer.from_pretrained(path.parent).get_vocab()
+    if not {"zz", "the"} <= ids.keys():
+        pytest.skip("this version of transformers itself leaves one out")
     message = r"--target_tokenizer: expected an id of its own for each token, found \d+ for both '(the|zz)' and "
     match(message, refused(*prepare_words(target_tokenizer=tmp_path / "tokenizer")))
 

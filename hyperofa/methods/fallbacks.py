@@ -38,6 +38,7 @@ Origin = Literal["copied", "predicted", "containing", "pieces", "subtokens", "sc
 Fallback = Literal["ladder", "noise", "noise_in_sequence"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 _OPEN = len(ORIGINS)
+_OF_ITS_OWN: tuple[Origin, ...] = ("copied", "predicted", "subtokens")  # rows that others' means are made of
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +187,8 @@ def plan_rows(
     settle("pieces", np.flatnonzero(np.diff(pieces.indptr)))
     settle("subtokens", np.flatnonzero(np.diff(spelled.indptr)))
     scripts = np.array([script(token) for token in tokens])
-    settle("script", np.flatnonzero(np.isin(scripts, sorted(set(scripts[origins != _OPEN]) - {""}))))
+    of_its_own = np.isin(origins, [ORIGINS.index(name) for name in _OF_ITS_OWN])
+    settle("script", np.flatnonzero(np.isin(scripts, sorted(set(scripts[of_its_own]) - {""}))))
     settle("mean", np.arange(len(known)))
 
     ids = np.flatnonzero(origins == ORIGINS.index("copied"))
@@ -216,7 +218,7 @@ def fill(plan: Plan, source: np.ndarray, rows: Predictions) -> Filled:
     coordinates[spelled] = (plan.mixture[spelled] @ source).astype(np.float32)
     related = plan.ids("containing", "pieces")
     coordinates[related] = (plan.relatives[related] @ coordinates).astype(np.float32)
-    settled, open_ids = plan.ids("copied", "predicted", "subtokens"), plan.ids("script")
+    settled, open_ids = plan.ids(*_OF_ITS_OWN), plan.ids("script")
     for name in sorted(set(plan.scripts[open_ids])):
         like = settled[plan.scripts[settled] == name]
         coordinates[open_ids[plan.scripts[open_ids] == name]] = coordinates[like].mean(0)

@@ -91,6 +91,24 @@ def test_letters_that_the_source_cannot_spell_take_the_mean_of_their_script(bund
     assert (filled.coordinates[alone] == filled.coordinates[alone[0]]).all()
 
 
+def test_a_script_of_which_only_digits_are_known_has_no_mean(bundles):
+    """`3ዲ` takes its row from its `3`, which says nothing of the letter beside it."""
+    bundle = Bundle.load(bundles["bert"])
+    inputs = target_inputs(bundle)
+    tokens = list(inputs.tokens)
+    known_of = [token for token, _ in enumerate(tokens) if inputs.covered[token] and tokens[token].text.isalpha()]
+    digit, mixed, letter = known_of[:3]
+    for token, text in ((digit, "3"), (mixed, "3ዲ"), (letter, "ዲ")):
+        tokens[token] = Token(text.encode(), starts_word=False)
+    known, spelled = inputs.covered.copy(), inputs.spelled.tolil()
+    for token in (mixed, letter):
+        known[token], spelled[token] = False, 0
+    bare = replace(inputs, tokens=tokens, overlap=inputs.overlap.choose([]), spelled=spelled.tocsr())
+    filled = plan_and_fill(bare, rows_for(bundle, known), ())
+    assert [ORIGINS[filled.origins[token]] for token in (digit, mixed, letter)] == ["predicted", "pieces", "mean"]
+    assert np.isfinite(filled.coordinates).all()
+
+
 def test_a_methods_mixtures_are_kept(bundles):
     bundle = Bundle.load(bundles["roberta8"])
     inputs = target_inputs(bundle)

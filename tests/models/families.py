@@ -15,8 +15,11 @@ from functools import cache
 
 import numpy as np
 import torch
+import transformers
+from packaging.version import Version
 from torch import nn
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -238,13 +241,19 @@ FURTHER = {  # as in test_vocabulary.FAMILIES; only what needs another way of sa
     ),
     "xlnet": ("xlnet", CAUSAL, {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 24}, "tied"),
 }
+# Versions of transformers before which a family's model does not load as it was saved.
+MENDED = {"deberta-v2-new": "5.20", "falcon-h1": "5.16"}
 BOUND_PAD = ("mpnet", "xglm", "m2m100")  # positions that cannot follow another pad id
 
 
 def cases(families):
-    """Name, and whether the head is tied, of each model to build."""
+    """Name, and whether the head is tied, of each model to build, if this version of transformers can."""
     ways = {"both": (True, False), "tied": (True,), "untied": (False,)}
-    return [(name, tied) for name, row in families.items() for tied in ways[row[3]]]
+    here = Version(transformers.__version__)
+    usable = (
+        name for name in families if families[name][0] in CONFIG_MAPPING and here >= Version(MENDED.get(name, "5"))
+    )
+    return [(name, tied) for name in usable for tied in ways[families[name][3]]]
 
 
 def case_id(case):

@@ -4,6 +4,7 @@ import inspect
 import random
 import re
 import sys
+from typing import Union
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from hyperofa.nets.registry import NETS
 from hyperofa.training.curves import CurvePlot
 from hyperofa.training.fit import ON_TEXT, ON_TOKENS, Recipe, fit
 from hyperofa.training.hypernetwork import Hypernetwork
+from hyperofa.training_commands import LightningParser, whole_numbers_first
 from tests.conftest import CONFIGS, QUIET, contents
 
 SILENT = {"enable_progress_bar": False, "accelerator": "cpu", "log_every_n_steps": 1}
@@ -74,6 +76,17 @@ def test_a_named_net_has_its_own_defaults(config, net, capsys):
     assert found["init_args"] == {
         name: each.default for name, each in parameters if each.default is not inspect.Parameter.empty
     }
+
+
+@pytest.mark.parametrize("kinds", [(int, float), (float, int)])
+def test_a_number_of_batches_is_no_fraction(kinds):
+    """In whichever order `typing` gives the union of Lightning's signature."""
+    parser = LightningParser()
+    parser.add_argument("--limit", type=Union[(*kinds, type(None))])
+    whole_numbers_first(parser)
+    for given, read in (("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("null", None)):
+        found = parser.parse_args(["--limit", given]).limit
+        assert (found, type(found)) == (read, type(read))
 
 
 def test_the_command_trains_the_same_net(trained, bundles, tmp_path):
