@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperofa.closing import close
-from hyperofa.commands import COMMANDS, TRAINING_COMMANDS
+from hyperofa.commands import COMMANDS, SUBJECTS, TRAINING_COMMANDS
 from hyperofa.errors import InputError, did_you_mean
 from hyperofa.help import command_help, overview, training_help
 from hyperofa.runtime.calls import command_line
@@ -146,8 +146,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _overview(group: str) -> str:
     """What `hyperofa --help` says, or `hyperofa GROUP --help` of the commands of one kind."""
-    commands = {**{name: read_summary(command) for name, command in COMMANDS.items()}, **TRAINING_COMMANDS}
-    return overview({name: about for name, about in commands.items() if name.startswith(f"{group} " if group else "")})
+    about = {**{name: read_summary(command) for name, command in COMMANDS.items()}, **TRAINING_COMMANDS}
+    subjects = {
+        heading: {name: about[name] for name in names if name.startswith(f"{group} " if group else "")}
+        for heading, names in SUBJECTS.items()
+    }
+    return overview({heading: commands for heading, commands in subjects.items() if commands})
 
 
 def _help(words: list[str]) -> list[str]:

@@ -29,3 +29,15 @@ TRAINING_COMMANDS = {
     "test": "Measure a checkpoint on the test tokens.",
     "predict": "Write the coordinates that a checkpoint predicts for the target tokens.",
 }
+
+SUBJECTS = {
+    "to begin with": ("demo", "config", "doctor"),
+    "word vectors": ("vectors train", "vectors align", "vectors convert", "vectors merge", "vectors info"),
+    "new rows, step by step": ("prepare", "fit", "export", "evaluate"),
+    "their training": ("pretrain", "distill"),
+    "vocabularies": ("expand", "trim", "verify"),
+    "comparisons": ("ablate", "hewitt"),
+    "hypernetworks": ("validate", "test", "predict"),
+    "shells": ("completion",),
+}
+"""Every command, by heading, in the order in which help lists them."""

@@ -145,16 +145,18 @@ _EVERY_COMMAND = (
 )
 
 
-def overview(commands: Mapping[str, str]) -> str:
+def overview(subjects: Mapping[str, Mapping[str, str]]) -> str:
     """What `hyperofa --help` says.
 
     Args:
-        commands: what each does, by name.
+        subjects: by heading, what each command does, by name.
     """
-    width = max(map(len, commands))
-    lines = [f"  {name:<{width}}  {summary}" for name, summary in commands.items()]
+    width = max(len(name) for commands in subjects.values() for name in commands)
+    lines = []
+    for heading, commands in subjects.items():
+        lines += ["", f"{heading}:", *(f"  {name:<{width}}  {summary}" for name, summary in commands.items())]
     usage = "usage: hyperofa COMMAND [--config FILE] [FLAGS]; hyperofa COMMAND --help"
-    return "\n".join([usage, "", *lines, *_group("with any command", _EVERY_COMMAND), ""])
+    return "\n".join([usage, *lines, *_group("with any command", _EVERY_COMMAND), ""])
 
 
 def command_help(name: str, command: str) -> str:
