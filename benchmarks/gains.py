@@ -1,7 +1,8 @@
-"""What buys what? HYPEROFA by steps, text, vectors, ensembles: `python benchmarks/gains.py DATA SOURCE_MODEL OUTPUT`.
+"""What buys what, one thing at a time: `python benchmarks/gains.py DATA SOURCE_MODEL OUTPUT`.
 
-One thing is changed at a time from the default, starting from the bundle that `realworld.sh` left in OUTPUT. Prints a
-table and draws `gains.svg` in OUTPUT. What is in OUTPUT is not run again; `--only` chooses panels.
+HYPEROFA by steps, text, vectors, parallel text and ensembles, each changed from the default alone, starting from the
+bundle that `realworld.sh` left in OUTPUT. Prints a table and draws `gains.svg` in OUTPUT. What is in OUTPUT is not run
+again; `--only` chooses panels.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import json
 import random
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ class Point:
         words: the most frequent of the vectors.
         width: leading dimensions of the vectors, or those of `DATA/vectors_WIDTH.vec`, made alike, if it is there.
         noise: norm of what is added to each vector, whose own is 1.
+        pairs: of sentences, drawn at random, that the rows are trained on in the end.
     """
 
     x: float
@@ -43,6 +45,7 @@ class Point:
     words: int | None = None
     width: int | None = None
     noise: float | None = None
+    pairs: int | None = None
 
     @property
     def vectors(self) -> str:
@@ -66,9 +69,15 @@ PANELS = {  # name: the axis, points; the default is drawn in each
         [Point(50, width=50), Point(100, width=100), Point(200), Point(400, width=400), Point(800, width=800)],
     ),
     "noise": ("noise a vector (norm; its own is 1)", [Point(0), Point(0.5, noise=0.5), Point(1, noise=1)]),
+    "pairs": (
+        "pairs of parallel text, then",
+        [Point(0), Point(1000, pairs=1000), Point(10_000, pairs=10_000), Point(367_105, pairs=367_105)],
+    ),
     "nets": ("hypernetworks, averaged", [Point(1), Point(2, seeds=(0, 1)), Point(3, seeds=(0, 1, 2))]),
 }
 LINEAR = ("noise", "nets")
+FROM_NONE = ("pairs",)  # whose axes are logarithmic but for 0
+TEACHING = 500  # steps on parallel text
 
 
 class Bench:
@@ -87,19 +96,44 @@ class Bench:
 
     def scores(self, point: Point, method: str) -> dict[str, list[float]]:
         """Top-1 and top-10 by task."""
-        seeds = point.seeds if method == "hyperofa" else ()
-        name = f"{method}_{point.net}_{'-'.join(map(str, seeds))}" if seeds else f"{method}_{point.vectors}"
-        file = self.folder / f"{name}.json"
+        file = self.folder / f"{_name(point, method)}.json"
         if not file.exists():
-            checkpoints = [self.checkpoint(point, seed) for seed in seeds]
-            model = self.folder / "models" / name
-            run("export", "--bundle", self.bundle(point), "--method", method, "--output", model, "--overwrite", "true",
-                *(["--checkpoint", *checkpoints] if seeds else []))  # fmt: skip
+            model = self.model(point, method)
             run(
                 "evaluate", "--model", model, "--source_model", self.source_model, "--data", self.data, "--output", file
             )
         means = json.loads(file.read_text())["means"]
         return {task: means[task] for task in TASKS}
+
+    def model(self, point: Point, method: str) -> Path:
+        """A model, made if it is not there."""
+        model = self.folder / "models" / _name(point, method)
+        if model.exists():
+            return model
+        if point.pairs is not None:
+            start = self.model(replace(point, pairs=None), method)
+            files = [word for file in self.pairs(point.pairs) for word in ("--parallel", f"{file.stem}={file}")]
+            run("distill", "--config", "distill", "--model", start, "--source_model", self.source_model, *files,
+                "--validation_pairs", 100, "--training.new_steps", TEACHING, "--trainer.precision", "bf16-mixed",
+                "--output", model)  # fmt: skip
+            return model
+        checkpoints = [self.checkpoint(point, seed) for seed in point.seeds] if method == "hyperofa" else []
+        run("export", "--bundle", self.bundle(point), "--method", method, "--output", model,
+            *(["--checkpoint", *checkpoints] if checkpoints else []))  # fmt: skip
+        return model
+
+    def pairs(self, count: int) -> list[Path]:
+        """Files of pairs, one a language, that many in all."""
+        folder = self.folder / f"pairs_{count}"
+        folder.mkdir(exist_ok=True)
+        files = sorted((self.data / "pairs").glob("*.tsv"))
+        every = [(file.name, line) for file in files for line in file.open(encoding="utf-8")]
+        by_file: dict[str, list[str]] = {}
+        for name, line in random.Random(0).sample(every, min(count, len(every))):
+            by_file.setdefault(name, []).append(line)
+        for name, lines in by_file.items():
+            (folder / name).write_text("".join(lines), encoding="utf-8")
+        return sorted(folder.glob("*.tsv"))
 
     def checkpoint(self, point: Point, seed: int) -> Path:
         """Of a hypernetwork, trained if it is not there."""
@@ -137,6 +171,16 @@ class Bench:
             if vectors.parent == self.folder:
                 vectors.unlink()
         return bundle
+
+
+def _name(point: Point, method: str) -> str:
+    """What a model is called."""
+    made = (
+        f"{method}_{point.net}_{'-'.join(map(str, point.seeds))}"
+        if method == "hyperofa"
+        else f"{method}_{point.vectors}"
+    )
+    return made if point.pairs is None else f"{made}_pairs_{point.pairs}"
 
 
 def run(*words: object) -> None:
@@ -180,8 +224,8 @@ def table(measured: Measured) -> str:
 
 def draw(measured: Measured, path: Path) -> None:
     """Top-10 accuracy, a panel for each thing that is changed."""
-    columns = 3
-    figure = Figure(figsize=(3.4 * columns, 2.7 * -(-len(measured) // columns)), layout="constrained")
+    columns = 4
+    figure = Figure(figsize=(2.9 * columns, 2.7 * -(-len(measured) // columns)), layout="constrained")
     axes = figure.subplots(-(-len(measured) // columns), columns, sharey=True, squeeze=False).ravel()
     for axis, (panel, rows) in zip(axes, measured.items(), strict=False):
         places = [x for x, _ in rows]
@@ -189,7 +233,9 @@ def draw(measured: Measured, path: Path) -> None:
             for task, colour in zip(TASKS, ("tab:blue", "tab:orange"), strict=True):
                 values = [scores[method][task][1] for _, scores in rows]
                 axis.plot(places, values, style, marker="o", color=colour, label=f"{task}, {method}")
-        if panel not in LINEAR:
+        if panel in FROM_NONE:
+            axis.set_xscale("symlog", linthresh=places[1])
+        elif panel not in LINEAR:
             axis.set_xscale("log")
         axis.set_xticks(places, [f"{x:,g}" for x in places])
         axis.minorticks_off()

@@ -4,12 +4,15 @@ Rows of a language model say all three, those of a sentence encoder no languages
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa.nets.inputs import FORMS
+from hyperofa.runtime.ahead import ahead
 from hyperofa.tokens.canonical import bare_backend
 from hyperofa.vectors.spelling import WORD_START
 from hyperofa.vectors.store import WordVectors
@@ -54,13 +57,17 @@ def token_usage(tokenizer: PreTrainedTokenizerBase, words: WordVectors, size: in
     counts = np.zeros((len(words.languages), size))
     uses = np.zeros((len(FORMS) + 1, size))  # the last, of any form
     backend, frequent = bare_backend(tokenizer), np.flatnonzero(words.ranks < _FREQUENT)
-    for start in range(0, len(frequent), _CHUNK):
-        numbers, spelled, parts = zip(*_spellings(words, frequent[start : start + _CHUNK]), strict=True)
-        encodings = backend.encode_batch_fast(list(spelled), add_special_tokens=False)
-        lengths = np.array([len(encoding.ids) for encoding in encodings])
+
+    def encode(rows: np.ndarray) -> tuple[list[int], list[str], list[float], list[Encoding]]:
+        numbers, spelled, parts = map(list, zip(*_spellings(words, rows), strict=True))
+        return numbers, spelled, parts, backend.encode_batch_fast(spelled, add_special_tokens=False)
+
+    chunks = (frequent[start : start + _CHUNK] for start in range(0, len(frequent), _CHUNK))
+    for numbers, spelled, parts, encodings in ahead(encode, chunks):
+        lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
         kept = lengths > 0
         rows, lengths = np.array(numbers)[kept], lengths[kept]
-        tokens = np.concatenate([np.empty(0, np.int64), *(np.array(encoding.ids, np.int64) for encoding in encodings)])
+        tokens = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64, lengths.sum())
         times = np.array(parts)[kept] / (1.0 + words.ranks[rows])
         every = np.repeat(times, lengths)
         cells = np.repeat(words.language_ids[rows].astype(np.int64) * size, lengths) + tokens

@@ -14,11 +14,15 @@ import lightning
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.export.initialise import initialise
 from hyperofa.runtime.scratch import scratch_folder
+from hyperofa.training.datamodule import held_out_of
 from hyperofa.training.fit import ON_TEXT, fit
 from hyperofa.training.hypernetwork import Hypernetwork
+from hyperofa.training.text_views import read_texts
+from hyperofa.training.translation import known_words
 
 _STEPS = 6  # training steps that are taken to measure one; the first two warm up
 _WARM = 2
+_LINES = 2_000  # of the text that these are taken on, evenly spaced
 T = TypeVar("T")
 
 
@@ -58,12 +62,15 @@ def peak_memory() -> float:
 
 
 class _Clock(lightning.Callback):
-    """When training, its steps and its validation began and ended."""
+    """How long text was read for translation, all before the first step, each step, and a validation took."""
 
     def __init__(self) -> None:
         self.begun = time.perf_counter()
-        self.before, self.validating, self._last = 0.0, 0.0, 0.0
+        self.reading, self.before, self.validating, self._last = 0.0, 0.0, 0.0, 0.0
         self.steps: list[float] = []
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        self.reading = time.perf_counter() - self.begun
 
     def on_train_start(self, *_: Any) -> None:
         self._last = time.perf_counter()
@@ -97,16 +104,25 @@ def measure_training(bundle: Bundle, text: Sequence[str], method: str) -> list[S
 
 
 def _measure_fit(bundle: Bundle, text: Sequence[str]) -> tuple[Hypernetwork, Stage]:
-    """The net after a few steps, and what all of them would take."""
+    """The net after a few steps on a part of the text, and what all steps on all of it would take."""
     clock = _Clock()
     settings = {"max_epochs": 1, "limit_train_batches": _STEPS, "num_sanity_val_steps": 0, "log_every_n_steps": 1}
-    with warnings.catch_warnings():
+    lines, _ = read_texts(text, ())
+    part = lines[:: max(1, -(-len(lines) // _LINES))]
+    with warnings.catch_warnings(), scratch_folder("hyperofa-doctor-") as scratch:
         warnings.filterwarnings("ignore", "The number of training batches")
+        (scratch / "part.txt").write_text("\n".join(part), encoding="utf-8")
         trainer = {**settings, "callbacks": [clock], "enable_progress_bar": False}
-        net = fit(bundle, list(text), trainer=trainer)
-    epochs, steps = ON_TEXT.trainer["max_epochs"], ON_TEXT.options["steps"]
+        net = fit(bundle, scratch / "part.txt", trainer=trainer)
+    # Each word is paired with its translations once, so reading takes as long as there are words.
+    words, of_part = (
+        len(known_words(bundle.words, bundle.meta.source_languages or (), each)) for each in (lines, part)
+    )
+    reading = clock.reading * words / max(1, of_part)
+    validating = clock.validating * held_out_of(len(lines)) / held_out_of(len(part))
     step = statistics.median(clock.steps[_WARM:] or clock.steps)
-    seconds = clock.before + epochs * (steps * step + clock.validating)
+    epochs, steps = ON_TEXT.trainer["max_epochs"], ON_TEXT.options["steps"]
+    seconds = reading + (clock.before - clock.reading) + epochs * (steps * step + validating)
     return net, Stage("fit", seconds, peak_memory(), projected=True)
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 
 from hyperofa.bundle.bundle import Bundle, Side
 from hyperofa.methods.fallbacks import ORIGINS, Plan
-from hyperofa.runtime.text_files import read_lines
+from hyperofa.runtime.text_files import iterate_lines
 from hyperofa.tokens.canonical import Token, bare_backend
 from hyperofa.tokens.matching import Matches
 from hyperofa.vectors.spelling import split_spec
@@ -144,9 +145,8 @@ def cover_texts(specs: Sequence[str], words: WordVectors) -> list[TextCoverage]:
         words: the vectors.
     """
     files = [split_spec(spec) for spec in specs]
-    counts = [
-        Counter(w for line in read_lines([path], "--text")[:_LINES] for w in split_words(line)) for _, path in files
-    ]
+    read = (islice(iterate_lines([path], "--text"), _LINES) for _, path in files)
+    counts = [Counter(word for line in lines for word in split_words(line)) for lines in read]
     wanted = set().union(*counts) if counts else set()
     spoken: dict[str, set[int]] = {}
     for word, language in zip(words.words, words.language_ids.tolist(), strict=True):

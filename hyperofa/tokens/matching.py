@@ -6,9 +6,8 @@ of several words learns from those that it is made of, see `composition`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.lib.format import open_memmap
 from tokenizers import Encoding
 from tokenizers import Tokenizer as BackendTokenizer
 
+from hyperofa.runtime.ahead import ahead
 from hyperofa.runtime.records import open_array
 from hyperofa.tokens.scripts import is_unspaced
 from hyperofa.tokens.spellings import Twins, Variants, surface_variants, without_marks
@@ -236,7 +236,8 @@ def _tokenised(
 ) -> Iterator[_Chunk]:
     """Tokenise chunk by chunk; one chunk ahead, since the Rust tokenizer runs beside Python."""
 
-    def encode(start: int, chunk: list[tuple[str, int]]) -> _Chunk:
+    def encode(numbered: tuple[int, list[tuple[str, int]]]) -> _Chunk:
+        start, chunk = numbered
         surfaces: list[str] = []
         times: list[int] = []
         counts: list[int] = []
@@ -257,15 +258,8 @@ def _tokenised(
 
     twins, within = Twins(tokenizer), without_marks(tokenizer) if unspaced else None
     pairs = zip(words, boundaries, strict=True)
-    with ThreadPoolExecutor(1) as pool:
-        start, ahead = 0, None
-        while chunk := list(islice(pairs, _CHUNK)):
-            following = pool.submit(encode, start, chunk)
-            if ahead is not None:
-                yield ahead.result()
-            ahead, start = following, start + len(chunk)
-        if ahead is not None:
-            yield ahead.result()
+    chunks = iter(lambda: list(islice(pairs, _CHUNK)), [])
+    return ahead(encode, zip(count(0, _CHUNK), chunks, strict=False))
 
 
 def _matches_of(chunk: _Chunk, num_tokens: int) -> tuple[np.ndarray, ...]:

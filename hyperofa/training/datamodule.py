@@ -47,6 +47,11 @@ from hyperofa.training.word_table import Placement, load_table
 Judges = Literal["auto", "sentence", "language", "both"]
 
 
+def held_out_of(lines: int, asked: int = 400) -> int:
+    """How many of so many lines are held out, where that many are `asked` for: a tenth of them at most."""
+    return min(asked, lines // 10)
+
+
 class _Tokens(Dataset[TokenBatch]):
     """Tokens of one side as a dataset whose items are whole batches."""
 
@@ -269,7 +274,7 @@ class HyperDataModule(lightning.LightningDataModule):
                 "none that the model knows; give them, or run `hyperofa prepare` with --source_languages"
             )
         lines, pairs = read_texts(self._text_files, self._parallel_files)
-        held_out = min(self._validation_sentences, len(lines) // 10)
+        held_out = held_out_of(len(lines), self._validation_sentences)
         if held_out < 2:
             raise InputError(
                 f"--data.text: expected 20 sentences at least, to train and validate on, found {len(lines)}"

@@ -75,20 +75,14 @@ class Translator:
     ) -> None:
         self._words, self._drawing = words, drawing
         sources = set(source_languages)
-        rows = words.select(sorted(sources))
-        wanted = {word.lower() for text in texts for _, word, _ in split_text(text)}
-        known = ((word.lower(), row) for word, row in zip(words.words[rows], rows.tolist(), strict=True))
-        index: dict[str, int] = {}
-        for word, row in known:
-            if word in wanted:
-                index.setdefault(word, row)
-        self._index = {word: number for number, word in enumerate(index)}
-        rows = np.fromiter(index.values(), np.int64, len(index))
+        rows_of = known_words(words, source_languages, texts)
+        self._index = {word: number for number, word in enumerate(rows_of)}
+        rows = np.fromiter(rows_of.values(), np.int64, len(rows_of))
         source = _Lexis(_unit(words.vectors[rows]), rows, words.ranks[rows])
         self.languages = [language for language in words.languages if language and language not in sources]
         self.ids = {language: words.languages.index(language) for language in self.languages}
         self._tables: dict[str, _Candidates] = {}
-        if not index:
+        if not rows_of:
             self.languages = []
         for language in tqdm(self.languages, desc="pairing words", unit=" languages", disable=bar_hidden(not progress)):
             targets = words.select([language])
@@ -145,6 +139,23 @@ class Translator:
                 word = translated[:1].upper() + translated[1:] if word[:1].isupper() else translated
             out.append(before + word + after)
         return join_words(filter(None, out))
+
+
+def known_words(words: WordVectors, languages: Sequence[str], texts: Iterable[str]) -> dict[str, int]:
+    """Words of some texts, in lower case, that have a vector, in the file's order; each with its row.
+
+    Args:
+        words: the vector file.
+        languages: of the texts.
+        texts: sentences.
+    """
+    rows = words.select(sorted(set(languages)))
+    wanted = {word.lower() for text in texts for _, word, _ in split_text(text)}
+    found: dict[str, int] = {}
+    for word, row in zip(words.words[rows], rows.tolist(), strict=True):
+        if word.lower() in wanted:
+            found.setdefault(word.lower(), row)
+    return found
 
 
 def join_words(words: Iterable[str]) -> str:

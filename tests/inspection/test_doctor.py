@@ -88,15 +88,20 @@ def test_prepare_prints_the_short_form(inputs, tmp_path, capsys):
 SECONDS = {"usage": 1000, "export": 7}
 
 
-def test_training_is_projected_from_a_few_steps(bundles, text_file, monkeypatch):
-    """A slow step makes the whole run slow, 300 of them; what is done once here, two commands do each."""
+@pytest.fixture
+def measured(monkeypatch):
+    """Clocks of training whose steps take a second longer than they do, and reading ten."""
     monkeypatch.setattr(costs, "_STEPS", 3)
-    found = {}
+    clocks = []
 
     class Slow(costs._Clock):
+        def setup(self, *_, **__):
+            self.begun -= 10
+            super().setup()
+
         def on_train_start(self, *_):
             super().on_train_start()
-            found["clock"] = self
+            clocks.append(self)
 
         def on_train_batch_end(self, *_):
             self._last -= 1  # as if each step had begun a second earlier
@@ -104,15 +109,37 @@ def test_training_is_projected_from_a_few_steps(bundles, text_file, monkeypatch)
 
     monkeypatch.setattr(costs, "_Clock", Slow)
     monkeypatch.setattr(costs, "timed", lambda name, work: (work(), costs.Stage(name, SECONDS[name], 99.0)))
+    return clocks
+
+
+def test_training_is_projected_from_a_few_steps(bundles, text_file, measured):
+    """A slow step makes the whole run slow, 300 of them; what is done once here, two commands do each."""
     fitting, exported = costs.measure_training(Bundle.load(bundles["bert"]), [str(text_file)], "hyperofa")
-    clock = found["clock"]
+    (clock,) = measured
     assert len(clock.steps) == 3
+    assert 10 < clock.reading < clock.before
     assert clock.validating > 0
     assert fitting.projected
     assert fitting.seconds == pytest.approx(1000 + clock.before + 6 * (50 * clock.steps[2] + clock.validating))
     assert fitting.seconds > 1300
     assert fitting.mebibytes > 50
     assert exported == costs.Stage("export", 1007, 99.0)
+
+
+def test_of_a_long_text_a_part_is_read(bundles, text_file, tmp_path, measured, monkeypatch):
+    """Every other line of it, which here hold one of its words, where all hold many."""
+    monkeypatch.setattr(costs, "_LINES", 40)
+    bundle, whole = Bundle.load(bundles["bert"]), tmp_path / "whole.txt"
+    lines = text_file.read_text(encoding="utf-8").splitlines()[:40]
+    whole.write_text("\n".join(f"the\n{line}" for line in lines), encoding="utf-8")
+    known = set(bundle.words.words[bundle.words.select(["eng"])]) & {
+        word.lower() for line in lines for word in line.split()
+    }
+    assert len(known) > 20
+    fitting, _ = costs.measure_training(bundle, [str(whole)], "hyperofa")
+    (clock,) = measured
+    rest = clock.before - clock.reading + 6 * (50 * clock.steps[2] + 2 * clock.validating)
+    assert fitting.seconds == pytest.approx(1000 + clock.reading * len(known) + rest)
 
 
 def test_a_word_without_tokens_is_not_called_short():
