@@ -57,8 +57,8 @@ NETS = {name: f"hyperofa.nets.{module}:{name}" for name, module in nets.NETS.ite
 
 _WIDTHS = ("word_dim", "coordinate_dim")  # no flags: the bundle has them
 _SHORT = {
-    "data": ("bundle", "text", "text_languages", "parallel", "views.parallel", "streams", "judges", "steps", "copied",
-             "num_workers", "word_table"),
+    "data": ("bundle", "text", "text_languages", "translated_languages", "parallel", "views.parallel", "streams",
+             "judges", "steps", "copied", "num_workers", "word_table"),
     "model": ("learning_rate", "precision", "gradient_checkpointing", "compile"),
 }  # fmt: skip
 TRAINER = {

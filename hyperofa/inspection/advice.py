@@ -40,6 +40,7 @@ def advise(
     without_role: Sequence[str],
     source_covered: int,
     source_languages: Sequence[str] | None,
+    target_languages: Sequence[str] | None,
     no_text: bool,
 ) -> list[Advice]:
     """What the findings of a diagnosis mean.
@@ -52,6 +53,7 @@ def advise(
         without_role: special tokens that nothing is known of.
         source_covered: source tokens with words.
         source_languages: that the source model knows, if they are named.
+        target_languages: that the new vocabulary is for, if they are named.
         no_text: whether a net would be trained on tokens alone.
     """
     found = []
@@ -77,21 +79,27 @@ def advise(
                 wasted=blind > (1 - _LEAST_INFORMED) * total,
             )
         )
-    for each in languages:
-        if each.unknown[1] > _UNKNOWN:
-            found.append(
-                Advice(f"the target tokenizer has no tokens for {each.unknown[1]:.0%} of {each.language} words")
-            )
+    wanted = [each for each in languages if target_languages is None or each.language in target_languages]
+    lost = [each for each in wanted if each.unknown[1] > _UNKNOWN]
+    if lost:
+        named = ", ".join(f"{each.unknown[1]:.0%} of {each.language}" for each in lost)
+        found.append(Advice(f"the target tokenizer has no tokens for {named} words"))
     longer = [
-        each.language
-        for each in languages
+        each
+        for each in wanted
         if each.fertility[1] >= each.fertility[0]
         and each.unknown[0] <= _UNKNOWN  # an unknown word is one token, and says nothing
         and each.language not in (source_languages or ())
     ]
     if longer:
+        named = " ".join(each.language for each in longer)
+        found.append(Advice(f"the target tokenizer cuts words no more sparingly than the source's in {named}"))
+    if (lost or longer) and target_languages is None:
         found.append(
-            Advice(f"the target tokenizer cuts words no more sparingly than the source's in {' '.join(longer)}")
+            Advice(
+                "if it is not for these languages, name those that it is for, --target_languages, the source's among "
+                "them: training text is translated into all others, too"
+            )
         )
     if source_languages is None:
         found.append(Advice("name the languages that the source model knows, --source_languages: it is worth a lot"))

@@ -10,19 +10,20 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import lightning
+import numpy as np
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.export.initialise import initialise
 from hyperofa.runtime.scratch import scratch_folder
-from hyperofa.training.datamodule import held_out_of
 from hyperofa.training.fit import ON_TEXT, fit
 from hyperofa.training.hypernetwork import Hypernetwork
 from hyperofa.training.text_views import read_texts
-from hyperofa.training.translation import known_words
+from hyperofa.training.translation import Translator, known_words
 
 _STEPS = 6  # training steps that are taken to measure one; the first two warm up
 _WARM = 2
-_LINES = 2_000  # of the text that these are taken on, evenly spaced
+_LINES = 10_000  # of the text that these are taken on, evenly spaced
+_LANGUAGES = 4  # that words are paired with to measure it, small and large
 T = TypeVar("T")
 
 
@@ -62,15 +63,12 @@ def peak_memory() -> float:
 
 
 class _Clock(lightning.Callback):
-    """How long text was read for translation, all before the first step, each step, and a validation took."""
+    """How long all before the first step, each step, and a validation took."""
 
     def __init__(self) -> None:
         self.begun = time.perf_counter()
-        self.reading, self.before, self.validating, self._last = 0.0, 0.0, 0.0, 0.0
+        self.before, self.validating, self._last = 0.0, 0.0, 0.0
         self.steps: list[float] = []
-
-    def setup(self, *_: Any, **__: Any) -> None:
-        self.reading = time.perf_counter() - self.begun
 
     def on_train_start(self, *_: Any) -> None:
         self._last = time.perf_counter()
@@ -104,26 +102,35 @@ def measure_training(bundle: Bundle, text: Sequence[str], method: str) -> list[S
 
 
 def _measure_fit(bundle: Bundle, text: Sequence[str]) -> tuple[Hypernetwork, Stage]:
-    """The net after a few steps on a part of the text, and what all steps on all of it would take."""
-    clock = _Clock()
+    """The net after a few steps, on a part of the text and in one language, and what all steps on all would take."""
+    clock, known = _Clock(), bundle.meta.source_languages or ()
     settings = {"max_epochs": 1, "limit_train_batches": _STEPS, "num_sanity_val_steps": 0, "log_every_n_steps": 1}
     lines, _ = read_texts(text, ())
     part = lines[:: max(1, -(-len(lines) // _LINES))]
+    sizes = _words_by_language(bundle)
+    some = sorted(sizes, key=lambda language: sizes[language])[:: max(1, -(-len(sizes) // _LANGUAGES))]
     with warnings.catch_warnings(), scratch_folder("hyperofa-doctor-") as scratch:
         warnings.filterwarnings("ignore", "The number of training batches")
         (scratch / "part.txt").write_text("\n".join(part), encoding="utf-8")
         trainer = {**settings, "callbacks": [clock], "enable_progress_bar": False}
-        net = fit(bundle, scratch / "part.txt", trainer=trainer)
-    # Each word is paired with its translations once, so reading takes as long as there are words.
-    words, of_part = (
-        len(known_words(bundle.words, bundle.meta.source_languages or (), each)) for each in (lines, part)
-    )
-    reading = clock.reading * words / max(1, of_part)
-    validating = clock.validating * held_out_of(len(lines)) / held_out_of(len(part))
+        net = fit(bundle, scratch / "part.txt", trainer=trainer, translated_languages=some[:1])
+    # Every word of the text is compared with every word of each language, once.
+    _, pairing = timed("pairing", lambda: Translator(bundle.words, known, part, progress=False, into=some))
+    compared = len(known_words(bundle.words, known, lines)) * sum(sizes.values())
+    here = len(known_words(bundle.words, known, part)) * sum(sizes[language] for language in some)
     step = statistics.median(clock.steps[_WARM:] or clock.steps)
     epochs, steps = ON_TEXT.trainer["max_epochs"], ON_TEXT.options["steps"]
-    seconds = reading + (clock.before - clock.reading) + epochs * (steps * step + validating)
+    seconds = clock.before + pairing.seconds * compared / max(1, here) + epochs * (steps * step + clock.validating)
     return net, Stage("fit", seconds, peak_memory(), projected=True)
+
+
+def _words_by_language(bundle: Bundle) -> dict[str, int]:
+    """How many words the languages have that text is translated into."""
+    words, known = bundle.words, bundle.meta.source_languages or ()
+    wanted = set(words.languages if bundle.meta.target_languages is None else bundle.meta.target_languages)
+    counts = np.bincount(words.language_ids, minlength=len(words.languages)).tolist()
+    sizes = dict(zip(words.languages, counts, strict=True))
+    return {language: count for language, count in sizes.items() if language in wanted.difference({""}, known)}
 
 
 def measure_export(bundle: Bundle, method: str, net: Hypernetwork | None = None) -> Stage:

@@ -47,11 +47,6 @@ from hyperofa.training.word_table import Placement, load_table
 Judges = Literal["auto", "sentence", "language", "both"]
 
 
-def held_out_of(lines: int, asked: int = 400) -> int:
-    """How many of so many lines are held out, where that many are `asked` for: a tenth of them at most."""
-    return min(asked, lines // 10)
-
-
 class _Tokens(Dataset[TokenBatch]):
     """Tokens of one side as a dataset whose items are whole batches."""
 
@@ -102,6 +97,7 @@ class HyperDataModule(lightning.LightningDataModule):
         negatives: target tokens beside those of the text that compete in the language model's predictions.
         parallel: files of source sentences and their translations, tab-separated, for `views.parallel`.
         text_languages: languages of the text; the bundle's source languages if not given.
+        translated_languages: those that it is translated into; the bundle's target languages, or all, if not given.
         drawing: of the language that a sentence is translated into: those sooner that have words for it (`fitting`), or
             all alike (`even`).
         crop: fewest and most words of the sentences of a training batch.
@@ -134,6 +130,7 @@ class HyperDataModule(lightning.LightningDataModule):
         negatives: int = 1024,
         parallel: list[str] | None = None,
         text_languages: list[str] | None = None,
+        translated_languages: list[str] | None = None,
         drawing: Drawing = "fitting",
         crop: tuple[int, int] = (4, 20),
         steps: Count = 50,
@@ -149,7 +146,9 @@ class HyperDataModule(lightning.LightningDataModule):
         self.bundle = Bundle.load(bundle, "--data.bundle")
         self._text_files, self._parallel_files = list(text or []), list(parallel or [])
         self._asked_streams, self._asked_copied, self._judges = streams, copied, judges
-        self._text_languages, self._drawing = text_languages, drawing
+        # A language whose words describe no target token would be seen in pieces.
+        wanted = self.bundle.meta.target_languages if translated_languages is None else translated_languages
+        self._text_languages, self._translated_languages, self._drawing = text_languages, wanted, drawing
         if views.parallel and not parallel:
             raise InputError("--data.parallel: expected a file of parallel text for --data.views.parallel, found none")
         if language_views.parallel and not parallel:
@@ -274,13 +273,13 @@ class HyperDataModule(lightning.LightningDataModule):
                 "none that the model knows; give them, or run `hyperofa prepare` with --source_languages"
             )
         lines, pairs = read_texts(self._text_files, self._parallel_files)
-        held_out = held_out_of(len(lines), self._validation_sentences)
+        held_out = min(self._validation_sentences, len(lines) // 10)
         if held_out < 2:
             raise InputError(
                 f"--data.text: expected 20 sentences at least, to train and validate on, found {len(lines)}"
             )
         order = np.random.default_rng(self._seed).permutation(len(lines))
-        translator = Translator(bundle.words, languages, lines, drawing=self._drawing)
+        translator = Translator(bundle.words, languages, lines, drawing=self._drawing, into=self._translated_languages)
         fallback = method_named("hyperofa", reference=bundle.meta.reference).fallback
         target = fill_for_training(target_inputs(bundle), self.copied, fallback)
         sides = {
@@ -333,9 +332,7 @@ class HyperDataModule(lightning.LightningDataModule):
         return ViewSide(tokenizer, self._tables[side], predictable, coordinates, self._self_index[side])
 
     def _tokens(self, part: SplitName) -> DataLoader[TokenBatch]:
-        ids = self.bundle.split[part]
-        train = part == "train"
-        table = self._tables["source"]
+        ids, table, train = self.bundle.split[part], self._tables["source"], part == "train"
         dropout = self._word_dropout if train else None
         dataset = _Tokens(ids, table, self._self_index["source"], self.bundle.coordinates, dropout)
         published: dict[str, Any] = (

@@ -62,6 +62,10 @@ class Translator:
         progress: show a progress bar.
         drawing: of a text's language: those sooner that have words for it (`fitting`), since vectors may know some
             kinds of text in few languages alone, or all alike (`even`).
+        into: languages to translate into; all but the text's own if not given.
+
+    Raises:
+        InputError: the vectors have no words of one of these languages.
     """
 
     def __init__(
@@ -72,14 +76,17 @@ class Translator:
         max_words: int = 50_000,
         progress: bool = True,
         drawing: Drawing = "fitting",
+        into: Sequence[str] | None = None,
     ) -> None:
         self._words, self._drawing = words, drawing
-        sources = set(source_languages)
+        words.language_ids_of(source_languages, "--data.text_languages")
+        words.language_ids_of(into or (), "--data.translated_languages")
+        wanted = set(words.languages if into is None else into) - {"", *source_languages}
         rows_of = known_words(words, source_languages, texts)
         self._index = {word: number for number, word in enumerate(rows_of)}
         rows = np.fromiter(rows_of.values(), np.int64, len(rows_of))
         source = _Lexis(_unit(words.vectors[rows]), rows, words.ranks[rows])
-        self.languages = [language for language in words.languages if language and language not in sources]
+        self.languages = [language for language in words.languages if language in wanted]
         self.ids = {language: words.languages.index(language) for language in self.languages}
         self._tables: dict[str, _Candidates] = {}
         if not rows_of:

@@ -35,7 +35,7 @@ def tell_unread(changed: Mapping[str, Any], data: HyperDataModule) -> None:
         Use(
             (
                 "judges", "views", "language_views", "language_crop", "negatives", "sentences", "crop", "steps",
-                "validation_sentences", "text_languages", "drawing",
+                "validation_sentences", "text_languages", "translated_languages", "drawing",
             ),
             text,
             "with --data.text",

@@ -1,5 +1,7 @@
 """What is said of inputs before anything is trained is what happens then."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -85,20 +87,16 @@ def test_prepare_prints_the_short_form(inputs, tmp_path, capsys):
     assert "tokens a word" not in said
 
 
-SECONDS = {"usage": 1000, "export": 7}
+SECONDS = {"usage": 1000, "pairing": 20, "export": 7}
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Clocks of training whose steps take a second longer than they do, and reading ten."""
+    """Clocks of training, each step of which takes a second longer than it does."""
     monkeypatch.setattr(costs, "_STEPS", 3)
     clocks = []
 
     class Slow(costs._Clock):
-        def setup(self, *_, **__):
-            self.begun -= 10
-            super().setup()
-
         def on_train_start(self, *_):
             super().on_train_start()
             clocks.append(self)
@@ -117,41 +115,75 @@ def test_training_is_projected_from_a_few_steps(bundles, text_file, measured):
     fitting, exported = costs.measure_training(Bundle.load(bundles["bert"]), [str(text_file)], "hyperofa")
     (clock,) = measured
     assert len(clock.steps) == 3
-    assert 10 < clock.reading < clock.before
     assert clock.validating > 0
     assert fitting.projected
-    assert fitting.seconds == pytest.approx(1000 + clock.before + 6 * (50 * clock.steps[2] + clock.validating))
+    assert fitting.seconds == pytest.approx(1020 + clock.before + 6 * (50 * clock.steps[2] + clock.validating))
     assert fitting.seconds > 1300
     assert fitting.mebibytes > 50
     assert exported == costs.Stage("export", 1007, 99.0)
 
 
-def test_of_a_long_text_a_part_is_read(bundles, text_file, tmp_path, measured, monkeypatch):
-    """Every other line of it, which here hold one of its words, where all hold many."""
+def test_a_part_of_a_long_text_is_read(bundles, text_file, tmp_path, measured, monkeypatch):
+    """Every other line of it, all of whose words are `the`; to pair the words of all takes as long as they are many."""
     monkeypatch.setattr(costs, "_LINES", 40)
     bundle, whole = Bundle.load(bundles["bert"]), tmp_path / "whole.txt"
     lines = text_file.read_text(encoding="utf-8").splitlines()[:40]
     whole.write_text("\n".join(f"the\n{line}" for line in lines), encoding="utf-8")
-    known = set(bundle.words.words[bundle.words.select(["eng"])]) & {
-        word.lower() for line in lines for word in line.split()
-    }
-    assert len(known) > 20
+    english = set(bundle.words.words[bundle.words.select(["eng"])])
+    known = english & {word.lower() for line in lines for word in line.split()}
     fitting, _ = costs.measure_training(bundle, [str(whole)], "hyperofa")
     (clock,) = measured
-    rest = clock.before - clock.reading + 6 * (50 * clock.steps[2] + 2 * clock.validating)
-    assert fitting.seconds == pytest.approx(1000 + clock.reading * len(known) + rest)
+    training = 6 * (50 * clock.steps[2] + clock.validating)
+    assert fitting.seconds == pytest.approx(1000 + 20 * len(known) + clock.before + training)
+
+
+def test_words_are_paired_in_some_languages_for_all(bundles, text_file, measured, monkeypatch):
+    """In every other one by size; to pair three takes longer as they have more words."""
+
+    def fit(*_, translated_languages, trainer):
+        asked.append(translated_languages)
+        trainer["callbacks"][0].steps.append(1.0)
+
+    asked = []
+    monkeypatch.setattr(costs, "_LANGUAGES", 2)
+    monkeypatch.setattr(costs, "_words_by_language", lambda bundle: {"deu": 60, "fra": 2, "ita": 1})
+    monkeypatch.setattr(costs, "Translator", lambda *_, into, **__: asked.append(into))
+    monkeypatch.setattr(costs, "fit", fit)
+    _, fitting = costs._measure_fit(Bundle.load(bundles["bert"]), [str(text_file)])
+    assert asked == [["ita"], ["ita", "deu"]]
+    assert fitting.seconds == pytest.approx(20 * 63 / 61 + 6 * 50)
+
+
+def test_languages_that_text_is_translated_into_are_counted(bundles):
+    bundle = Bundle.load(bundles["bert"])
+    german = len(bundle.words.select(["deu"]))
+    assert costs._words_by_language(bundle) == {"deu": german}
+    assert costs._words_by_language(replace(bundle, meta=replace(bundle.meta, target_languages=["eng"]))) == {}
+
+
+def advised(languages, target_languages=None):
+    found = advise({"predicted": 1}, [], languages, [], [], 1000, ["eng"], target_languages, False)
+    return [str(each) for each in found]
 
 
 def test_a_word_without_tokens_is_not_called_short():
     """WordPiece makes one unknown token of a whole Malayalam word: that is no reason to warn of the new tokenizer."""
+    assert advised([LanguageCoverage("mal", 10, 10, (1.0, 2.0), (0.9, 0.0))]) == []
+    longer, whom = advised([LanguageCoverage("mal", 10, 10, (1.0, 2.0), (0.0, 0.0))])
+    assert longer == "note: the target tokenizer cuts words no more sparingly than the source's in mal"
+    assert whom.startswith("note: if it is not for these languages, name those that it is for, --target_languages, ")
 
-    def advised(unknown):
-        language = LanguageCoverage("mal", 10, 10, (1.0, 2.0), (unknown, 0.0))
-        found = advise({"predicted": 1}, [], [language], [], [], 1000, ["eng"], False)
-        return [str(each) for each in found]
 
-    assert advised(0.9) == []
-    assert advised(0.0) == ["note: the target tokenizer cuts words no more sparingly than the source's in mal"]
+def test_languages_that_a_tokenizer_is_not_for_are_told_once():
+    languages = [
+        LanguageCoverage(language, 10, 10, (2.0, 1.0), (0.0, unknown))
+        for language, unknown in (("rus", 1.0), ("swh", 0.0), ("sqi", 0.42))
+    ]
+    lost, _ = advised(languages)
+    assert lost == "note: the target tokenizer has no tokens for 100% of rus, 42% of sqi words"
+    assert advised(languages, ["eng", "swh"]) == []
+    (lost,) = advised(languages, ["sqi"])
+    assert lost == "note: the target tokenizer has no tokens for 42% of sqi words"
 
 
 def test_texts_are_told_by_their_words(bundles, text_file, tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +101,16 @@ def test_validation_is_whole_sentences_without_chance(data):
 def test_no_validation_sentence_is_trained_on(data):
     lines = [set(data._texts[part]._lines) for part in ("train", "val")]
     assert not lines[0] & lines[1]
+
+
+def test_text_is_translated_into_the_languages_of_the_target_alone(data, text_file):
+    """A language whose words describe no target token would be seen in pieces."""
+    assert data._texts["train"]._translator.languages == ["deu"]
+    bundle = data.bundle
+    wanted = replace(bundle, meta=replace(bundle.meta, target_languages=["eng"]))
+    other = HyperDataModule(wanted, [str(text_file)])
+    other.setup("fit")
+    assert other._texts["train"]._translator.languages == []
 
 
 def test_padding():

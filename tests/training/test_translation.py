@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from hyperofa.errors import InputError
 from hyperofa.training import translation
 from hyperofa.training.translation import Translator, _balance, join_words, split_text
 from hyperofa.vectors.conversion import build_store
@@ -31,6 +32,23 @@ def test_planted_translations_are_found(words, language, letter):
     translated = translator.translate(texts[0], language, np.random.default_rng(0)).split()
     right = sum(word == f"{letter}{number}" for number, word in enumerate(translated))
     assert right > 0.9 * COUNT
+
+
+@pytest.mark.parametrize(("into", "found"), [(["tur"], ["tur"]), (["tur", "eng"], ["tur"]), (["eng"], [])])
+def test_only_languages_that_are_asked_for_are_translated_into(words, into, found):
+    translator = Translator(words, ["eng"], ["e1 e2"], progress=False, into=into)
+    assert translator.languages == found
+    if found:
+        assert translator.ids == {"tur": words.languages.index("tur")}
+        assert {translator.draw_language("e1 e2", np.random.default_rng(0)) for _ in range(20)} == {"tur"}
+
+
+@pytest.mark.parametrize(
+    ("given", "flag"), [({"into": ["fra"]}, "translated_languages"), ({"source_languages": ["fra"]}, "text_languages")]
+)
+def test_languages_that_the_vectors_lack_are_told(words, given, flag):
+    with pytest.raises(InputError, match=rf"^{flag}: language 'fra' is not among the word vectors; expected some"):
+        Translator(**{"words": words, "source_languages": ["eng"], "texts": ["e1 e2"], **given})
 
 
 def test_punctuation_capitals_and_unknown_words_stay(words):
