@@ -24,6 +24,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hyperofa import reference
+from hyperofa.bundle.fertility import Fertility, languages_served, measure_languages
 from hyperofa.bundle.meta import Meta
 from hyperofa.bundle.native import with_native
 from hyperofa.bundle.pooling import frequency_means
@@ -288,6 +289,17 @@ class Bundle:
         """How the tokens of one side are used."""
         size = self.meta.source_tokens if side == "source" else self.meta.target_tokens
         return self._once("usage", side, lambda: token_usage(self.tokenizer(side), self.words, size))
+
+    @cached_property
+    def fertility(self) -> dict[str, Fertility]:
+        """What both tokenizers make of each language's words."""
+        return measure_languages(self.words, (self.tokenizer("source"), self.tokenizer("target")))
+
+    @property
+    def new_languages(self) -> list[str]:
+        """Languages that the new vocabulary is for: those named as its, else those whose words it cuts better."""
+        known, named = self.meta.source_languages or (), self.meta.target_languages
+        return languages_served(self.fertility, known) if named is None else sorted(set(named) - {"", *known})
 
     def _once(self, what: str, side: Side, make: Callable[[], T]) -> T:
         """What was made of one side when it was first asked for."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hyperofa.bundle.fertility import NONE_LOST
 from hyperofa.inspection.coverage import LanguageCoverage, ScriptCoverage, TextCoverage
 
 _FEWEST_SOURCE = 100
@@ -13,7 +14,6 @@ _LEAST_INFORMED = 0.5  # of all rows; below it a run is wasted
 _NOTED = 0.03  # share of rows without information that is worth a word
 _LITTLE_TEXT = 0.2  # share of a text's words with vectors below which training on it is wasted
 _SOME_TEXT = 0.8  # below which another kind of text, or more vectors, would help
-_UNKNOWN = 0.01  # share of a language's words without tokens
 
 
 @dataclass(frozen=True)
@@ -80,25 +80,21 @@ def advise(
             )
         )
     wanted = [each for each in languages if target_languages is None or each.language in target_languages]
-    lost = [each for each in wanted if each.unknown[1] > _UNKNOWN]
+    lost = [each for each in wanted if each.fertility.unknown[1] > NONE_LOST]
     if lost:
-        named = ", ".join(f"{each.unknown[1]:.0%} of {each.language}" for each in lost)
+        named = ", ".join(f"{each.fertility.unknown[1]:.0%} of {each.language}" for each in lost)
         found.append(Advice(f"the target tokenizer has no tokens for {named} words"))
-    longer = [
-        each
-        for each in wanted
-        if each.fertility[1] >= each.fertility[0]
-        and each.unknown[0] <= _UNKNOWN  # an unknown word is one token, and says nothing
-        and each.language not in (source_languages or ())
-    ]
-    if longer:
-        named = " ".join(each.language for each in longer)
-        found.append(Advice(f"the target tokenizer cuts words no more sparingly than the source's in {named}"))
-    if (lost or longer) and target_languages is None:
+    foreign = [each for each in wanted if each.language not in (source_languages or ())]
+    if longer := [each.language for each in foreign if each.fertility.longer]:
+        found.append(
+            Advice(f"the target tokenizer cuts words no more sparingly than the source's in {' '.join(longer)}")
+        )
+    left_out = [each.language for each in foreign if not each.fertility.served]
+    if target_languages is None and 0 < len(left_out) < len(foreign):
         found.append(
             Advice(
-                "if it is not for these languages, name those that it is for, --target_languages, the source's among "
-                "them: training text is translated into all others, too"
+                f"the target tokenizer seems not to be for {' '.join(left_out)}: training text is not translated into "
+                "these; name the languages that it is for, --target_languages"
             )
         )
     if source_languages is None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import lightning
-import numpy as np
 
 from hyperofa.bundle.bundle import Bundle
 from hyperofa.export.initialise import initialise
@@ -126,11 +125,7 @@ def _measure_fit(bundle: Bundle, text: Sequence[str]) -> tuple[Hypernetwork, Sta
 
 def _words_by_language(bundle: Bundle) -> dict[str, int]:
     """How many words the languages have that text is translated into."""
-    words, known = bundle.words, bundle.meta.source_languages or ()
-    wanted = set(words.languages if bundle.meta.target_languages is None else bundle.meta.target_languages)
-    counts = np.bincount(words.language_ids, minlength=len(words.languages)).tolist()
-    sizes = dict(zip(words.languages, counts, strict=True))
-    return {language: count for language, count in sizes.items() if language in wanted.difference({""}, known)}
+    return {language: len(bundle.words.select([language])) for language in bundle.new_languages}
 
 
 def measure_export(bundle: Bundle, method: str, net: Hypernetwork | None = None) -> Stage:

@@ -1,24 +1,22 @@
 """What vectors cover: a tokenizer by script and language, and a text by file."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer as BackendTokenizer
 
-from hyperofa.bundle.bundle import Bundle, Side
+from hyperofa.bundle.bundle import Bundle
+from hyperofa.bundle.fertility import Fertility
 from hyperofa.methods.fallbacks import ORIGINS, Plan
 from hyperofa.runtime.text_files import iterate_lines
-from hyperofa.tokens.canonical import Token, bare_backend
 from hyperofa.tokens.matching import Matches
 from hyperofa.vectors.spelling import split_spec
 from hyperofa.vectors.store import WordVectors
 from hyperofa.vectors.texts import split_words
 
-_WORDS = 1_000  # most frequent words of a language by which tokenizers are compared
 _LINES = 5_000  # of a text that are looked at
 
 
@@ -45,15 +43,13 @@ class LanguageCoverage:
         language: its code.
         words: that have vectors.
         tokens: target tokens that are part of one of these.
-        fertility: tokens a word under the source and the target tokenizer; frequent words count more.
-        unknown: share of words that each of them has no token for.
+        fertility: what both tokenizers make of its words.
     """
 
     language: str
     words: int
     tokens: int
-    fertility: tuple[float, float]
-    unknown: tuple[float, float]
+    fertility: Fertility
 
 
 @dataclass(frozen=True)
@@ -101,40 +97,11 @@ def count_tokens(matches: Matches, words: WordVectors) -> np.ndarray:
 
 def cover_languages(bundle: Bundle) -> list[LanguageCoverage]:
     """All languages of the vectors, in the order of their codes."""
-    words = bundle.words
-    sides: tuple[Side, Side] = ("source", "target")
-    tokens = count_tokens(bundle.target, words)
-    backends = [bare_backend(bundle.tokenizer(side)) for side in sides]
-    unknown = [_unknown_id(bundle.tokens(side)) for side in sides]
-    found = []
-    for number, language in enumerate(words.languages):
-        rows = words.select([language])
-        frequent = words.words[rows[:_WORDS]]
-        measured = [measure_words(backend, frequent, unk) for backend, unk in zip(backends, unknown, strict=True)]
-        fertility, missing = zip(*measured, strict=True)
-        found.append(LanguageCoverage(language, len(rows), int(tokens[number]), fertility, missing))
-    return found
-
-
-def measure_words(backend: BackendTokenizer, words: Sequence[str], unknown: int | None) -> tuple[float, float]:
-    """Tokens a word, and the share of words that need the unknown token; a word counts one over its rank.
-
-    Args:
-        backend: the tokenizer.
-        words: the most frequent ones first.
-        unknown: id of the unknown token, if there is one.
-    """
-    if not words:
-        return 0.0, 0.0
-    ids = [encoding.ids for encoding in backend.encode_batch_fast(list(words), add_special_tokens=False)]
-    weights = 1 / np.arange(1, len(ids) + 1)
-    lengths = np.array([len(each) for each in ids])
-    lost = np.array([unknown in each or not each for each in ids])
-    return float(weights @ lengths / weights.sum()), float(weights @ lost / weights.sum())
-
-
-def _unknown_id(tokens: Iterable[Token | None]) -> int | None:
-    return next((n for n, token in enumerate(tokens) if token is not None and "unk" in token.roles), None)
+    words, tokens = bundle.words, count_tokens(bundle.target, bundle.words)
+    return [
+        LanguageCoverage(language, len(words.select([language])), int(count), bundle.fertility[language])
+        for language, count in zip(words.languages, tokens, strict=True)
+    ]
 
 
 def cover_texts(specs: Sequence[str], words: WordVectors) -> list[TextCoverage]:

@@ -79,8 +79,8 @@ class Diagnosis:
             f"{'':<29}  source → target    source → target",
         ]
         for each in self.languages:
-            fertility = f"{each.fertility[0]:.2f} → {each.fertility[1]:.2f}"
-            unknown = f"{each.unknown[0]:.1%} → {each.unknown[1]:.1%}"
+            (before_cut, cut), (before_lost, lost) = each.fertility
+            fertility, unknown = f"{before_cut:.2f} → {cut:.2f}", f"{before_lost:.1%} → {lost:.1%}"
             name = each.language or "unknown"
             lines.append(f"{name:<10}{each.words:>10,}{each.tokens:>9,}  {fertility:<17}  {unknown}")
         lines += [

@@ -59,7 +59,7 @@ def draw(scripts: Sequence[ScriptCoverage], languages: Sequence[LanguageCoverage
     rows.legend(fontsize=7)
     places = range(len(languages))
     for side, name in enumerate(("source", "target")):
-        values = [each.fertility[side] for each in languages]
+        values = [each.fertility.tokens[side] for each in languages]
         cuts.barh([place + 0.4 * side for place in places], values, 0.4, label=name, color=_COLOURS[2 * side])
     cuts.set_yticks([place + 0.2 for place in places], [each.language for each in languages], fontsize=7)
     cuts.set_title("tokens a word")

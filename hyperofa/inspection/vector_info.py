@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyperofa.inspection.coverage import count_tokens, measure_words
+from hyperofa.bundle.fertility import measure_words
+from hyperofa.inspection.coverage import count_tokens
 from hyperofa.methods.fallbacks import script
 from hyperofa.models.source import TokenizerLike, tokenizer_of
 from hyperofa.runtime.ranges import Count, Seed, in_range

@@ -97,7 +97,7 @@ class HyperDataModule(lightning.LightningDataModule):
         negatives: target tokens beside those of the text that compete in the language model's predictions.
         parallel: files of source sentences and their translations, tab-separated, for `views.parallel`.
         text_languages: languages of the text; the bundle's source languages if not given.
-        translated_languages: those that it is translated into; the bundle's target languages, or all, if not given.
+        translated_languages: those that it is translated into; `Bundle.new_languages` if not given.
         drawing: of the language that a sentence is translated into: those sooner that have words for it (`fitting`), or
             all alike (`even`).
         crop: fewest and most words of the sentences of a training batch.
@@ -146,9 +146,7 @@ class HyperDataModule(lightning.LightningDataModule):
         self.bundle = Bundle.load(bundle, "--data.bundle")
         self._text_files, self._parallel_files = list(text or []), list(parallel or [])
         self._asked_streams, self._asked_copied, self._judges = streams, copied, judges
-        # A language whose words describe no target token would be seen in pieces.
-        wanted = self.bundle.meta.target_languages if translated_languages is None else translated_languages
-        self._text_languages, self._translated_languages, self._drawing = text_languages, wanted, drawing
+        self._text_languages, self._translated_languages, self._drawing = text_languages, translated_languages, drawing
         if views.parallel and not parallel:
             raise InputError("--data.parallel: expected a file of parallel text for --data.views.parallel, found none")
         if language_views.parallel and not parallel:
@@ -279,7 +277,9 @@ class HyperDataModule(lightning.LightningDataModule):
                 f"--data.text: expected 20 sentences at least, to train and validate on, found {len(lines)}"
             )
         order = np.random.default_rng(self._seed).permutation(len(lines))
-        translator = Translator(bundle.words, languages, lines, drawing=self._drawing, into=self._translated_languages)
+        # A language that the vocabulary is not for would be seen in pieces.
+        into = bundle.new_languages if self._translated_languages is None else self._translated_languages
+        translator = Translator(bundle.words, languages, lines, drawing=self._drawing, into=into)
         fallback = method_named("hyperofa", reference=bundle.meta.reference).fallback
         target = fill_for_training(target_inputs(bundle), self.copied, fallback)
         sides = {

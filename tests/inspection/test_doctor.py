@@ -1,17 +1,16 @@
 """What is said of inputs before anything is trained is what happens then."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from hyperofa.bundle.bundle import Bundle
+from hyperofa.bundle.fertility import Fertility
 from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.export.initialise import initialise
 from hyperofa.inspection import costs
 from hyperofa.inspection.advice import advise
-from hyperofa.inspection.coverage import LanguageCoverage, cover_texts, measure_words
+from hyperofa.inspection.coverage import LanguageCoverage, cover_texts
 from hyperofa.inspection.doctor import diagnose, doctor
 from hyperofa.inspection.vector_info import inspect_vectors
 from hyperofa.training.hypernetwork import Hypernetwork
@@ -158,32 +157,33 @@ def test_languages_that_text_is_translated_into_are_counted(bundles):
     bundle = Bundle.load(bundles["bert"])
     german = len(bundle.words.select(["deu"]))
     assert costs._words_by_language(bundle) == {"deu": german}
-    assert costs._words_by_language(replace(bundle, meta=replace(bundle.meta, target_languages=["eng"]))) == {}
 
 
-def advised(languages, target_languages=None):
+def advised(fertility, target_languages=None):
+    languages = [LanguageCoverage(language, 10, 10, Fertility(*each)) for language, each in fertility.items()]
     found = advise({"predicted": 1}, [], languages, [], [], 1000, ["eng"], target_languages, False)
     return [str(each) for each in found]
 
 
 def test_a_word_without_tokens_is_not_called_short():
     """WordPiece makes one unknown token of a whole Malayalam word: that is no reason to warn of the new tokenizer."""
-    assert advised([LanguageCoverage("mal", 10, 10, (1.0, 2.0), (0.9, 0.0))]) == []
-    longer, whom = advised([LanguageCoverage("mal", 10, 10, (1.0, 2.0), (0.0, 0.0))])
-    assert longer == "note: the target tokenizer cuts words no more sparingly than the source's in mal"
-    assert whom.startswith("note: if it is not for these languages, name those that it is for, --target_languages, ")
+    assert advised({"mal": ((1.0, 2.0), (0.9, 0.0))}) == []
+    longer = "note: the target tokenizer cuts words no more sparingly than the source's in mal"
+    assert advised({"mal": ((1.0, 2.0), (0.0, 0.0))}) == [longer]
 
 
-def test_languages_that_a_tokenizer_is_not_for_are_told_once():
-    languages = [
-        LanguageCoverage(language, 10, 10, (2.0, 1.0), (0.0, unknown))
-        for language, unknown in (("rus", 1.0), ("swh", 0.0), ("sqi", 0.42))
-    ]
-    lost, _ = advised(languages)
-    assert lost == "note: the target tokenizer has no tokens for 100% of rus, 42% of sqi words"
-    assert advised(languages, ["eng", "swh"]) == []
-    (lost,) = advised(languages, ["sqi"])
-    assert lost == "note: the target tokenizer has no tokens for 42% of sqi words"
+def test_languages_that_a_tokenizer_is_not_for_are_told():
+    served, same = (2.0, 1.0), (1.5, 1.5)
+    fertility = {"rus": (served, (0, 1.0)), "swh": (served, (0, 0)), "sqi": (served, (0, 0.05)), "fra": (same, (0, 0))}
+    fertility["eng"] = (same, (0, 0))
+    lost, longer, left_out = advised(fertility)
+    assert lost == "note: the target tokenizer has no tokens for 100% of rus, 5% of sqi words"
+    assert longer == "note: the target tokenizer cuts words no more sparingly than the source's in fra"
+    assert left_out.startswith(
+        "note: the target tokenizer seems not to be for rus fra: training text is not translated into these"
+    )
+    assert advised(fertility, ["eng", "swh"]) == []
+    assert advised(fertility, ["eng", "sqi"]) == ["note: the target tokenizer has no tokens for 5% of sqi words"]
 
 
 def test_texts_are_told_by_their_words(bundles, text_file, tmp_path):
@@ -195,17 +195,6 @@ def test_texts_are_told_by_their_words(bundles, text_file, tmp_path):
     assert german.share == pytest.approx(5 / 6)
     (unknown,) = cover_texts([f"fra={tmp_path / 'german.txt'}"], words)
     assert (unknown.language, unknown.share) == ("fra", 0)
-
-
-def test_frequent_words_weigh_more(bundles):
-    bundle = Bundle.load(bundles["bert"])
-    backend = bundle.tokenizer("source").backend_tokenizer
-    lengths = [len(backend.encode(word, add_special_tokens=False).ids) for word in ("the", "grandmother's")]
-    fertility, unknown = measure_words(backend, ["the", "grandmother's"], None)
-    assert fertility == pytest.approx((lengths[0] + lengths[1] / 2) / 1.5)
-    assert unknown == 0
-    unk = bundle.tokenizer("source").unk_token_id
-    assert measure_words(backend, ["the", "中"], unk)[1] == pytest.approx(1 / 3)
 
 
 def test_vectors_are_described(tmp_path, tokenizer_folders):
