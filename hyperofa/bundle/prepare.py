@@ -80,9 +80,8 @@ def prepare(
         output: bundle folder to write.
         source_languages: ISO 639-3 codes of the languages the PLM knows: only their words describe source tokens.
             All languages if not given.
-        target_languages: languages that the new vocabulary is for: their words alone describe target tokens, and
-            training text is translated into them alone. Name the source's too if it is to be read as before. All if
-            not given.
+        target_languages: those that the vocabulary is for: their words alone describe target tokens, and text is
+            translated into them. Name the source's too if it is to be read as before. All if not given.
         coordinate_dim: K, width of the factorised embeddings; the full embedding width if not given.
         validation_share: part of the covered source tokens held out to choose a checkpoint.
         test_share: part held out for `hyperofa test`.

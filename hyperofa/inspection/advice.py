@@ -97,6 +97,13 @@ def advise(
                 "these; name the languages that it is for, --target_languages"
             )
         )
+    if missing := sorted(set(source_languages or ()).difference(target_languages or source_languages or ())):
+        found.append(
+            Advice(
+                f"words of {' '.join(missing)} describe no target token, so that its text would be read less well; if "
+                "that matters, name it among --target_languages too"
+            )
+        )
     if source_languages is None:
         found.append(Advice("name the languages that the source model knows, --source_languages: it is worth a lot"))
     for text in texts:

@@ -129,9 +129,8 @@ def doctor(
             of a file whose words carry none. Give the flag again for each further file.
         text: files of sentences, one a line: those to train on, and, as LANG=FILE, what the new model is to read.
         source_languages: ISO 639-3 codes of the languages the PLM knows. All languages if not given.
-        target_languages: languages that the new vocabulary is for: their words alone describe target tokens, and
-            training text is translated into them alone. Name the source's too if it is to be read as before. All if
-            not given.
+        target_languages: those that the vocabulary is for: their words alone describe target tokens, and text is
+            translated into them. Name the source's too if it is to be read as before. All if not given.
         coordinate_dim: K, width of the factorised embeddings; the full embedding width if not given.
         method: that the rows shall be made by.
         measure: find out what each stage takes on this machine.

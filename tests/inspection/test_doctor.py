@@ -183,6 +183,8 @@ def test_languages_that_a_tokenizer_is_not_for_are_told():
         "note: the target tokenizer seems not to be for rus fra: training text is not translated into these"
     )
     assert advised(fertility, ["eng", "swh"]) == []
+    (unread,) = advised(fertility, ["swh"])
+    assert unread.startswith("note: words of eng describe no target token, so that its text would be read less well")
     assert advised(fertility, ["eng", "sqi"]) == ["note: the target tokenizer has no tokens for 5% of sqi words"]
 
 
