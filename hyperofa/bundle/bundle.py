@@ -286,9 +286,11 @@ class Bundle:
         return self._once("tokens", side, lambda: canonical_tokens(self.tokenizer(side)))
 
     def usage(self, side: Side) -> Usage:
-        """How the tokens of one side are used."""
-        size = self.meta.source_tokens if side == "source" else self.meta.target_tokens
-        return self._once("usage", side, lambda: token_usage(self.tokenizer(side), self.words, size))
+        """How the tokens of one side are used, in text of the languages that the two vocabularies are for."""
+        meta, known = self.meta, self.meta.source_languages
+        size = meta.source_tokens if side == "source" else meta.target_tokens
+        spoken = None if known is None else [*known, *self.new_languages]
+        return self._once("usage", side, lambda: token_usage(self.tokenizer(side), self.words, size, spoken))
 
     @cached_property
     def fertility(self) -> dict[str, Fertility]:

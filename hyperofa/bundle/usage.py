@@ -3,7 +3,7 @@
 Rows of a language model say all three, those of a sentence encoder no languages.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -43,7 +43,9 @@ class Usage(NamedTuple):
     forms: np.ndarray
 
 
-def token_usage(tokenizer: PreTrainedTokenizerBase, words: WordVectors, size: int) -> Usage:
+def token_usage(
+    tokenizer: PreTrainedTokenizerBase, words: WordVectors, size: int, spoken: Sequence[str] | None = None
+) -> Usage:
     """How tokens are used in text of the vector file's words.
 
     Unlike the matches of a token, each word is spelled here as it stands in text, and counts once for every token that
@@ -53,10 +55,14 @@ def token_usage(tokenizer: PreTrainedTokenizerBase, words: WordVectors, size: in
         tokenizer: of the vocabulary.
         words: the vector file.
         size: tokens of the vocabulary.
+        spoken: languages of the text; all if not given.
     """
     counts = np.zeros((len(words.languages), size))
     uses = np.zeros((len(FORMS) + 1, size))  # the last, of any form
-    backend, frequent = bare_backend(tokenizer), np.flatnonzero(words.ranks < _FREQUENT)
+    backend, counted = bare_backend(tokenizer), words.ranks < _FREQUENT
+    if spoken is not None:
+        counted &= np.isin(words.language_ids, words.language_ids_of(spoken))
+    frequent = np.flatnonzero(counted)
 
     def encode(rows: np.ndarray) -> tuple[list[int], list[str], list[float], list[Encoding]]:
         numbers, spelled, parts = map(list, zip(*_spellings(words, rows), strict=True))

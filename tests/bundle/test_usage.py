@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -76,6 +78,15 @@ def test_tokens_are_parts_of_words():
     np.testing.assert_allclose(forms[2], [0.5, 1, 0.5, 0])
     np.testing.assert_allclose(forms[[3, 4]], [[1, 1, 1, 0], [1, 1, 1, 1]])
     np.testing.assert_allclose(forms[[0, 5]], np.tile(forms[1:5].mean(0), (2, 1)))
+
+
+def test_text_is_of_the_languages_that_the_vocabularies_are_for(bundles):
+    """What is not translated into trains no row for a language."""
+    bundle = Bundle.load(bundles["bert"])
+    german = bundle.words.languages.index("deu")
+    for named, found in ((None, True), (["deu"], True), (["eng"], False)):
+        usage = replace(bundle, meta=replace(bundle.meta, target_languages=named)).usage("target")
+        assert (usage.languages[usage.shares > 0] == german).any() == found
 
 
 def test_no_words_make_all_tokens_alike():
