@@ -229,7 +229,7 @@ def _is_name(text: str) -> bool:
 def _baseline(names: Sequence[str], asked: str | None) -> str:
     if asked is not None and asked not in names:
         near = did_you_mean(asked, names)
-        raise InputError(f"--baseline: expected the name of a model, {' or '.join(names)}, found {asked}{near}")
+        raise InputError(f"--baseline: expected one of the models {' '.join(names)}, found {asked}{near}")
     return asked or next((name for name in names if name.lower() == _BASELINE), names[0])
 
 

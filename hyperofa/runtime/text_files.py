@@ -118,7 +118,7 @@ def iterate_pairs(paths: Sequence[str | Path], flag: str = "--data.parallel") ->
             if len(columns) != 2:
                 raise InputError(
                     f"{flag} {path} line {number}: expected a source sentence, a tab and its translation, "
-                    f"found {len(columns)} columns"
+                    f"found {len(columns) - 1 or 'no'} tab{'s' * (len(columns) > 2)}"
                 )
             yield columns[0].strip(), columns[1].strip()
 

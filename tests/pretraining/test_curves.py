@@ -181,7 +181,7 @@ def test_mistakes(models, folders, test_data, tmp_path):
         ({"model": {"a/b": both[0], "c": both[1]}}, r"model: expected names that differ and can be folders"),
         ({"model": []}, "model: expected at least one, found none"),
         ({"model": 3}, "model: expected a folder, a hub id or"),
-        ({"baseline": "best"}, "baseline: expected the name of a model, ofa or large, found best"),
+        ({"baseline": "best"}, "baseline: expected one of the models ofa large, found best"),
         ({"text": []}, "text: expected files of text, found none"),
         ({"evaluation": options(every=3)}, "evaluation.every: expected a multiple"),
         ({"evaluation": EvaluationOptions(test_data)}, "evaluation.source_model: expected the model to compare with"),

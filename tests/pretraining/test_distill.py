@@ -315,7 +315,7 @@ def test_mistakes(world, model_folders, tmp_path):
         ({"loss": DistillationLoss(layer=7)}, "loss.layer: expected a number from -3 to 2, found 7"),
         ({"new_rows": [3, 10**6]}, r"new_rows: expected ids from 0 to \d+, .* found 3 to 1000000"),
         ({"new_rows": [-1]}, "new_rows: expected ids from 0 .* found -1 to -1"),
-        ({"baseline": "x"}, "baseline: expected the name of a model"),
+        ({"baseline": "x"}, "baseline: expected one of the models .*, found x"),
         ({"validation_parallel": [world / "deu.tsv"], "validation_pairs": 3}, "validation_pairs: expected none but"),
         ({"training": small(steps=0, new_steps=2, learning_rate=0.3, new_learning_rate=0.1)}, "training.learning_rate"),
         ({"output": world / "teacher"}, "expected a folder apart from the input|already exists"),

@@ -22,8 +22,11 @@ def test_lines_are_read_from_every_kind_of_file(tmp_path):
     (tmp_path / "latin").write_bytes(b"f\xfcnf\n")
     with pytest.raises(InputError, match=r"text .*latin: expected UTF-8 text"):
         read_lines([tmp_path / "latin"])
-    with pytest.raises(InputError, match=r"parallel .*a\.txt line 1: expected .* found 1 columns"):
+    with pytest.raises(InputError, match=r"parallel .*a\.txt line 1: expected .* found no tab$"):
         read_pairs([tmp_path / "a.txt"])
+    (tmp_path / "three.tsv").write_text("one\ttwo\tthree\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"three\.tsv line 1: expected .* found 2 tabs$"):
+        read_pairs([tmp_path / "three.tsv"])
 
 
 def test_an_archive_of_one_endless_line_is_refused(tmp_path, monkeypatch):
