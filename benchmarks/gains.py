@@ -77,6 +77,7 @@ PANELS = {  # name: the axis, points; the default is drawn in each
 }
 LINEAR = ("noise", "nets")
 FROM_NONE = ("pairs",)  # whose axes are logarithmic but for 0
+ALONE = ("pairs",)  # without tuned OFA
 TEACHING = 500  # steps on parallel text
 
 
@@ -215,7 +216,9 @@ def table(measured: Measured) -> str:
         title = PANELS[panel][0]
         for x, scores in rows:
             values = [
-                " / ".join(f"{value:.1f}" for value in scores[method][task]) for method in METHODS for task in TASKS
+                " / ".join(f"{value:.1f}" for value in scores[method][task]) if method in scores else "–"
+                for method in METHODS
+                for task in TASKS
             ]
             lines.append(f"| {title} | {x:,g} | {' | '.join(values)} |")
             title = ""
@@ -231,8 +234,8 @@ def draw(measured: Measured, path: Path) -> None:
         places = [x for x, _ in rows]
         for method, style in zip(METHODS, ("-", ":"), strict=True):
             for task, colour in zip(TASKS, ("tab:blue", "tab:orange"), strict=True):
-                values = [scores[method][task][1] for _, scores in rows]
-                axis.plot(places, values, style, marker="o", color=colour, label=f"{task}, {method}")
+                values = [scores[method][task][1] for _, scores in rows if method in scores]
+                axis.plot(places[: len(values)], values, style, marker="o", color=colour, label=f"{task}, {method}")
         if panel in FROM_NONE:
             axis.set_xscale("symlog", linthresh=places[1])
         elif panel not in LINEAR:
@@ -258,7 +261,10 @@ def main() -> None:
     asked = parser.parse_args()
     bench = Bench(Path(asked.data), asked.source_model, Path(asked.output))
     measured = {
-        panel: [(point.x, {method: bench.scores(point, method) for method in METHODS}) for point in PANELS[panel][1]]
+        panel: [
+            (point.x, {method: bench.scores(point, method) for method in METHODS[: 1 if panel in ALONE else None]})
+            for point in PANELS[panel][1]
+        ]
         for panel in asked.only
     }
     print(table(measured))
