@@ -70,7 +70,7 @@ PANELS = {  # name: the axis, points; the default is drawn in each
     ),
     "noise": ("noise a vector (norm; its own is 1)", [Point(0), Point(0.5, noise=0.5), Point(1, noise=1)]),
     "pairs": (
-        "pairs of parallel text, then",
+        "pairs of parallel text",
         [Point(0), Point(1000, pairs=1000), Point(10_000, pairs=10_000), Point(367_105, pairs=367_105)],
     ),
     "nets": ("hypernetworks, averaged", [Point(1), Point(2, seeds=(0, 1)), Point(3, seeds=(0, 1, 2))]),
