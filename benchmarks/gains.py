@@ -28,7 +28,7 @@ class Point:
     """A model of a panel.
 
     Attributes:
-        x: what is changed; None leaves it as it is.
+        x: place on the axis of its panel. What follows says how it is made; None changes nothing.
         seeds: of the hypernetworks, whose predictions are averaged; none for tuned OFA.
         steps: batches an epoch, of six.
         lines: of text, drawn at random.
@@ -109,7 +109,7 @@ class Bench:
     def model(self, point: Point, method: str) -> Path:
         """A model, made if it is not there."""
         model = self.folder / "models" / _name(point, method)
-        if model.exists():
+        if (model / "config.json").exists():  # the folder alone may be one that a killed `distill` goes on with
             return model
         if point.pairs is not None:
             start = self.model(replace(point, pairs=None), method)
@@ -176,12 +176,10 @@ class Bench:
 
 def _name(point: Point, method: str) -> str:
     """What a model is called."""
-    made = (
-        f"{method}_{point.net}_{'-'.join(map(str, point.seeds))}"
-        if method == "hyperofa"
-        else f"{method}_{point.vectors}"
-    )
-    return made if point.pairs is None else f"{made}_pairs_{point.pairs}"
+    seeds = "-".join(map(str, point.seeds))
+    made = f"{point.net}_{seeds}" if method == "hyperofa" else point.vectors
+    taught = "" if point.pairs is None else f"_pairs_{point.pairs}"
+    return f"{method}_{made}{taught}"
 
 
 def run(*words: object) -> None:
@@ -260,13 +258,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(PANELS), choices=PANELS)
     asked = parser.parse_args()
     bench = Bench(Path(asked.data), asked.source_model, Path(asked.output))
-    measured = {
-        panel: [
-            (point.x, {method: bench.scores(point, method) for method in METHODS[: 1 if panel in ALONE else None]})
-            for point in PANELS[panel][1]
-        ]
-        for panel in asked.only
-    }
+    measured: Measured = {}
+    for panel in asked.only:
+        methods = METHODS[:1] if panel in ALONE else METHODS
+        points = PANELS[panel][1]
+        measured[panel] = [(each.x, {method: bench.scores(each, method) for method in methods}) for each in points]
     print(table(measured))
     draw(measured, bench.output / "gains.svg")
 

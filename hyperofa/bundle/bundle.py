@@ -287,10 +287,13 @@ class Bundle:
 
     def usage(self, side: Side) -> Usage:
         """How the tokens of one side are used, in text of the languages that the two vocabularies are for."""
-        meta, known = self.meta, self.meta.source_languages
-        size = meta.source_tokens if side == "source" else meta.target_tokens
+        return self._once("usage", side, lambda: self._count_usage(side))
+
+    def _count_usage(self, side: Side) -> Usage:
+        known = self.meta.source_languages
+        size = self.meta.source_tokens if side == "source" else self.meta.target_tokens
         spoken = None if known is None else [*known, *self.new_languages]
-        return self._once("usage", side, lambda: token_usage(self.tokenizer(side), self.words, size, spoken))
+        return token_usage(self.tokenizer(side), self.words, size, spoken)
 
     @cached_property
     def fertility(self) -> dict[str, Fertility]:

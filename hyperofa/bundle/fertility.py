@@ -10,11 +10,10 @@ from transformers import PreTrainedTokenizerBase
 from hyperofa.tokens.canonical import bare_backend
 from hyperofa.vectors.store import WordVectors
 
-WORDS = 1_000
-"""Most frequent words of a language that are looked at."""
 NONE_LOST = 0.01
 """Share of a language's words without tokens up to which a tokenizer can write it."""
 
+_WORDS = 1_000  # most frequent words of a language that are looked at
 _MOST_LOST = 0.1  # above it a vocabulary is not for the language
 
 
@@ -71,7 +70,7 @@ def measure_languages(
     unknown = [each.unk_token_id for each in tokenizers]
     found = {}
     for language in words.languages:
-        frequent = words.words[words.select([language])[:WORDS]]
+        frequent = words.words[words.select([language])[:_WORDS]]
         measured = [measure_words(backend, frequent, unk) for backend, unk in zip(backends, unknown, strict=True)]
         (source, target), (source_lost, target_lost) = zip(*measured, strict=True)
         found[language] = Fertility((source, target), (source_lost, target_lost))
