@@ -61,7 +61,7 @@ class Point:
 
 
 PANELS = {  # name: the axis, points; the default is drawn in each
-    "steps": ("training steps", [Point(72, steps=12), Point(300), Point(1200, steps=200)]),
+    "steps": ("training steps", [Point(72, steps=12), Point(300), Point(1200, steps=200), Point(4800, steps=800)]),
     "text": ("lines of source text", [Point(1000, lines=1000), Point(10_000, lines=10_000), Point(90_274)]),
     "words": ("words with a vector", [Point(26_000, words=26_000), Point(80_000, words=80_000), Point(260_490)]),
     "width": (
