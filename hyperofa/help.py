@@ -43,8 +43,8 @@ EXAMPLES = {
     "config": "hyperofa config show fit",
     "completion": "hyperofa completion bash",
     "vectors train": "hyperofa vectors train --text eng=eng.tsv deu=deu.tsv --output data/words",
-    "vectors align": "hyperofa vectors align --vectors deu=german.bin --into data/words --parallel eng=pairs.tsv "
-    "--output aligned.bin",
+    "vectors align": "hyperofa vectors align --vectors deu=data/own --into data/words --parallel eng=pairs.tsv "
+    "--output data/german",
     "vectors info": "hyperofa vectors info --vectors data/words --tokenizer TOKENIZER",
     "vectors convert": "hyperofa vectors convert --vectors wiki.de.vec --output german.vec",
     "vectors merge": "hyperofa vectors merge --vectors eng=wiki.en.vec deu=wiki.de.vec --output data/words",

@@ -1,7 +1,7 @@
 """A monolingual space of word vectors, such as fastText's own, turned into a multilingual one."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -25,6 +25,8 @@ from hyperofa.vectors.spelling import split_spec
 from hyperofa.vectors.store import WordVectors
 
 _REFINED = 5_000  # pairs of the most frequent words that RCSLS takes: each costs two searches a step
+_PAIRED = 2_000  # of the most frequent words of each language that more pairs are looked for among
+_LANGUAGES = 6  # of the space that are looked at, if none are named
 _FEWEST = 20
 """Pairs below which an alignment is a guess."""
 
@@ -36,16 +38,16 @@ class Alignment:
     Attributes:
         written: what was written.
         seeds: pairs of words that it began with, those held out included.
-        precision: for each step, of the held-out words that chose among the steps the share whose nearest word is the
-            translation.
+        nearness: for each step, the mean cosine of frequent words with what it makes their best translations.
         chosen: the step whose map was taken.
-        held_out: the same share of words that neither trained nor chose.
+        held_out: of words that were held out, the share whose nearest word is the translation. These are rarer words
+            than most, names and numerals often: what this share is says less than what it is beside another's.
         words_held_out: how many these are.
     """
 
     written: WrittenVectors
     seeds: int
-    precision: dict[str, float]
+    nearness: dict[str, float]
     chosen: str
     held_out: float
     words_held_out: int
@@ -56,11 +58,11 @@ class Alignment:
         return self.written.path
 
     def __str__(self) -> str:
-        steps = ", ".join(f"{step} {share:.1%}" for step, share in self.precision.items())
         return (
-            f"{self.written}\n  {self.seeds:,} pairs to begin with; precision@1 of steps: {steps}\n"
-            f"  precision@1 of {self.chosen}, the one taken, on {self.words_held_out:,} other pairs held out: "
-            f"{self.held_out:.1%}"
+            f"{self.written}\n  {self.seeds:,} pairs to begin with; mean cosine of frequent words with their "
+            f"translations {self.nearness['procrustes']:.3f} at first, {self.nearness[self.chosen]:.3f} after "
+            f"{self.chosen}\n"
+            f"  precision@1 on {self.words_held_out:,} words held out: {self.held_out:.1%}"
         )
 
 
@@ -71,10 +73,10 @@ def align_vectors(
     output: FilePath,
     dictionary: list[str] | None = None,
     parallel: list[str] | None = None,
-    identical: bool | None = None,
+    identical: bool = True,
     languages: list[str] | None = None,
-    rounds: Size = 3,
-    method: Literal["procrustes", "rcsls"] = "rcsls",
+    rounds: Size = 20,
+    method: Literal["procrustes", "rcsls"] = "procrustes",
     held_out: Share = 0.2,
     frequent_words: Count = 10_000,
     prefixes: bool = True,
@@ -85,7 +87,8 @@ def align_vectors(
     """Turn the vectors of one language into the space of others, so that translations lie near each other.
 
     It begins with pairs of words that mean the same, finds the rotation that fits them (Procrustes), finds more pairs
-    with it, and so on; last, RCSLS brings translations nearer than their neighbours.
+    among frequent words with it, and so on; the rotation is taken that brings these nearest to their translations.
+    Vectors wider than the space leave it the choice of directions, which helps: `hyperofa vectors train` makes such.
 
     Args:
         vectors: LANG=FILE, the vectors of one language (`vectors.READERS`, or a store folder).
@@ -95,15 +98,14 @@ def align_vectors(
         dictionary: LANG=FILE, word lists: a word of the language that is aligned and a word of LANG a line.
         parallel: LANG=FILE, parallel text: a sentence in the language that is aligned, a tab, and its translation into
             LANG. A thousand lines are a good beginning.
-        identical: begin with words that are spelled alike, and numerals. If not given, only where there is neither a
-            dictionary nor parallel text.
+        identical: begin with words that are spelled alike, and numerals, too.
         languages: of the space, those whose words are looked at; if not given, those of the dictionary and the parallel
-            text, or the three that have most words spelled alike.
+            text and, up to six in all, those that have most words spelled alike.
         rounds: how often more pairs are looked for, at most: it ends where it finds what it has found before.
-        method: end with RCSLS, or with Procrustes alone.
-        held_out: part of the pairs that is held out: half of them to choose among the steps, half to tell how good the
-            chosen one is.
-        frequent_words: of each language, the most frequent words that are looked at.
+        method: Procrustes alone, or with RCSLS in the end, which is taken if it finds more of half of the words that
+            are held out; it is for languages that have good dictionaries.
+        held_out: part of the words with pairs that is held out, to tell how good the map is.
+        frequent_words: of each language, the most frequent words that pairs to begin with are looked for among.
         prefixes: write words into files with their language, as in `deu:haus`.
         allow_pickle: open gensim files, which can run code; only for files you trust.
         seed: of what is held out.
@@ -119,7 +121,7 @@ def align_vectors(
         >>> import hyperofa
         >>> print(hyperofa.align_vectors("fra=turned.vec", ["words.vec"], "french", languages=["eng"]))
         french: ... words, 12 wide: fra ...
-        ... pairs to begin with; precision@1 of steps: procrustes ...
+        ... pairs to begin with; mean cosine of frequent words with their translations ... at first, ... after ...
     """
     language, path = split_spec(vectors)
     if language is None:
@@ -131,8 +133,6 @@ def align_vectors(
         store.language_ids_of([language], "--vectors")
         source = _Side.of(store, store.select([language]), frequent_words)
         anchors = _anchors(source, space, language, (dictionary or [], parallel or []), languages, frequent_words)
-        if identical is None:
-            identical = not dictionary and not parallel
         pairs = {code: _seed_pairs(source, anchors[code], code, dictionary, parallel, identical) for code in anchors}
         count = sum(map(len, pairs.values()))
         if count < _FEWEST:
@@ -140,13 +140,13 @@ def align_vectors(
                 f"expected at least {_FEWEST} pairs of words to begin with, found {count} between {language} and "
                 f"{', '.join(anchors)}; give a --dictionary or --parallel text, or other --languages"
             )
-        search = _Search(source, anchors, pairs, held_out, seed)
-        matrix, precision, chosen = search.run(rounds, method)
+        search = _Search(source, anchors, pairs, held_out, method, seed)
+        matrix, nearness, chosen = search.run(rounds)
         scale = np.linalg.norm(space.vectors[: len(source.rows)], axis=1).mean()
         scale /= np.linalg.norm((source.raw - source.mean) @ matrix, axis=1).mean()
         matrix = (matrix * scale).astype(np.float32)
         written = _write(store, path, output, source.mean, matrix, language, prefixes, overwrite)
-        return Alignment(written, count, precision, chosen, search.score(matrix, 1), search.held_out(1))
+        return Alignment(written, count, nearness, chosen, search.score(matrix), search.words_held_out)
 
 
 class _Side(NamedTuple):
@@ -192,12 +192,14 @@ def _anchors(
     if not set(filter(None, named)) <= set(codes):
         raise InputError(f"--languages: expected those of --dictionary and --parallel among them, found {codes}")
     space.language_ids_of(codes)
-    others = codes or [code for code in space.languages if code != language]
-    sides = {code: _Side.of(space, space.select([code]), count) for code in others}
-    if codes:
-        return sides
-    shared = {code: len(identical_pairs(source.lexicon, side.lexicon)) for code, side in sides.items()}
-    return {code: sides[code] for code in sorted(shared, key=lambda code: (-shared[code], code))[:3]}
+    if not languages:
+        alike = {
+            code: len(identical_pairs(source.lexicon, Lexicon.of(space.words[space.select([code])[:count]])))
+            for code in space.languages
+            if code not in (language, *codes)
+        }
+        codes += sorted(alike, key=lambda code: (-alike[code], code))[: max(_LANGUAGES - len(codes), 0)]
+    return {code: _Side.of(space, space.select([code]), count) for code in codes}
 
 
 def _seed_pairs(
@@ -222,85 +224,90 @@ def _seed_pairs(
 
 
 class _Search:
-    """The search for a map: pairs to fit, and pairs to choose and to judge by, no source word in two of these."""
+    """The search for a map: pairs to fit, and words held out to judge by, half of them for RCSLS to be chosen by."""
 
     def __init__(
-        self, source: _Side, anchors: dict[str, _Side], pairs: dict[str, Pairs], held_out: float, seed: int
+        self,
+        source: _Side,
+        anchors: dict[str, _Side],
+        pairs: dict[str, Pairs],
+        held_out: float,
+        method: Literal["procrustes", "rcsls"],
+        seed: int,
     ) -> None:
-        self._source, self._anchors, self._pairs = source, anchors, pairs
+        self._source, self._anchors, self._pairs, self._method = source, anchors, pairs, method
         self._targets = {code: Candidates.of(side.units) for code, side in anchors.items()}
+        self._frequent = {code: Candidates.of(side.units[:_PAIRED]) for code, side in anchors.items()}
         words = np.unique(np.concatenate([each[:, 0] for each in pairs.values()]))
-        drawn = np.random.default_rng(seed).permutation(words)[: int(held_out * len(words))]
-        self._parts = (drawn[::2], drawn[1::2])
+        self._away = np.random.default_rng(seed).permutation(words)[: int(held_out * len(words))]
+        self._seeds = {code: each[~np.isin(each[:, 0], self._away)] for code, each in pairs.items()}
+        self._judges = self._away[1::2] if method == "rcsls" else self._away
+        self._choosers = np.setdiff1d(self._away, self._judges)
 
-    def held_out(self, part: int) -> int:
-        """How many source words choose (0) or judge (1)."""
-        return len(self._parts[part])
+    @property
+    def words_held_out(self) -> int:
+        """Source words that neither fitted nor chose."""
+        return len(self._judges)
 
-    def run(
-        self, rounds: int, method: Literal["procrustes", "rcsls"]
-    ) -> tuple[NDArray[np.float32], dict[str, float], str]:
-        """Fit, induce and refine; the best map `(d, e)`, the precision of each step, and the step that it is of."""
-        scores: dict[str, float] = {}
-        for name, matrix in self._steps(self._known(None), rounds, method):
-            scores[name] = self.score(matrix, 0)
-            if scores[name] == max(scores.values()):  # of equal ones the last
-                chosen, best = name, matrix
-        return best, scores, chosen
-
-    def _steps(
-        self, known: dict[str, Pairs], rounds: int, method: Literal["procrustes", "rcsls"]
-    ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        matrix = self._fit(known)
-        yield "procrustes", matrix
-        seen = set()
+    def run(self, rounds: int) -> tuple[NDArray[np.float32], dict[str, float], str]:
+        """Fit, find pairs, fit again; the best map `(d, e)`, the nearness of each step, and the best map's step."""
+        matrix, steps, seen = self._fit(self._seeds), dict[str, float](), set[bytes]()
         with tqdm(total=rounds, desc="finding pairs", disable=bar_hidden(rounds == 0)) as bar:
-            for number in range(1, rounds + 1):
-                known = self._known(matrix)
-                found = hashlib.sha256(b"".join(pairs.tobytes() for pairs in known.values())).digest()
-                if found in seen:  # from here on the rounds would repeat themselves
-                    bar.total = number - 1
+            for number in range(rounds + 1):
+                found, nearness = self._translations(matrix)
+                name = f"round {number}" if number else "procrustes"
+                steps[name] = nearness
+                if nearness == max(steps.values()):  # of equal ones the last
+                    chosen, best, known = name, matrix, found
+                digest = hashlib.sha256(b"".join(pairs.tobytes() for pairs in found.values())).digest()
+                if digest in seen or number == rounds:  # from here on the rounds would repeat themselves
+                    bar.total = number
                     break
-                seen.add(found)
-                matrix = self._fit(known)
+                seen.add(digest)
+                matrix = self._fit(found)
                 bar.update()
-                yield f"round {number}", matrix
-        if method == "rcsls":
-            offsets = np.cumsum([0, *(len(side.units) for side in self._anchors.values())])
-            pairs = np.concatenate([known[code] + [0, offset] for code, offset in zip(known, offsets, strict=False)])
-            units = np.concatenate([side.units for side in self._anchors.values()])
-            frequent = pairs[np.argsort(pairs[:, 0], kind="stable")[:_REFINED]]
-            yield "rcsls", refine(matrix, Candidates.of(self._source.units), Candidates.of(units), frequent)
+        if self._method == "rcsls":
+            refined = self._refine(best, known)
+            steps["rcsls"] = self._translations(refined)[1]
+            if self._precision(refined, self._choosers) > self._precision(best, self._choosers):
+                chosen, best = "rcsls", refined
+        return best, steps, chosen
 
-    def _known(self, matrix: NDArray[np.float32] | None) -> dict[str, Pairs]:
-        """The pairs of each language to fit: those that are known and, with a map, those that it finds."""
-        away = np.concatenate(self._parts)
-        known = {code: each[~np.isin(each[:, 0], away)] for code, each in self._pairs.items()}
-        if matrix is None:
-            return known
-        moved = self._source.units @ matrix
-        for code, target in self._targets.items():
-            mutual = mutual_translations(moved, target)
-            fresh = ~np.isin(mutual[:, 0], np.concatenate([known[code][:, 0], away]))
-            known[code] = np.concatenate([known[code], mutual[fresh]])
-        return known
+    def _translations(self, matrix: NDArray[np.float32]) -> tuple[dict[str, Pairs], float]:
+        """The seeds of each language with the pairs that a map finds, and the mean nearness of its translations."""
+        moved, known, nearness = self._source.units[:_PAIRED] @ matrix, {}, []
+        for code, target in self._frequent.items():
+            mutual, near = mutual_translations(moved, target)
+            fresh = ~np.isin(mutual[:, 0], np.concatenate([self._seeds[code][:, 0], self._away]))
+            known[code] = np.concatenate([self._seeds[code], mutual[fresh]])
+            nearness.append(near)
+        return known, float(np.mean(nearness))
+
+    def _refine(self, matrix: NDArray[np.float32], known: dict[str, Pairs]) -> NDArray[np.float32]:
+        offsets = np.cumsum([0, *(len(side.units) for side in self._anchors.values())])
+        pairs = np.concatenate([known[code] + [0, offset] for code, offset in zip(known, offsets, strict=False)])
+        units = np.concatenate([side.units for side in self._anchors.values()])
+        frequent = pairs[np.argsort(pairs[:, 0], kind="stable")[:_REFINED]]
+        return refine(matrix, Candidates.of(self._source.units), Candidates.of(units), frequent)
 
     def _fit(self, known: dict[str, Pairs]) -> NDArray[np.float32]:
         left = np.concatenate([self._source.units[pairs[:, 0]] for pairs in known.values()])
         right = np.concatenate([self._anchors[code].units[pairs[:, 1]] for code, pairs in known.items()])
         return align(left, right, np.repeat(np.arange(len(left))[:, None], 2, axis=1))
 
-    def score(self, matrix: NDArray[np.float32], part: int) -> float:
+    def score(self, matrix: NDArray[np.float32]) -> float:
         """Of held-out source words and a language in which they have a translation, the share that finds one.
 
         Args:
             matrix: `(d, e)`.
-            part: 0 for the words that choose, 1 for those that judge.
         """
+        return self._precision(matrix, self._judges)
+
+    def _precision(self, matrix: NDArray[np.float32], held_out: NDArray[np.int64]) -> float:
         moved, _ = unit_rows(self._source.units @ matrix)
         own, hits, count = Candidates.of(moved), 0, 0
         for code, target in self._targets.items():
-            pairs = self._pairs[code][np.isin(self._pairs[code][:, 0], self._parts[part])]
+            pairs = self._pairs[code][np.isin(self._pairs[code][:, 0], held_out)]
             words = np.unique(pairs[:, 0])
             found = translate(moved[words], target, own.density(target.vectors)) if len(words) else words
             gold = set(map(tuple, pairs.tolist()))

@@ -24,16 +24,17 @@ from hyperofa.vectors.store import ROWS
 from hyperofa.vectors.texts import Piece, read_pieces, split_words
 
 LONG_TEXT = 20_000_000
-"""Words of text, all languages together, from which fastText is taken for a space of several languages: a choice by the
-memory that spectral vectors take, not by a measurement."""
+"""Words of text, all languages together, from which fastText alone is taken: a choice by the memory that spectral
+vectors take, not by a measurement."""
 
-_WIDTH = {"spectral": 400, "fasttext": 200}  # the first is measured (benchmarks, *What buys what*)
+_WIDTH = {"spectral": 400, "fasttext": 200, "joined": 600}
+"""The first is measured (benchmarks, *What buys what*), the last in *Languages without vectors*: 400 and 200 of it."""
 _EPOCH_WORDS = 10_000_000  # words that fastText shall have read in all, if no epochs are asked for
 # Each draws a tenth of fastText's matrix, and the eleventh what is over: what none draws is zero or, from 0.9.3 on,
 # whatever the memory held.
 _THREADS = 11
 
-Method = Literal["spectral", "fasttext", "projected"]
+Method = Literal["spectral", "fasttext", "joined", "projected"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def train_vectors(
     output: FilePath,
     aligned: bool = False,
     into: list[str] | None = None,
-    method: Literal["auto", "spectral", "fasttext"] = "auto",
+    method: Literal["auto", "spectral", "fasttext", "joined"] = "auto",
     dim: Count | None = None,
     min_count: Count = 2,
     max_words: Count | None = None,
@@ -93,11 +94,12 @@ def train_vectors(
         into: files of a space (`vectors.READERS`, or a store folder) that has some of the languages. The others get
             vectors in it: a word lies where the lines lie that it stands in. Takes some thousand lines; for fewer, and
             for text that is not parallel, train the language alone and `hyperofa vectors align` it.
-        method: `spectral` (correspondence analysis of which words stand in which lines; repeatable) or `fasttext`
-            (skip-grams with sub-words; no two runs are quite alike). If not given, fasttext for one language and from
-            20 million words on, spectral for several languages with less text.
-        dim: width of a vector, unless it is that of a space; 400 of `spectral`, where 800 is better still and takes
-            twice the memory, 200 of `fasttext`, if not given.
+        method: `spectral` (correspondence analysis of which words stand in which lines; repeatable), `fasttext`
+            (skip-grams with sub-words; no two runs are quite alike), or for one language both, `joined` side by side,
+            which `hyperofa vectors align` makes most of. If not given, fasttext for a .bin and from 20 million words
+            on, joined for one language with less text, spectral for several.
+        dim: width of a vector, unless it is that of a space; if not given, 400 of `spectral`, where 800 is better still
+            and takes twice the memory, 200 of `fasttext`, 600 of `joined`, of which a third is fastText's.
         min_count: least number of times that a word stands in the text.
         max_words: of each language, at most so many, the most frequent ones.
         epochs: how often fastText reads the text; enough for 10 million words in all, from 5 to 30 times, if not given.
@@ -130,38 +132,47 @@ def train_vectors(
     running = sum(map(len, tokens))
     if len(languages) > 1:
         _check_connected(pieces)
+    model = Path(output).name.endswith(".bin")
     if method == "auto":
-        method = "spectral" if len(languages) > 1 and running < LONG_TEXT else "fasttext"
+        method = "fasttext" if model or running >= LONG_TEXT else "spectral" if len(languages) > 1 else "joined"
+    if method == "joined" and len(languages) > 1:
+        raise InputError(f"--method joined: expected text of one language, found {', '.join(languages)}")
     used: Method = "projected" if into else method
-    whole = used == "fasttext" and Path(output).name.endswith(".bin")
+    whole = used == "fasttext" and model
     check_read(
         train_vectors,
         given,
         Use(("method", "dim"), not into, "without --into"),
-        Use(("epochs", "shortest_ngram", "longest_ngram", "buckets"), used == "fasttext", "with --method fasttext"),
+        Use(
+            ("epochs", "shortest_ngram", "longest_ngram", "buckets"),
+            used in ("fasttext", "joined"),
+            "with --method fasttext or joined",
+        ),
         Use(("max_words",), not whole, "with another --output than fastText's own model, which has all words"),
     )
-    if used != "fasttext":
+    width = dim or _WIDTH.get(used, 0)  # of projected vectors the space's
+    settings = {
+        "dim": width, "minCount": min_count, "minn": shortest_ngram, "maxn": longest_ngram, "bucket": buckets,
+        "thread": _THREADS, "epoch": epochs or int(np.clip(_EPOCH_WORDS // max(running, 1), 5, 30)),
+    }  # fmt: skip
+    if used == "fasttext":
+        lines = joined_lines(pieces, tokens, seed)
+        written = _write_fasttext(lines, settings, output, languages, max_words, prefixes, overwrite, inputs)
+    else:
         segments = [(piece.name, piece.language, words) for piece, words in zip(pieces, tokens, strict=True)]
         counts = count_words(segments).frequent(min_count, max_words)
         if not counts.words:
             raise _too_rare(min_count)
         if into:
             counts, vectors = _project(counts, into, languages, allow_pickle)
+        elif used == "joined":
+            vectors = _join(counts, joined_lines(pieces, tokens, seed), settings, seed)
         else:
-            vectors = spectral_vectors(counts.table, dim or _WIDTH[used], seed)
+            vectors = spectral_vectors(counts.table, width, seed)
         entries = [
             (word, code, WORD_START | WORD_END) for word, code in zip(counts.words, counts.languages, strict=True)
         ]
         written = save_vectors(_blocks(entries, vectors), output, "float32", prefixes, overwrite, inputs)
-    else:
-        lines = joined_lines(pieces, tokens, seed)
-        settings = {
-            "dim": dim or _WIDTH[used], "minCount": min_count, "minn": shortest_ngram, "maxn": longest_ngram,
-            "bucket": buckets, "thread": _THREADS,
-            "epoch": epochs or int(np.clip(_EPOCH_WORDS // max(running, 1), 5, 30)),
-        }  # fmt: skip
-        written = _train_fasttext(lines, settings, output, languages, max_words, prefixes, overwrite, inputs)
     return TrainedVectors(written, used, running, len({piece.name for piece in pieces}))
 
 
@@ -240,7 +251,42 @@ def joined_lines(pieces: Sequence[Piece], tokens: Sequence[list[str]], seed: int
         yield " ".join(words[place] for place in rng.permutation(len(words)).tolist())
 
 
-def _train_fasttext(
+def _join(counts: Counts, lines: Iterator[str], settings: dict[str, Any], seed: int) -> NDArray[np.float32]:
+    """Spectral vectors `(V, d)` and fastText's side by side, both of unit length, a third of the width fastText's."""
+    dim = settings["dim"] // 3
+    if dim == 0:
+        raise InputError(f"--dim: expected 3 or more for --method joined, found {settings['dim']}")
+    with scratch_folder("hyperofa-train-") as scratch:
+        _train_fasttext(lines, {**settings, "dim": dim}, scratch)
+        beside, _ = unit_rows(_finite(Subwords(scratch / "model.bin").vectors(counts.words)))
+    spectral = spectral_vectors(counts.table, settings["dim"] - dim, seed)
+    return np.hstack([spectral, unit_rows(beside - beside.mean(0))[0]])
+
+
+def _train_fasttext(lines: Iterator[str], settings: dict[str, Any], folder: Path) -> Any:
+    """Train a model that is left in `model.bin` of the folder, too."""
+    import fasttext
+
+    corpus = folder / "text"
+    with corpus.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    try:
+        trained = fasttext.train_unsupervised(str(corpus), model="skipgram", verbose=0, **settings)
+    except ValueError as error:
+        if "Empty vocabulary" in str(error):
+            raise _too_rare(settings["minCount"]) from None
+        raise InputError(f"--text: fastText cannot learn from it; {error}") from None
+    trained.save_model(str(folder / "model.bin"))
+    return trained
+
+
+def _finite(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(vectors).all():
+        raise InputError("--text: fastText's vectors are not finite; give more text, or fewer --epochs")
+    return vectors
+
+
+def _write_fasttext(
     lines: Iterator[str],
     settings: dict[str, Any],
     output: FilePath,
@@ -251,19 +297,9 @@ def _train_fasttext(
     inputs: Sequence[Path],
 ) -> WrittenVectors:
     """Train a model, and write it whole or its words' vectors."""
-    import fasttext
-
     with scratch_folder("hyperofa-train-") as scratch:
-        corpus, path = scratch / "text", scratch / "model.bin"
-        with corpus.open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        try:
-            trained = fasttext.train_unsupervised(str(corpus), model="skipgram", verbose=0, **settings)
-        except ValueError as error:
-            if "Empty vocabulary" in str(error):
-                raise _too_rare(settings["minCount"]) from None
-            raise InputError(f"--text: fastText cannot learn from it; {error}") from None
-        trained.save_model(str(path))
+        trained = _train_fasttext(lines, settings, scratch)
+        path = scratch / "model.bin"
         words = [word for word in trained.words if word != "</s>"]
         entries: list[Entry] = []
         kept, counts = [], dict.fromkeys(languages, 0)
@@ -277,7 +313,5 @@ def _train_fasttext(
             with new_file(output, overwrite) as file:
                 shutil.copyfile(path, file)
             return WrittenVectors(Path(output), trained.get_dimension(), counts)
-        vectors = Subwords(path).vectors(kept)
-        if not np.isfinite(vectors).all():
-            raise InputError("--text: fastText's vectors are not finite; give more text, or fewer --epochs")
+        vectors = _finite(Subwords(path).vectors(kept))
         return save_vectors(_blocks(entries, vectors), output, "float32", prefixes, overwrite, inputs)

@@ -50,12 +50,15 @@ def test_a_word_list_brings_translations_together(space, tmp_path, method):
         dictionary=[f"eng={folder / 'list.txt'}"],
         method=method,
     )
-    assert (found.seeds, found.words_held_out) == (60, 6)
-    assert list(found.precision) == ["procrustes", "round 1", "rcsls"][: 2 + (method == "rcsls")]  # which finds all
+    assert (found.seeds, found.words_held_out) == (60, 6 if method == "rcsls" else 12)
+    assert [step for step in found.nearness if "round" not in step] == ["procrustes", "rcsls"][
+        : 1 + (method == "rcsls")
+    ]
     assert found.held_out == 1
     assert found.written.languages == {"fra": WORDS}
     assert nearest_words(folder, tmp_path / "aligned.vec", order) > 0.97
-    assert "precision@1 of steps: procrustes 100.0%" in str(found)
+    assert f"after {found.chosen}\n  precision@1 on {found.words_held_out} words held out: 100.0%" in str(found)
+    assert found.nearness[found.chosen] == max(found.nearness.values())
 
 
 def test_induction_makes_up_for_few_pairs(space, tmp_path):
@@ -70,6 +73,67 @@ def test_induction_makes_up_for_few_pairs(space, tmp_path):
         shares.append(nearest_words(folder, output, order))
     assert shares[1] >= shares[0]
     assert shares[1] > 0.97
+
+
+def test_the_nearest_translations_choose_the_step(space, tmp_path):
+    """From bad pairs, most of them wrong, to a rotation that the frequent words agree on."""
+    folder, order = space
+    wrong = np.random.default_rng(2).permutation(WORDS)
+    (tmp_path / "bad.txt").write_text(
+        "".join(f"f{row} e{order[row] if row < 40 else wrong[row]}\n" for row in range(140))
+    )
+    shares = {}
+    for rounds in (0, 10):
+        output = tmp_path / f"rounds{rounds}" / "aligned.vec"
+        found = align_vectors(
+            f"fra={folder / 'foreign.vec'}",
+            [str(folder / "space.vec")],
+            output,
+            dictionary=[f"eng={tmp_path / 'bad.txt'}"],
+            rounds=rounds,
+        )
+        shares[rounds] = nearest_words(folder, output, order)
+        assert found.nearness[found.chosen] == max(found.nearness.values())
+    assert shares[10] > shares[0] + 0.05
+
+
+def test_vectors_wider_than_the_space_choose_their_directions(space, tmp_path):
+    """Half of the dimensions say something else."""
+    folder, order = space
+    rng = np.random.default_rng(3)
+    rows = (folder / "foreign.vec").read_text().splitlines()[1:]
+    own = {word: np.array(values, float) for word, *values in map(str.split, rows)}
+    wide = {word: np.hstack([vector, rng.normal(size=16)]) for word, vector in own.items()}
+    write_vectors(tmp_path / "wide.vec", wide)
+    (tmp_path / "list.txt").write_text("".join(f"f{row} e{order[row]}\n" for row in range(150)))
+    found = align_vectors(
+        f"fra={tmp_path / 'wide.vec'}",
+        [str(folder / "space.vec")],
+        tmp_path / "aligned.vec",
+        dictionary=[f"eng={tmp_path / 'list.txt'}"],
+        prefixes=False,
+    )
+    assert found.written.dim == 16
+    assert nearest_words(folder, tmp_path / "aligned.vec", order) > 0.9
+
+
+def test_six_languages_are_looked_at_if_none_are_named(tmp_path):
+    """Those of the parallel text, and those that spell most words alike."""
+    rng = np.random.default_rng(4)
+    own = {f"w{row}": rng.normal(size=8) for row in range(120)}
+    write_vectors(tmp_path / "own.vec", own)
+    rows, alike = {}, dict(zip("abcdefgh", (25, 80, 20, 70, 30, 60, 40, 50), strict=True))
+    for code, count in alike.items():
+        for row in range(120):
+            rows[f"{code}{code}{code}:{'w' if row < count else code}{row}"] = own[f"w{row}"]
+    write_vectors(tmp_path / "space.vec", rows)
+    (tmp_path / "pairs.tsv").write_text("".join(f"w{row} w{row + 1}\tw{row} w{row + 1}\n" for row in range(9)))
+    spec, into = f"own={tmp_path / 'own.vec'}", [str(tmp_path / "space.vec")]
+    seeds = align_vectors(spec, into, tmp_path / "a.vec").seeds
+    assert seeds == 80 + 70 + 60 + 50 + 40 + 30
+    given = {"parallel": [f"aaa={tmp_path / 'pairs.tsv'}"]}
+    assert align_vectors(spec, into, tmp_path / "b.vec", **given).seeds == 25 + 80 + 70 + 60 + 50 + 40
+    assert align_vectors(spec, into, tmp_path / "c.vec", **given, languages=["aaa"]).seeds == 25
 
 
 def test_too_few_pairs_are_refused(space, tmp_path):
@@ -129,7 +193,9 @@ def test_csls_keeps_a_hub_from_every_query():
     queries = unit_rows(np.array([[0.95, 0.5, 0.1], [0.3, 0.9, 0.1], [0.6, 0.6, 0.2]]))[0]
     candidates = Candidates.of(targets)
     assert translate(queries, candidates, np.array([0.0, 0.0, 1.0], np.float32)).tolist() == [0, 1, 0]
-    assert mutual_translations(targets, candidates).tolist() == [[0, 0], [1, 1], [2, 2]]
+    pairs, nearness = mutual_translations(targets, candidates)
+    assert pairs.tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert nearness == pytest.approx(1)
 
 
 def test_refining_lowers_its_loss():
@@ -159,5 +225,5 @@ def test_rounds_end_where_they_would_repeat_themselves(space, tmp_path):
         found = align_vectors(
             f"fra={folder / 'foreign.vec'}", [str(folder / "space.vec")], files[-1], rounds=rounds, **given
         )
-        assert len(found.precision) < 20
+        assert len(found.nearness) < 20
     assert files[0].read_bytes() == files[1].read_bytes()

@@ -107,6 +107,23 @@ def test_one_language_gets_a_model_that_composes_unseen_words(texts, tmp_path):
     assert few.written.languages == {"eng": 5}
 
 
+def test_one_language_gets_what_lines_and_neighbours_say_side_by_side(texts, tmp_path):
+    spec = f"eng={texts / 'eng.txt'}"
+    found = train_vectors([spec], tmp_path / "out", dim=9, epochs=2, buckets=100)
+    assert (found.method, found.written.languages, found.written.dim) == ("joined", {"eng": 12}, 9)
+    store = build_store([str(tmp_path / "out")], tmp_path / "store")
+    pieces = read_pieces([spec], False)
+    counts = count_words([(piece.name, "eng", split_words(piece.text)) for piece in pieces]).frequent(2)
+    assert list(store.words) == counts.words
+    np.testing.assert_allclose(store.vectors[:, :6], spectral_vectors(counts.table, 6), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(store.vectors[:, 6:], axis=1), 1, atol=1e-5)
+    with pytest.raises(InputError, match="dim: expected 3 or more for method='joined', found 2"):
+        train_vectors([spec], tmp_path / "none", dim=2)
+    with pytest.raises(InputError, match="method='joined': expected text of one language, found deu, eng"):
+        train_vectors([spec, f"deu={texts / 'deu.txt'}"], tmp_path / "none", aligned=True, method="joined")
+    assert not (tmp_path / "none").exists()
+
+
 def test_languages_without_a_common_line_are_refused(texts, tmp_path):
     specs = [f"eng={texts / 'eng.txt'}", f"deu={texts / 'deu.txt'}"]
     with pytest.raises(InputError, match=r"lines that say the same in several languages, found none of 'deu', 'eng'"):
