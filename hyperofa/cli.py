@@ -78,15 +78,15 @@ def main(args: Sequence[str] | None = None) -> None:
             if words[0] in TRAINING_COMMANDS:
                 from hyperofa import training_commands
 
-                path = training_commands.run(words)
+                path, kind = training_commands.run(words), None
             else:
                 result = _run_own(words)
-                path = getattr(result, "path", None)
+                path, kind = getattr(result, "path", None), getattr(result, "kind", None)
                 _show(result)
                 if words[0] == "prepare":
                     _diagnose(result)
             if is_first_process():
-                close(" ".join(words[:2]) if group else words[0], path, time.monotonic() - began)
+                close(" ".join(words[:2]) if group else words[0], path, time.monotonic() - began, kind)
     except (KeyboardInterrupt, SystemExit) as end:
         if not any(isinstance(each, KeyboardInterrupt) for each in _chain(end)):  # Lightning makes an exit of it
             raise

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 _VECTORS = "hyperofa prepare --vectors {path} --source_model MODEL --target_tokenizer TOKENIZER --output DIR"
+_JOIN = _VECTORS.replace("{path}", "WORDS {path}")
 _MEASURE = "hyperofa evaluate --model {path} --source_model MODEL --data DATA"
 _NEXT = {
     "prepare": "hyperofa fit --data.bundle {path} --data.text FILE",
@@ -21,7 +22,9 @@ _NEXT = {
     "expand": "hyperofa prepare --source_model MODEL --target_tokenizer {path} --vectors FILE --output DIR",
     "trim": _MEASURE,
     "vectors train": _VECTORS,
-    "vectors align": _VECTORS,
+    "vectors train, a space of its own": "hyperofa vectors align --vectors LANG={path} --into WORDS --output DIR",
+    "vectors train, a space that was there": _JOIN,
+    "vectors align": _JOIN,
     "vectors convert": _VECTORS,
     "vectors merge": _VECTORS,
     "hewitt": "open {path}/curves.png",
@@ -30,18 +33,20 @@ _NEXT = {
 }
 
 
-def close(command: str, path: str | Path | None, seconds: float) -> None:
+def close(command: str, path: str | Path | None, seconds: float, kind: str | None = None) -> None:
     """Say it, of a command that wrote something.
 
     Args:
         command: its name.
         path: what it wrote; `None` for nothing.
         seconds: since it began.
+        kind: of what it wrote, where that decides what comes next, as in `_NEXT`.
     """
     if path is None or command not in _NEXT:
         return
-    headless = f"{command}, without a head"
-    steps = _NEXT[headless if headless in _NEXT and _has_no_head(path) else command].format(path=path).splitlines()
+    if kind is None and _has_no_head(path):
+        kind = "without a head"
+    steps = _NEXT.get(f"{command}, {kind}", _NEXT[command]).format(path=path).splitlines()
     lines = [f"wrote {path} in {duration(seconds)}", *(f"next: {step}" for step in steps)]
     sys.stderr.write("".join(f"{line}\n" for line in lines))
 

@@ -58,6 +58,13 @@ class TrainedVectors:
         """The store's folder, or the file."""
         return self.written.path
 
+    @property
+    def kind(self) -> str | None:
+        """Whether the space is one of its own, to be aligned, or one that was there; None for several languages."""
+        if self.method == "projected":
+            return "a space that was there"
+        return "a space of its own" if len(self.written.languages) == 1 else None
+
     def __str__(self) -> str:
         return f"{self.written}\n  {self.method}, from {self.running_words:,} words in {self.segments:,} segments"
 

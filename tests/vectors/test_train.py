@@ -6,6 +6,7 @@ import fasttext
 import numpy as np
 import pytest
 
+from hyperofa.cli import main
 from hyperofa.errors import InputError
 from hyperofa.vectors.centring import unit_rows
 from hyperofa.vectors.conversion import build_store
@@ -105,6 +106,19 @@ def test_one_language_gets_a_model_that_composes_unseen_words(texts, tmp_path):
     assert model.vector("karensutting").any()
     few = train_vectors([f"eng={texts / 'eng.txt'}"], tmp_path / "few", dim=6, epochs=1, buckets=100, max_words=5)
     assert few.written.languages == {"eng": 5}
+
+
+def test_what_comes_next_is_told_by_whose_space_it_is(texts, tmp_path, capfd):
+    own, both, german = (str(tmp_path / name) for name in ("own", "both", "german"))
+    english, verses = f"eng={texts / 'eng.tsv'}", f"deu={texts / 'deu.tsv.gz'}"
+    small = ["--dim", "6"]
+    for words, step in (
+        (["--text", english, "--output", own, *small], f"vectors align --vectors LANG={own} --into WORDS "),
+        (["--text", english, verses, "--output", both, *small], f"prepare --vectors {both} "),
+        (["--text", english, verses, "--into", own, "--output", german], f"prepare --vectors WORDS {german} "),
+    ):
+        main(["vectors", "train", *words])
+        assert f"next: hyperofa {step}" in capfd.readouterr().err
 
 
 def test_one_language_gets_what_lines_and_neighbours_say_side_by_side(texts, tmp_path):
