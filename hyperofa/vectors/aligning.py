@@ -25,7 +25,9 @@ from hyperofa.vectors.spelling import split_spec
 from hyperofa.vectors.store import WordVectors
 
 _REFINED = 5_000  # pairs of the most frequent words that RCSLS takes: each costs two searches a step
-_PAIRED = 2_000  # of the most frequent words of each language that more pairs are looked for among
+_PAIRED = 3_000  # of the most frequent words of each language that more pairs are looked for among
+_FIRST_SHARE = 0.1  # of the pairs of words that the first round looks at
+_GROWTH = 1.2  # of this share from round to round
 _LANGUAGES = 6  # of the space that are looked at, if none are named
 _FEWEST = 20
 """Pairs below which an alignment is a guess."""
@@ -101,7 +103,8 @@ def align_vectors(
         identical: begin with words that are spelled alike, and numerals, too.
         languages: of the space, those whose words are looked at; if not given, those of the dictionary and the parallel
             text and, up to six in all, those that have most words spelled alike.
-        rounds: how often more pairs are looked for, at most: it ends where it finds what it has found before.
+        rounds: how often more pairs are looked for, at most: from the thirteenth on, whose predecessors look at a part
+            of all pairs of words, it ends where it finds what it has found before.
         method: Procrustes alone, or with RCSLS in the end, which is taken if it finds more of half of the words that
             are held out; it is for languages that have good dictionaries.
         held_out: part of the words with pairs that is held out, to tell how good the map is.
@@ -237,11 +240,11 @@ class _Search:
     ) -> None:
         self._source, self._anchors, self._pairs, self._method = source, anchors, pairs, method
         self._targets = {code: Candidates.of(side.units) for code, side in anchors.items()}
-        self._frequent = {code: Candidates.of(side.units[:_PAIRED]) for code, side in anchors.items()}
         words = np.unique(np.concatenate([each[:, 0] for each in pairs.values()]))
         self._away = np.random.default_rng(seed).permutation(words)[: int(held_out * len(words))]
         self._seeds = {code: each[~np.isin(each[:, 0], self._away)] for code, each in pairs.items()}
         self._judges = self._away[1::2] if method == "rcsls" else self._away
+        self._seed = seed
         self._choosers = np.setdiff1d(self._away, self._judges)
 
     @property
@@ -254,13 +257,14 @@ class _Search:
         matrix, steps, seen = self._fit(self._seeds), dict[str, float](), set[bytes]()
         with tqdm(total=rounds, desc="finding pairs", disable=bar_hidden(rounds == 0)) as bar:
             for number in range(rounds + 1):
-                found, nearness = self._translations(matrix)
+                kept = min(_FIRST_SHARE * _GROWTH**number, 1.0) if number < 100 else 1.0
+                found, nearness = self._translations(matrix, kept, number)
                 name = f"round {number}" if number else "procrustes"
                 steps[name] = nearness
                 if nearness == max(steps.values()):  # of equal ones the last
                     chosen, best, known = name, matrix, found
                 digest = hashlib.sha256(b"".join(pairs.tobytes() for pairs in found.values())).digest()
-                if digest in seen or number == rounds:  # from here on the rounds would repeat themselves
+                if (kept == 1 and digest in seen) or number == rounds:  # the rounds would repeat themselves
                     bar.total = number
                     break
                 seen.add(digest)
@@ -268,16 +272,18 @@ class _Search:
                 bar.update()
         if self._method == "rcsls":
             refined = self._refine(best, known)
-            steps["rcsls"] = self._translations(refined)[1]
+            steps["rcsls"] = self._translations(refined, 1, 0)[1]
             if self._precision(refined, self._choosers) > self._precision(best, self._choosers):
                 chosen, best = "rcsls", refined
         return best, steps, chosen
 
-    def _translations(self, matrix: NDArray[np.float32]) -> tuple[dict[str, Pairs], float]:
+    def _translations(self, matrix: NDArray[np.float32], kept: float, number: int) -> tuple[dict[str, Pairs], float]:
         """The seeds of each language with the pairs that a map finds, and the mean nearness of its translations."""
-        moved, known, nearness = self._source.units[:_PAIRED] @ matrix, {}, []
-        for code, target in self._frequent.items():
-            mutual, near = mutual_translations(moved, target)
+        moved, _ = unit_rows(self._source.units[:_PAIRED] @ matrix)
+        known, nearness = {}, []
+        for place, (code, side) in enumerate(self._anchors.items()):
+            draw = self._seed + 1000 * number + place
+            mutual, near = mutual_translations(moved, side.units[:_PAIRED], kept, draw)
             fresh = ~np.isin(mutual[:, 0], np.concatenate([self._seeds[code][:, 0], self._away]))
             known[code] = np.concatenate([self._seeds[code], mutual[fresh]])
             nearness.append(near)

@@ -81,23 +81,36 @@ def translate(queries: NDArray[np.float32], candidates: Candidates, crowding: ND
     return found[np.arange(len(found)), best]
 
 
-def mutual_translations(source: NDArray[np.float32], target: Candidates) -> tuple[NDArray[np.int64], float]:
-    """Words of two languages that are each other's best translation by CSLS, and how near such translations are.
+def mutual_translations(
+    source: NDArray[np.float32], target: NDArray[np.float32], kept: float = 1.0, seed: int = 0
+) -> tuple[NDArray[np.int64], float]:
+    """Words of two languages that are each other's best translation by CSLS, and how near best translations are.
 
     Args:
-        source: `(n, d)` vectors, turned into the target's space.
-        target: of the other language.
+        source: `(n, d)` unit rows, turned into the target's space.
+        target: `(m, d)` unit rows of the other language.
+        kept: share of the pairs that are looked at, drawn at random: few at first and more in each round keep a search
+            from holding on to where it began (stochastic dictionary induction, Artetxe et al. 2018).
+        seed: of what is drawn.
 
     Returns:
-        `(p, 2)` rows of both, and the mean cosine of each source word, whether in a pair or not, with its best
-        translation: higher where the spaces fit better, which takes no known pair to tell (Conneau et al. 2018).
+        `(p, 2)` rows of both, and the mean cosine of each source word, whether in a pair or not, with the best of all
+        translations: higher where the spaces fit better, which takes no known pair to tell (Conneau et al. 2018).
     """
-    own = Candidates.of(source)
-    there = translate(own.vectors, target, own.density(target.vectors))
-    back = translate(target.vectors, own, target.density(own.vectors))
-    mutual = np.flatnonzero(back[there] == np.arange(len(there)))
-    mutual = mutual[own.vectors[mutual].any(1)]
-    return np.stack([mutual, there[mutual]], 1), float((own.vectors * target.vectors[there]).sum(1).mean())
+    cosines = source @ target.T
+    scores = 2 * cosines - _mean_of_nearest(cosines)[:, None] - _mean_of_nearest(cosines.T)
+    nearness = float(cosines[np.arange(len(cosines)), scores.argmax(1)].mean())
+    if kept < 1:
+        scores[np.random.default_rng(seed).random(scores.shape, np.float32) >= kept] = -np.inf
+    there, back = scores.argmax(1), scores.argmax(0)
+    mutual = np.flatnonzero((back[there] == np.arange(len(there))) & source.any(1))
+    return np.stack([mutual, there[mutual]], 1), nearness
+
+
+def _mean_of_nearest(cosines: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each row `(n, m)` the mean of its ten highest."""
+    count = min(_NEIGHBOURS, cosines.shape[1])
+    return np.partition(cosines, -count, axis=1)[:, -count:].mean(1)
 
 
 def refine(

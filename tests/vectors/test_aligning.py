@@ -193,7 +193,7 @@ def test_csls_keeps_a_hub_from_every_query():
     queries = unit_rows(np.array([[0.95, 0.5, 0.1], [0.3, 0.9, 0.1], [0.6, 0.6, 0.2]]))[0]
     candidates = Candidates.of(targets)
     assert translate(queries, candidates, np.array([0.0, 0.0, 1.0], np.float32)).tolist() == [0, 1, 0]
-    pairs, nearness = mutual_translations(targets, candidates)
+    pairs, nearness = mutual_translations(targets, targets)
     assert pairs.tolist() == [[0, 0], [1, 1], [2, 2]]
     assert nearness == pytest.approx(1)
 
