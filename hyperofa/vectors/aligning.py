@@ -25,8 +25,8 @@ from hyperofa.vectors.spelling import split_spec
 from hyperofa.vectors.store import WordVectors
 
 _REFINED = 5_000  # pairs of the most frequent words that RCSLS takes: each costs two searches a step
-_PAIRED = 3_000  # of the most frequent words of each language that more pairs are looked for among
-_FIRST_SHARE = 0.1  # of the pairs of words that the first round looks at
+_PAIRED = 2_000  # of the most frequent words of each language that more pairs are looked for among
+_FIRST_SHARE = 0.1  # of the pairs of words that the first round looks at, where words spelled alike are all it has
 _GROWTH = 1.2  # of this share from round to round
 _LANGUAGES = 6  # of the space that are looked at, if none are named
 _FEWEST = 20
@@ -103,8 +103,9 @@ def align_vectors(
         identical: begin with words that are spelled alike, and numerals, too.
         languages: of the space, those whose words are looked at; if not given, those of the dictionary and the parallel
             text and, up to six in all, those that have most words spelled alike.
-        rounds: how often more pairs are looked for, at most: from the thirteenth on, whose predecessors look at a part
-            of all pairs of words, it ends where it finds what it has found before.
+        rounds: how often more pairs are looked for, at most: it ends where it finds what it has found before. With
+            neither a dictionary nor parallel text the first thirteen look at a part of all pairs of words, which keeps
+            them from holding on to false ones.
         method: Procrustes alone, or with RCSLS in the end, which is taken if it finds more of half of the words that
             are held out; it is for languages that have good dictionaries.
         held_out: part of the words with pairs that is held out, to tell how good the map is.
@@ -143,7 +144,8 @@ def align_vectors(
                 f"expected at least {_FEWEST} pairs of words to begin with, found {count} between {language} and "
                 f"{', '.join(anchors)}; give a --dictionary or --parallel text, or other --languages"
             )
-        search = _Search(source, anchors, pairs, held_out, method, seed)
+        share = 1.0 if dictionary or parallel else _FIRST_SHARE
+        search = _Search(source, anchors, pairs, held_out, share, method, seed)
         matrix, nearness, chosen = search.run(rounds)
         scale = np.linalg.norm(space.vectors[: len(source.rows)], axis=1).mean()
         scale /= np.linalg.norm((source.raw - source.mean) @ matrix, axis=1).mean()
@@ -235,6 +237,7 @@ class _Search:
         anchors: dict[str, _Side],
         pairs: dict[str, Pairs],
         held_out: float,
+        first_share: float,
         method: Literal["procrustes", "rcsls"],
         seed: int,
     ) -> None:
@@ -244,7 +247,7 @@ class _Search:
         self._away = np.random.default_rng(seed).permutation(words)[: int(held_out * len(words))]
         self._seeds = {code: each[~np.isin(each[:, 0], self._away)] for code, each in pairs.items()}
         self._judges = self._away[1::2] if method == "rcsls" else self._away
-        self._seed = seed
+        self._first_share, self._seed = first_share, seed
         self._choosers = np.setdiff1d(self._away, self._judges)
 
     @property
@@ -257,7 +260,7 @@ class _Search:
         matrix, steps, seen = self._fit(self._seeds), dict[str, float](), set[bytes]()
         with tqdm(total=rounds, desc="finding pairs", disable=bar_hidden(rounds == 0)) as bar:
             for number in range(rounds + 1):
-                kept = min(_FIRST_SHARE * _GROWTH**number, 1.0) if number < 100 else 1.0
+                kept = min(self._first_share * _GROWTH ** min(number, 100), 1.0)
                 found, nearness = self._translations(matrix, kept, number)
                 name = f"round {number}" if number else "procrustes"
                 steps[name] = nearness

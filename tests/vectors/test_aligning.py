@@ -198,6 +198,18 @@ def test_csls_keeps_a_hub_from_every_query():
     assert nearness == pytest.approx(1)
 
 
+def test_of_a_share_of_the_pairs_other_translations_are_found():
+    words = unit_rows(np.random.default_rng(5).normal(size=(60, 8)))[0]
+    every, nearness = mutual_translations(words, words)
+    assert every.tolist() == [[row, row] for row in range(60)]
+    drawn = [mutual_translations(words, words, 0.3, seed) for seed in (0, 0, 1)]
+    assert {near for _, near in drawn} == {nearness}
+    assert np.array_equal(drawn[0][0], drawn[1][0])
+    assert not np.array_equal(drawn[0][0], drawn[2][0])
+    same = np.mean([left == right for left, right in drawn[0][0].tolist()])
+    assert 0.1 < same < 0.9
+
+
 def test_refining_lowers_its_loss():
     """Of a blurred space: pairs are nearer, relative to their neighbours, than a rotation brings them."""
     rng = np.random.default_rng(0)
