@@ -44,9 +44,9 @@ def close(command: str, path: str | Path | None, seconds: float, kind: str | Non
     """
     if path is None or command not in _NEXT:
         return
-    if kind is None and _has_no_head(path):
-        kind = "without a head"
-    steps = _NEXT.get(f"{command}, {kind}", _NEXT[command]).format(path=path).splitlines()
+    headless = f"{command}, without a head"
+    case = headless if headless in _NEXT and _has_no_head(path) else f"{command}, {kind}"
+    steps = _NEXT.get(case, _NEXT[command]).format(path=path).splitlines()
     lines = [f"wrote {path} in {duration(seconds)}", *(f"next: {step}" for step in steps)]
     sys.stderr.write("".join(f"{line}\n" for line in lines))
 

@@ -145,6 +145,9 @@ def train_vectors(
     if method == "joined" and len(languages) > 1:
         raise InputError(f"--method joined: expected text of one language, found {', '.join(languages)}")
     used: Method = "projected" if into else method
+    width = dim or _WIDTH.get(used, 0)  # of projected vectors the space's
+    if used == "joined" and width < 3:
+        raise InputError(f"--dim: expected 3 or more for --method joined, found {width}")
     whole = used == "fasttext" and model
     check_read(
         train_vectors,
@@ -157,7 +160,6 @@ def train_vectors(
         ),
         Use(("max_words",), not whole, "with another --output than fastText's own model, which has all words"),
     )
-    width = dim or _WIDTH.get(used, 0)  # of projected vectors the space's
     settings = {
         "dim": width, "minCount": min_count, "minn": shortest_ngram, "maxn": longest_ngram, "bucket": buckets,
         "thread": _THREADS, "epoch": epochs or int(np.clip(_EPOCH_WORDS // max(running, 1), 5, 30)),
@@ -261,20 +263,19 @@ def joined_lines(pieces: Sequence[Piece], tokens: Sequence[list[str]], seed: int
 def _join(counts: Counts, lines: Iterator[str], settings: dict[str, Any], seed: int) -> NDArray[np.float32]:
     """Spectral vectors `(V, d)` and fastText's side by side, both of unit length, a third of the width fastText's."""
     dim = settings["dim"] // 3
-    if dim == 0:
-        raise InputError(f"--dim: expected 3 or more for --method joined, found {settings['dim']}")
     with scratch_folder("hyperofa-train-") as scratch:
-        _train_fasttext(lines, {**settings, "dim": dim}, scratch)
-        beside, _ = unit_rows(_finite(Subwords(scratch / "model.bin").vectors(counts.words)))
+        path = scratch / "model.bin"
+        _train_fasttext(lines, {**settings, "dim": dim}, path)
+        beside, _ = unit_rows(_finite(Subwords(path).vectors(counts.words)))
     spectral = spectral_vectors(counts.table, settings["dim"] - dim, seed)
     return np.hstack([spectral, unit_rows(beside - beside.mean(0))[0]])
 
 
-def _train_fasttext(lines: Iterator[str], settings: dict[str, Any], folder: Path) -> Any:
-    """Train a model that is left in `model.bin` of the folder, too."""
+def _train_fasttext(lines: Iterator[str], settings: dict[str, Any], path: Path) -> Any:
+    """Train a model and save it, its text beside it."""
     import fasttext
 
-    corpus = folder / "text"
+    corpus = path.with_name("text")
     with corpus.open("w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in lines)
     try:
@@ -283,7 +284,7 @@ def _train_fasttext(lines: Iterator[str], settings: dict[str, Any], folder: Path
         if "Empty vocabulary" in str(error):
             raise _too_rare(settings["minCount"]) from None
         raise InputError(f"--text: fastText cannot learn from it; {error}") from None
-    trained.save_model(str(folder / "model.bin"))
+    trained.save_model(str(path))
     return trained
 
 
@@ -305,8 +306,8 @@ def _write_fasttext(
 ) -> WrittenVectors:
     """Train a model, and write it whole or its words' vectors."""
     with scratch_folder("hyperofa-train-") as scratch:
-        trained = _train_fasttext(lines, settings, scratch)
         path = scratch / "model.bin"
+        trained = _train_fasttext(lines, settings, path)
         words = [word for word in trained.words if word != "</s>"]
         entries: list[Entry] = []
         kept, counts = [], dict.fromkeys(languages, 0)

@@ -40,16 +40,21 @@ def nearest_words(folder, path, order):
     return ((units[1] @ units[0].T).argmax(1) == order).mean()
 
 
+def align_by_list(folder, words, output, vectors=None, **settings):
+    """The foreign words, or those of other vectors, by a list of words."""
+    return align_vectors(
+        f"fra={vectors or folder / 'foreign.vec'}",
+        [str(folder / "space.vec")],
+        output,
+        dictionary=[f"eng={words}"],
+        **settings,
+    )
+
+
 @pytest.mark.parametrize("method", ["procrustes", "rcsls"])
 def test_a_word_list_brings_translations_together(space, tmp_path, method):
     folder, order = space
-    found = align_vectors(
-        f"fra={folder / 'foreign.vec'}",
-        [str(folder / "space.vec")],
-        tmp_path / "aligned.vec",
-        dictionary=[f"eng={folder / 'list.txt'}"],
-        method=method,
-    )
+    found = align_by_list(folder, folder / "list.txt", tmp_path / "aligned.vec", method=method)
     assert (found.seeds, found.words_held_out) == (60, 6 if method == "rcsls" else 12)
     assert [step for step in found.nearness if "round" not in step] == ["procrustes", "rcsls"][
         : 1 + (method == "rcsls")
@@ -65,11 +70,11 @@ def test_induction_makes_up_for_few_pairs(space, tmp_path):
     """Twenty pairs fit sixteen directions badly; what they find fits better."""
     folder, order = space
     (tmp_path / "few.txt").write_text("".join((folder / "list.txt").read_text().splitlines(True)[:20]))
-    given = {"dictionary": [f"eng={tmp_path / 'few.txt'}"], "held_out": 0.0, "method": "procrustes"}
+    given = {"held_out": 0.0, "method": "procrustes"}
     shares = []
     for rounds in (0, 3):
         output = tmp_path / f"rounds{rounds}" / "aligned.vec"
-        align_vectors(f"fra={folder / 'foreign.vec'}", [str(folder / "space.vec")], output, rounds=rounds, **given)
+        align_by_list(folder, tmp_path / "few.txt", output, rounds=rounds, **given)
         shares.append(nearest_words(folder, output, order))
     assert shares[1] >= shares[0]
     assert shares[1] > 0.97
@@ -85,13 +90,7 @@ def test_the_nearest_translations_choose_the_step(space, tmp_path):
     shares = {}
     for rounds in (0, 10):
         output = tmp_path / f"rounds{rounds}" / "aligned.vec"
-        found = align_vectors(
-            f"fra={folder / 'foreign.vec'}",
-            [str(folder / "space.vec")],
-            output,
-            dictionary=[f"eng={tmp_path / 'bad.txt'}"],
-            rounds=rounds,
-        )
+        found = align_by_list(folder, tmp_path / "bad.txt", output, rounds=rounds)
         shares[rounds] = nearest_words(folder, output, order)
         assert found.nearness[found.chosen] == max(found.nearness.values())
     assert shares[10] > shares[0] + 0.05
@@ -106,15 +105,10 @@ def test_vectors_wider_than_the_space_choose_their_directions(space, tmp_path):
     wide = {word: np.hstack([vector, rng.normal(size=16)]) for word, vector in own.items()}
     write_vectors(tmp_path / "wide.vec", wide)
     (tmp_path / "list.txt").write_text("".join(f"f{row} e{order[row]}\n" for row in range(150)))
-    found = align_vectors(
-        f"fra={tmp_path / 'wide.vec'}",
-        [str(folder / "space.vec")],
-        tmp_path / "aligned.vec",
-        dictionary=[f"eng={tmp_path / 'list.txt'}"],
-        prefixes=False,
-    )
+    output = tmp_path / "aligned.vec"
+    found = align_by_list(folder, tmp_path / "list.txt", output, tmp_path / "wide.vec", prefixes=False)
     assert found.written.dim == 16
-    assert nearest_words(folder, tmp_path / "aligned.vec", order) > 0.9
+    assert nearest_words(folder, output, order) > 0.9
 
 
 def test_six_languages_are_looked_at_if_none_are_named(tmp_path):
@@ -230,12 +224,9 @@ def test_refining_lowers_its_loss():
 
 def test_rounds_end_where_they_would_repeat_themselves(space, tmp_path):
     folder, _ = space
-    given = {"dictionary": [f"eng={folder / 'list.txt'}"], "method": "procrustes"}
     files = []
     for rounds in (20, 2**31 - 1):
         files.append(tmp_path / f"{rounds}.vec")
-        found = align_vectors(
-            f"fra={folder / 'foreign.vec'}", [str(folder / "space.vec")], files[-1], rounds=rounds, **given
-        )
+        found = align_by_list(folder, folder / "list.txt", files[-1], method="procrustes", rounds=rounds)
         assert len(found.nearness) < 20
     assert files[0].read_bytes() == files[1].read_bytes()
