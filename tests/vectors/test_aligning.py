@@ -130,6 +130,30 @@ def test_six_languages_are_looked_at_if_none_are_named(tmp_path):
     assert align_vectors(spec, into, tmp_path / "c.vec", **given, languages=["aaa"]).seeds == 25
 
 
+def test_names_bring_a_language_of_another_script_together(tmp_path):
+    """A third of the words sound alike, spelled with other letters; none is spelled alike or listed anywhere."""
+    rng = np.random.default_rng(6)
+    letters = str.maketrans("abdegiklmnoprstuvz", "абдегиклмнопрстувз")
+    words = ["".join(rng.choice(list("abdegiklmnoprstuvz"), 7)) for _ in range(2 * WORDS)]
+    english = rng.normal(size=(WORDS, 16))
+    rotation, _ = np.linalg.qr(rng.normal(size=(16, 16)))
+    order = rng.permutation(WORDS)
+    foreign = (english @ rotation + 0.05 * rng.normal(size=english.shape))[order]
+    spelled = [words[at] if at % 3 == 0 else words[WORDS + at] for at in order]
+    write_vectors(tmp_path / "space.vec", {f"eng:{words[row]}": vector for row, vector in enumerate(english)})
+    own = {word.translate(letters): vector for word, vector in zip(spelled, foreign, strict=True)}
+    write_vectors(tmp_path / "foreign.vec", own)
+    spec, into = f"rus={tmp_path / 'foreign.vec'}", [str(tmp_path / "space.vec")]
+    found = align_vectors(spec, into, tmp_path / "aligned.vec")
+    assert WORDS / 3 < found.seeds < WORDS
+    assert (found.guesses, found.words_held_out) == (found.seeds, 0)
+    assert f"{found.seeds} pairs to begin with, {found.seeds} of them only alike in sound;" in str(found)
+    assert "held out" not in str(found)
+    assert nearest_words(tmp_path, tmp_path / "aligned.vec", order) > 0.97
+    with pytest.raises(InputError, match="at least 20 pairs of words to begin with, found 0"):
+        align_vectors(spec, into, tmp_path / "none.vec", identical=False)
+
+
 def test_too_few_pairs_are_refused(space, tmp_path):
     folder, _ = space
     spec, into = f"fra={folder / 'foreign.vec'}", [str(folder / "space.vec")]
