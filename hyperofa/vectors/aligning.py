@@ -24,6 +24,7 @@ from hyperofa.vectors.spelling import split_spec
 from hyperofa.vectors.store import WordVectors
 
 _LANGUAGES = 6  # of the space that are looked at, if none are named
+_ROMANISED = 16  # of the space, those with most words, that are compared in sound
 _FEWEST = 20
 """Pairs below which an alignment is a guess."""
 
@@ -103,7 +104,7 @@ def align_vectors(
         identical: begin with words that are spelled alike, and numerals, too; where there is neither a dictionary nor
             parallel text, also with words that sound alike: that `uroman` spells alike, or nearly, in Latin letters.
         languages: of the space, those whose words are looked at; if not given, those of the dictionary and the parallel
-            text and, up to six in all, those that spell most words alike, twenty at least, or else have most words.
+            text and, up to six in all, those that have most words alike; where none spells twenty alike, the largest.
         rounds: how often more pairs are looked for, at most: it ends where it finds what it has found before. From
             words that sound alike the first 62 look at a part of all pairs of words, which keeps them from holding on
             to false ones.
@@ -201,19 +202,23 @@ def _anchors(
     space.language_ids_of(codes)
     others = [] if languages else [code for code in space.languages if code not in (language, *codes)]
     rows = {code: space.select([code]) for code in (*codes, *others)}
+    others.sort(key=lambda code: (-len(rows[code]), code))
     lexicons = ((code, Lexicon.of(space.words[rows[code][:count]])) for code in rows)
     alike = {code: identical_pairs(source.lexicon, lexicon) for code, lexicon in lexicons}
-    telling = {code: len(pairs) if len(pairs) >= _FEWEST else 0 for code, pairs in alike.items()}
-    others.sort(key=lambda code: (-telling[code], -len(rows[code]), code))
+    counts = {code: len(pairs) for code, pairs in alike.items()}
+    guesses: dict[str, Pairs] = {}
+    if given.identical and not given.languages():
+        own = Sounds.of(source.lexicon.words, language)
+        for code in tqdm((*codes, *others[:_ROMANISED]), desc="comparing sounds", disable=bar_hidden()):
+            guesses[code] = alike_pairs(own, Sounds.of(space.words[rows[code][:count]], code))
+    if max(counts.values(), default=0) >= _FEWEST:  # or else the largest, as chance alone tells them apart
+        others.sort(key=lambda code: -counts[code] - len(guesses.get(code, ())))
     codes += others[: max(_LANGUAGES - len(codes), 0)]
-    sounds = None if given.languages() or not given.identical else Sounds.of(source.lexicon.words, language)
     anchors = {}
-    with tqdm(codes, desc="comparing sounds", disable=bar_hidden(sounds is None)) as bar:
-        for code in bar:
-            side = Side.of(space, rows[code][:count])
-            known = given.pairs(source.lexicon, side.lexicon, code) + [alike[code]] * given.identical
-            guessed = None if sounds is None else alike_pairs(sounds, Sounds.of(side.lexicon.words, code))
-            anchors[code] = Anchor.of(side, known, guessed)
+    for code in codes:
+        side = Side.of(space, rows[code][:count])
+        known = given.pairs(source.lexicon, side.lexicon, code) + [alike[code]] * given.identical
+        anchors[code] = Anchor.of(side, known, guesses.get(code))
     return anchors
 
 
