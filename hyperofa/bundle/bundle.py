@@ -33,7 +33,15 @@ from hyperofa.bundle.usage import Usage, token_usage
 from hyperofa.errors import InputError
 from hyperofa.models.vocabulary import Vocabulary, hash_rows
 from hyperofa.runtime.records import are_ids, open_array, open_arrays
-from hyperofa.tokens.canonical import SPELLED_KINDS, Overlap, Token, canonical_tokens, extends, load_tokenizer
+from hyperofa.tokens.canonical import (
+    SPELLED_KINDS,
+    Overlap,
+    Token,
+    canonical_tokens,
+    extends,
+    ignores_case,
+    load_tokenizer,
+)
 from hyperofa.tokens.matching import Matches
 from hyperofa.vectors.store import WordVectors
 
@@ -240,7 +248,8 @@ class Bundle:
         """Target tokens that the source has too; `native` ones are told where the source languages are known."""
         if self.meta.reference or self.meta.source_languages is None:
             return self._spelled_overlap
-        return with_native(self._spelled_overlap, self.target, self.words, self.meta.source_languages)
+        uncased = ignores_case(self.tokenizer("source"))
+        return with_native(self._spelled_overlap, self.target, self.words, self.meta.source_languages, uncased)
 
     @cached_property
     def _spelled_overlap(self) -> Overlap:

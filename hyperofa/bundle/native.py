@@ -37,7 +37,9 @@ def token_mass(matches: Matches, words: WordVectors) -> np.ndarray:
     return np.bincount(cells, mass, minlength=size[0] * size[1]).reshape(size)
 
 
-def with_native(overlap: Overlap, matches: Matches, words: WordVectors, languages: Sequence[str]) -> Overlap:
+def with_native(
+    overlap: Overlap, matches: Matches, words: WordVectors, languages: Sequence[str], uncased: bool
+) -> Overlap:
     """An overlap whose `exact` pairs are `native` too where the token serves the source languages.
 
     Args:
@@ -45,14 +47,16 @@ def with_native(overlap: Overlap, matches: Matches, words: WordVectors, language
         matches: words of each target token.
         words: the vector file.
         languages: that the PLM knows.
+        uncased: whether the source tokenizer ignores case, so that `case` pairs are what it reads, too.
     """
     mass = token_mass(matches, words)
     known = np.isin(words.languages, languages)
     own, other = mass[:, known].sum(1), mass[:, ~known].max(1, initial=0)
     serves = (own > 0) & (own >= NATIVE_SHARE * (own + other))
-    exact = overlap.kinds == OVERLAP_KINDS.index("exact")
-    native = np.flatnonzero(exact & serves[overlap.target_ids])
-    target, source = (np.concatenate([ids, ids[native]]) for ids in (overlap.target_ids, overlap.source_ids))
+    spelled = overlap.choose(("exact", "case") if uncased else ("exact",))
+    native = np.flatnonzero(serves[spelled.target_ids])
+    target = np.concatenate([overlap.target_ids, spelled.target_ids[native]])
+    source = np.concatenate([overlap.source_ids, spelled.source_ids[native]])
     kinds = np.concatenate([overlap.kinds, np.full(len(native), OVERLAP_KINDS.index("native"), np.uint8)])
     order = np.lexsort((kinds, target))
     return Overlap(target[order], source[order], kinds[order])

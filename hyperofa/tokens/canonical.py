@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -348,6 +349,12 @@ def find_overlap(
                 rows.append((target_id, found, OVERLAP_KINDS.index(kind)))
     table = np.array(rows, np.int64).reshape(-1, 3)
     return Overlap(table[:, 0], table[:, 1], table[:, 2].astype(np.uint8))
+
+
+def ignores_case(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it reads capital letters as small ones, as those of uncased models do."""
+    encode, letters = plain_encoder(tokenizer), " ".join(ascii_uppercase)
+    return list(encode(letters)) == list(encode(letters.lower()))
 
 
 def extends(target: PreTrainedTokenizerBase, source: PreTrainedTokenizerBase) -> bool:

@@ -40,7 +40,12 @@ class Side(NamedTuple):
 
     @classmethod
     def of(cls, store: WordVectors, rows: NDArray[np.int64]) -> "Side":
-        """Of some rows of a store."""
+        """Of some words of a store.
+
+        Args:
+            store: word vectors.
+            rows: `(n,)` of it, most frequent words first.
+        """
         raw = np.asarray(store.vectors[rows], np.float32)
         mean = raw.mean(0, dtype=np.float32)
         return cls(Lexicon.of(store.words[rows]), rows, raw, mean, unit_rows(raw - mean)[0])
@@ -61,7 +66,13 @@ class Anchor(NamedTuple):
 
     @classmethod
     def of(cls, side: Side, known: Sequence[Pairs], guessed: Pairs | None) -> "Anchor":
-        """Of several lists of pairs, each pair once."""
+        """Of several lists of pairs, each pair once.
+
+        Args:
+            side: words of the language.
+            known: lists of `(p, 2)` pairs that are believed to mean the same.
+            guessed: `(g, 2)` pairs that only sound alike, if words were compared so.
+        """
         none = np.empty((0, 2), np.int64)
         sure = np.unique(np.concatenate([none, *known]), axis=0)
         both = set(map(tuple, sure.tolist()))

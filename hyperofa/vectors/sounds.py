@@ -55,7 +55,12 @@ def _ngrams(letters: str) -> NDArray[np.int64]:
 
 
 def romanised(word: str, language: str) -> str:
-    """The letters a to z of a word as `uroman` writes it (Hermjakob et al. 2018)."""
+    """The letters a to z of a word as `uroman` writes it (Hermjakob et al. 2018).
+
+    Args:
+        word: in any script.
+        language: its ISO 639-3 code.
+    """
     plain = unicodedata.normalize("NFD", _romaniser().romanize_string(word, lcode=language).lower())
     return re.sub("[^a-z]", "", plain)
 
@@ -71,6 +76,10 @@ def alike_pairs(source: Sounds, target: Sounds) -> NDArray[np.int64]:
     """Words of two languages that are each other's most similar one by their n-grams, rare ones weighing more (tf-idf).
 
     Some are names, loans or relatives, and some only chance: what begins with them has to do without the wrong ones.
+
+    Args:
+        source: words of one language.
+        target: words of the other.
 
     Returns:
         `(p, 2)` places in both, of words with a cosine of 0.4 and more.

@@ -35,7 +35,7 @@ def test_a_token_is_native_whose_words_are():
     overlap = Overlap(
         np.array([0, 1, 2, 2, 3, 4]), np.array([7, 8, 9, 5, 6, 4]), np.array([2, 2, 2, 3, 3, 2], np.uint8)
     )
-    found = with_native(overlap, TOKENS, Words, ["eng"])
+    found = with_native(overlap, TOKENS, Words, ["eng"], uncased=False)
     native = found.choose(["native"])
     assert native.target_ids.tolist() == [0, 2]  # `Haus` is no exact overlap, and of token 4 no word is known
     assert native.source_ids.tolist() == [7, 9]
@@ -44,13 +44,23 @@ def test_a_token_is_native_whose_words_are():
     assert (np.diff(found.target_ids) >= 0).all()
 
 
+def test_a_model_that_ignores_case_has_capital_letters_too():
+    """`The` is spelled like `the` alone, `gift` both like `gift` and like `Gift`."""
+    overlap = Overlap(np.array([0, 2, 2]), np.array([7, 9, 5]), np.array([CASE, EXACT, CASE], np.uint8))
+    found = {uncased: with_native(overlap, TOKENS, Words, ["eng"], uncased).choose(["native"]) for uncased in (0, 1)}
+    assert (found[0].target_ids.tolist(), found[0].source_ids.tolist()) == ([2], [9])
+    assert (found[1].target_ids.tolist(), found[1].source_ids.tolist()) == ([0, 2], [7, 9])
+
+
 def test_bundles_tell_native_tokens(bundles):
-    bundle = Bundle.load(bundles["bert"])
-    native, exact = bundle.overlap.choose(["native"]), bundle.overlap.choose(["exact"])
-    assert 0 < len(native) < len(exact)
-    assert set(zip(native.target_ids, native.source_ids, strict=True)) < set(
-        zip(exact.target_ids, exact.source_ids, strict=True)
-    )
+    for family in ("bert", "roberta"):
+        bundle = Bundle.load(bundles[family])
+        native = bundle.overlap.choose(["native"])
+        spelled = bundle.overlap.choose(["exact", "case"] if family == "bert" else ["exact"])
+        assert 0 < len(native) < len(spelled)
+        assert set(zip(native.target_ids, native.source_ids, strict=True)) < set(
+            zip(spelled.target_ids, spelled.source_ids, strict=True)
+        )
 
 
 def test_not_in_reference_mode(bundles):
