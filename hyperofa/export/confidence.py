@@ -6,9 +6,9 @@ is by chance. The confidence of a row is the probability that it is right. It fo
 mostly single words of one language, which target tokens are not, so that what speaks against a row among the former
 (words that do not all say the same, as those of a frequent token) need not do so among the latter.
 
-It is fitted on validation tokens and tested on test tokens, of two kinds: source tokens, and target tokens that are the
-same as a held-out source token and that the source language uses (`native`; `exact` where the source languages are not
-known). The nets see the training tokens alone, as when they are validated.
+It is fitted on validation tokens and tested on test tokens, of two kinds: source tokens, and target tokens that are
+spelled as a held-out source token is (`exact`) and that the source language uses (`native`, where the source languages
+are known). The nets see the training tokens alone, as when they are validated.
 """
 
 from collections.abc import Callable, Iterator
@@ -195,8 +195,11 @@ def _known_tokens(bundle: Bundle, part: SplitName) -> Iterator[_Known]:
     own = _spread(held, _MOST)
     if len(own):
         yield _Known("source", own, own)
-    same = bundle.overlap.choose(("exact",) if bundle.meta.source_languages is None else ("native",))
-    kept = np.flatnonzero(np.isin(same.source_ids, held) & bundle.target.covered[same.target_ids])
+    same = bundle.overlap.choose(("exact",))
+    kept = np.isin(same.source_ids, held) & bundle.target.covered[same.target_ids]
+    if bundle.meta.source_languages is not None:
+        kept &= np.isin(same.target_ids, bundle.overlap.choose(("native",)).target_ids)
+    kept = np.flatnonzero(kept)
     kept = _spread(kept, _MOST)
     if len(kept):
         yield _Known("target", same.target_ids[kept], same.source_ids[kept])

@@ -115,7 +115,7 @@ def align_vectors(
         frequent_words: of each language, the most frequent words that pairs to begin with are looked for among.
         prefixes: write words into files with their language, as in `deu:haus`.
         allow_pickle: open gensim files, which can run code; only for files you trust.
-        seed: of what is held out.
+        seed: of what is held out, and of the pairs that are looked at.
         overwrite: replace what is already there.
 
     Returns:
